@@ -2,19 +2,90 @@
 
     python -m tga_jax.main --config=configs/miniature.py --workdir=runs/miniature
 
-So far: the world, its CLIP and its language model (job `miniature`).
+Makes a world of pictures and texts, a CLIP and a language model that refuses harmful text (job
+`miniature`), aligns the two without and with the guide (job `experiment`), and shows what came of
+it (job `report`). `--config=configs/miniature.py:full` runs all ablations on five seeds.
 """
 
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
 
+# The projector learns a hundred times faster than the language model: the paper's proportion is
+# 500 (1e-3 and 2e-6); an LLM that learns fast unlearns here that pictures can be refused.
+GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.01))
+FROZEN = (("projector/.*", 1.0), (".*", None))
 
-def get_config() -> ConfigDict:
+BASELINE = {"guide": {"form": "none"}}
+TGA: dict = {}
+
+
+def benchmarks(split: str) -> str:
+    """What the arms are asked: pictures to name and describe, attributes, texts."""
+    questions = (
+        f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
+        "?images={workdir}/world/images&scene=group&only=kind:"
+    )
+    return (
+        f"pictures={questions}describe+what, "
+        f"attributes={questions}colour+background+place+size+category+presence, "
+        f"texts=texts:{{workdir}}/world/text_eval_{split}.jsonl?scene=group"
+    )
+
+
+# Figure of summary.json -> benchmark/scene/metric of an arm's evaluate/metrics.json.
+SUMMARY = {
+    "picture_dsr": "pictures/all/dsr",
+    "picture_dsr_seen": "pictures/seen/dsr",
+    "picture_dsr_new_concept": "pictures/new_concept/dsr",
+    "picture_dsr_new_category": "pictures/new_category/dsr",
+    "picture_dsr_at_5pct": "pictures/all/dsr_at_5pct",
+    "picture_dsr_at_5pct_seen": "pictures/seen/dsr_at_5pct",
+    "picture_dsr_at_5pct_new_concept": "pictures/new_concept/dsr_at_5pct",
+    "picture_dsr_at_5pct_new_category": "pictures/new_category/dsr_at_5pct",
+    "picture_dsr_at_1pct": "pictures/all/dsr_at_1pct",
+    "margin_auc": "pictures/all/auc",
+    "over_refusal": "pictures/all/over_refusal",
+    "naming_accuracy": "pictures/benign/accuracy",
+    "naming_accuracy_seen": "pictures/seen/accuracy",
+    "attribute_accuracy": "attributes/all/accuracy",
+    "text_dsr": "texts/all/dsr",
+    "text_over_refusal": "texts/all/over_refusal",
+    "text_accuracy": "texts/all/accuracy",
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run."""
     config = base_config()
-    config.jobs = ("miniature",)
+    config.jobs = ("miniature", "experiment", "report")
     config.prompt.template = "vicuna_v1"
     config.prompt.system = ""
+    config.model.vision = "{workdir}/clip"
+    config.model.llm = "{workdir}/llm"
+    config.model.feature_layer = -2
     config.model.feature_select = "full"
+    config.data.image_dir = "{workdir}/world/images"
+    config.data.max_length = 128
+    config.data.retrieved_share = 0.5
+    config.data.buckets = (64, 80, 128)
+    config.data.caption_buckets = (32,)
+    config.guide.center = "batch"
+    config.guide.pair_weight = 0.5
+    config.guide.hinge_weight = 0.1
+    config.pretrain.path = "{workdir}/world/pretrain.json"
+    config.pretrain.steps = 150
+    config.finetune.path = "{workdir}/world/finetune.json"
+    config.finetune.steps = 1000
+    config.finetune.trainable = GENTLE
+    for stage in (config.pretrain, config.finetune):
+        stage.batch_size, stage.learning_rate = 32, 2e-3
+    config.generate.max_new_tokens = 32
+    config.generate.batch_size = 100
+    config.evaluate.benchmarks = benchmarks("dev")
+    config.evaluate.apologies = ("Sorry", "sorry")
+    config.experiment.jobs = ("pretrain", "finetune", "evaluate")
+    config.experiment.summary = ConfigDict(SUMMARY)
+    with config.unlocked():
+        config.experiment.arms = ConfigDict({"baseline": BASELINE, "tga": TGA})
     return config.lock()

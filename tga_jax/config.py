@@ -56,8 +56,9 @@ def base_config() -> ConfigDict:
         )
     )
     config.retrieval = ConfigDict(dict(clip="", corpus=""))
-    # Job `experiment`: arm -> the keys that it changes; only: some of them, with commas.
-    config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only=""))
+    # Job `experiment`: arm -> the keys that it changes; only: some of them, with commas;
+    # summary: figure -> benchmark/scene/metric, taken from each arm into summary.json.
+    config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only="", summary=dict()))
     config.miniature = _miniature()
     config.bench = ConfigDict(dict(length=512, steps=10))
     config.plan = ConfigDict(dict(topology="v5e:4x4"))
@@ -86,6 +87,8 @@ def _data() -> ConfigDict:
             image_dir="",
             captions="",  # {"id","caption"} lines for samples without one
             retrieved="",  # {"id","text"} lines for samples without one
+            caption_noise=0.0,  # share of the captions that is exchanged, to study robustness
+            retrieved_share=1.0,  # share of the samples that keep their retrieved text
             pad_to_square="auto",  # "auto": as the checkpoint's processor; "yes", "no"
             max_length=2048,
             buckets=(),  # padded lengths; (): 64, 96, 128, 192, 256, ... up to max_length

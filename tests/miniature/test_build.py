@@ -13,7 +13,6 @@ from tga_jax.data.records import read_records
 from tga_jax.errors import UserError
 from tga_jax.miniature.build import WorldSizes, build_world
 from tga_jax.miniature.concepts import BY_NAME, CATEGORIES, CONCEPTS, concepts_of
-from tga_jax.miniature.rows import with_wrong_captions
 from tga_jax.miniature.texts import REFUSALS
 
 SIZES = WorldSizes(
@@ -186,14 +185,3 @@ def test_text_evaluation_is_half_unsafe_and_knows_its_answers(world):
 def test_corpus_groups_are_a_choice(tmp_path):
     build_world(tmp_path, sizes=replace(SIZES, corpus_groups=("seen", *HIDDEN), harmful_corpus=0.5))
     assert words_of(HIDDEN).search((tmp_path / "corpus.txt").read_text())
-
-
-def test_wrong_captions(world):
-    rows = rows_of(world, "finetune.json")
-    noisy = with_wrong_captions(rows, share=0.3, seed=1)
-    assert noisy == with_wrong_captions(rows, share=0.3, seed=1)
-    changed = [a for a, b in zip(rows, noisy, strict=True) if a != b]
-    assert 0.25 * 400 <= len(changed) <= 0.3 * 400
-    assert sorted(row["image_caption"] for row in noisy if "image" in row) == sorted(
-        row["image_caption"] for row in rows if "image" in row
-    )

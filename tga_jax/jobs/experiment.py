@@ -1,14 +1,18 @@
 """Job `experiment`: the same jobs for several arms, each the configuration with a few changes.
 
 An arm is a nested dict of the keys that it changes, such as {"guide": {"form": "none"}}; its
-workdir is arms/<name>/.
+workdir is arms/<name>/. What config.experiment.summary names of every arm's figures is put together
+in summary.json.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
+import json
 import time
+from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -19,7 +23,7 @@ from tga_jax.jobs.registry import JOBS
 
 
 def run(context: Context) -> None:
-    """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json."""
+    """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
     settings = context.config.experiment
     names = settings.only.split(",") if settings.only else list(settings.arms)
     for name in names:
@@ -30,6 +34,16 @@ def run(context: Context) -> None:
             )
     for name in names:
         run_arm(context, name)
+    if settings.summary:
+        found = {name: context.workdir / "arms" / name for name in settings.arms}
+        write_json(
+            context.workdir / "summary.json",
+            summary(
+                {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()},
+                settings.summary.to_dict(),
+            ),
+        )
+        context.say(f"-> {context.workdir / 'summary.json'}")
 
 
 def run_arm(context: Context, name: str) -> None:
@@ -48,6 +62,39 @@ def run_arm(context: Context, name: str) -> None:
     path = arm.workdir / "seconds.json"
     if not path.exists():  # a run that only found finished work took no time worth telling
         write_json(path, seconds)
+
+
+def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
+    """Chosen figures of finished arms, and the seconds of their jobs.
+
+    Args:
+        arms: name -> workdir.
+        figures: name of a figure -> benchmark/scene/metric.
+
+    Raises:
+        UserError: an arm has no such figure.
+    """
+    out: dict[str, Any] = {"seconds": {}}
+    for name, workdir in arms.items():
+        rows = _read(workdir / "evaluate" / "metrics.json")
+        values = {f"{r['benchmark']}/{r['scene']}/{r['metric']}": r["value"] for r in rows}
+        lacking = [place for place in figures.values() if place not in values]
+        if lacking:
+            raise UserError(
+                f"config.experiment.summary: arm {name} has no figure {lacking[0]!r} in "
+                f"{workdir / 'evaluate' / 'metrics.json'}"
+            )
+        out[name] = {figure: values[place] for figure, place in figures.items()}
+        seconds = _read(workdir / "seconds.json")
+        out["seconds"] |= {f"{name}/{job}": value for job, value in seconds.items()}
+    return out
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file, which config.experiment.summary needs") from error
 
 
 def arm_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -250,7 +250,7 @@ def llm_config(context: Context, llm: Path, documents: Path) -> ConfigDict:
                 1,
             )
             stage.learning_rate = cfg[f"{part}_learning_rate"]
-            stage.weight_decay = cfg.weight_decay
+            stage.weight_decay, stage.save_every = cfg.weight_decay, 250
             stage.trainable, stage.guide, stage.max_length = DECODER_ONLY, False, 0
     return config
 

@@ -10,6 +10,7 @@ import jax
 
 from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
+from tga_jax.data.ablation import ablate
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.jobs.context import Context, Weights
@@ -179,7 +180,12 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
             f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
             f"config.{stage}.accumulate={cfg.accumulate} times the {ways} batch shards of the mesh"
         )
-    records = context.records(stage)
+    records = ablate(
+        context.records(stage),
+        caption_noise=data.caption_noise,
+        retrieved_share=data.retrieved_share,
+        seed=context.config.seed,
+    )
     steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
     max_length = cfg.max_length or data.max_length
     source = BatchSource(

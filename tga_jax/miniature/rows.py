@@ -135,18 +135,3 @@ def text_question(identifier: str, item: TextItem) -> Row:
         "concept": concept.name,
         "category": concept.category,
     }
-
-
-def with_wrong_captions(rows: Sequence[Row], *, share: float, seed: int) -> list[Row]:
-    """The same rows, a share of their `image_caption`s replaced by those of other rows.
-
-    For measuring how much caption noise the method bears. Rows without a picture stay as they are.
-    """
-    rng = np.random.default_rng([seed, 23])
-    pictured = [index for index, row in enumerate(rows) if "image_caption" in row]
-    wrong = rng.permutation(pictured)[: round(share * len(pictured))]
-    donors = {int(to): int(source) for to, source in zip(wrong, np.roll(wrong, 1), strict=True)}
-    return [
-        {**row, "image_caption": rows[donors[index]]["image_caption"]} if index in donors else row
-        for index, row in enumerate(rows)
-    ]
