@@ -59,6 +59,8 @@ def base_config() -> ConfigDict:
     # Job `experiment`: arm -> the keys that it changes; only: some of them, with commas;
     # summary: figure -> benchmark/scene/metric, taken from each arm into summary.json.
     config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only="", summary=dict()))
+    # Job `report`: how many example pictures; harmful ones blurred; the two arms to compare.
+    config.report = ConfigDict(dict(examples=24, blur=True, pair="baseline,tga"))
     config.miniature = _miniature()
     config.bench = ConfigDict(dict(length=512, steps=10))
     config.plan = ConfigDict(dict(topology="v5e:4x4"))
@@ -71,7 +73,8 @@ def _model() -> ConfigDict:
             checkpoint="",  # a LLaVA folder or hub id; or the two parts:
             vision="",
             llm="",
-            projector="mlp2x_gelu",  # of a model made from parts, as are the next two
+            projector="mlp2x_gelu",  # of a model made from parts, as are the next three
+            projector_scale=1.0,  # of a new projector's output, beside the usual random one
             feature_layer=-2,
             feature_select="default",
             remat="none",  # "dots", "full": what the backward pass computes again
@@ -142,6 +145,7 @@ def _miniature() -> ConfigDict:
                 buckets=(32, 48, 80),
             ),
             dtype="float16",  # of the written models
+            shipped="",  # a folder with models made by the same settings, taken from there
         )
     )
 

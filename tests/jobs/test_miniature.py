@@ -1,6 +1,7 @@
 """Job `miniature` in the smallest size: its files load in transformers, nothing is done twice."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,14 @@ TINY = {
 FILES = ("base_models.json", "clip/model.safetensors", "llm/model.safetensors")
 
 
-def _run(workdir: Path, **other: str) -> int:
+def _run(workdir: Path, other: dict[str, str] | None = None) -> int:
     flags = [f"--config.miniature.{p}.{k}={v}" for p, d in TINY.items() for k, v in d.items()]
-    flags += [f"--config.{key}={value}" for key, value in other.items()]
-    return main(["x", "--config=configs/miniature.py", f"--workdir={workdir}", *flags])
+    flags += [
+        f"--config.{key}={value}"
+        for key, value in ({"miniature.shipped": ""} | (other or {})).items()
+    ]
+    command = ["x", "--config=configs/miniature.py", f"--workdir={workdir}", "--job=miniature"]
+    return main([*command, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +93,18 @@ def test_a_lost_figure_file_costs_the_measuring_alone_and_gives_the_same(workdir
     after = json.loads((workdir / "base_models.json").read_text())
     assert after["llm"] == before["llm"]
     assert (workdir / "llm/model.safetensors").read_bytes() == weights
+
+
+def test_shipped_models_are_taken_where_the_settings_are_the_same(workdir, tmp_path, capfd):
+    shipped = tmp_path / "shipped"
+    for name in ("clip", "llm"):
+        shutil.copytree(workdir / name, shipped / name)
+        shutil.copyfile(workdir / "training" / f"{name}.json", shipped / f"{name}.json")
+    assert _run(tmp_path / "run", {"miniature.shipped": str(shipped)}) == 0
+    assert capfd.readouterr().err.count("taken from") == 2
+    for name in FILES[1:]:
+        assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
+    other = {"miniature.shipped": str(shipped), "miniature.llm.safety_steps": "1"}
+    assert _run(tmp_path / "run", other) == 0
+    assert "llm.json was made by other settings" in capfd.readouterr().err
+    assert (tmp_path / "run" / FILES[2]).read_bytes() != (workdir / FILES[2]).read_bytes()

@@ -17,7 +17,7 @@ from tga_jax.miniature.clip_training import (
 from tga_jax.miniature.concepts import BY_NAME, CONCEPTS
 from tga_jax.miniature.draw import DrawSettings
 from tga_jax.miniature.pair_store import DrawnPairs, PairStore, draw_pairs, facts, is_true
-from tga_jax.miniature.scene import Scene
+from tga_jax.miniature.scene import BACKGROUNDS, COLOURS, PLACES, SIZES, Scene
 from tga_jax.models.clip import Clip
 from tga_jax.models.config import ClipConfig, TextConfig, VisionConfig
 from tga_jax.models.llava import PixelNorm
@@ -110,6 +110,8 @@ def test_the_loss_is_clips_with_shared_targets_and_names():
     batch = {
         "pictures": pairs.pictures, "tokens": tokens, "true": true,
         "name_tokens": np.stack(names), "named": named,
+        "attribute_tokens": _tokenise(pair_store.attribute_captions()),
+        "attributes": pair_store.has_attributes(pairs.scenes),
     }  # fmt: skip
 
     def logits(a, b):
@@ -128,6 +130,10 @@ def test_the_loss_is_clips_with_shared_targets_and_names():
     one = np.eye(len(CONCEPTS))
     wanted = (rows(logits(a, b), true) + rows(logits(b, a), true.T)) / 2
     wanted += rows(logits(a, c), named)
+    e, start = logits(a, MODEL.embed_texts(tree, batch["attribute_tokens"])), 0
+    for options in (COLOURS, BACKGROUNDS, PLACES, SIZES):
+        chosen = slice(start, start := start + len(options))
+        wanted += rows(e[:, chosen], batch["attributes"][:, chosen]) / 4
     wanted += (rows(logits(c, d), one) + rows(logits(d, c), one)) / 2
     np.testing.assert_allclose(contrastive_loss(params, MODEL, batch), wanted, rtol=1e-5)
 
@@ -139,6 +145,15 @@ def test_names_cover_every_concept_and_say_nothing_else():
         said = pair_store.said_facts(Scene(concept, "red", "white", "left", "small"), text)
         assert [CONCEPTS[said[0]]] == [concept]
         assert said[3:] == [pair_store.UNSAID] * 3
+
+
+def test_attributes_are_those_of_the_scene():
+    texts = np.array(pair_store.attribute_captions())
+    true = pair_store.has_attributes(np.array([facts(_scene("dog", "cat"))]))[0] > 0
+    assert texts[true].tolist() == [
+        "a red object", "an object on a white background", "an object at the left",
+        "a small object",
+    ]  # fmt: skip
 
 
 def test_a_picture_shows_both_of_its_concepts():

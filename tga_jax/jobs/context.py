@@ -154,7 +154,10 @@ class Context:
         self.say(f"loading {self.source.name}")
         params = self.source.load(leaves)
         new = {path: leaf for path, leaf in leaves.items() if path not in params}
-        return params | (random_params(self.model, new, seed=self.config.seed) if new else {})
+        if not new:
+            return params
+        scale = self.config.model.projector_scale
+        return params | random_params(self.model, new, seed=self.config.seed, projector_scale=scale)
 
     # --- samples ---
 

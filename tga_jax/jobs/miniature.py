@@ -1,11 +1,13 @@
 """Job `miniature`: the made-up world, a CLIP trained on it, and an LLM that refuses harmful text.
 
-Each phase is done once for its settings; a killed one goes on from its last checkpoint.
+Each phase is done once for its settings; a killed one goes on from its last checkpoint. Models that
+config.miniature.shipped holds for the very same settings are taken from there.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +40,11 @@ from tga_jax.parallel.sharding import param_shardings, shapes
 
 Figures = dict[str, Any]
 TOKEN_MULTIPLE = 12  # of padded captions
+# Beginnings of the names of the world's sizes that no base model is trained with.
+FOR_ALIGNMENT = (
+    "pretrain", "finetune", "corpus", "eval", "caption_form", "retrieved",
+    "harmful_captions", "harmful_questions", "harmful_corpus",
+)  # fmt: skip
 DECODER_ONLY = (("decoder/.*", 1.0), (".*", None))
 
 
@@ -47,7 +54,8 @@ def run(context: Context) -> None:
     sizes = WorldSizes(**settings.world.to_dict())
     world = timed(lambda: build_world(context.workdir / "world", seed=seed, sizes=sizes))
     context.say(f"world: {world['figures']['counts']}")
-    about = {"seed": seed, "world": world["figures"]["settings"], "dtype": settings.dtype}
+    about = {"seed": seed, "world": base_world(world["figures"]["settings"])}
+    about["dtype"] = settings.dtype
     own = about | {"clip": settings.clip.to_dict()}
     clip = phase(context, "clip", own, lambda folder: make_clip(context, sizes, folder))
     own = about | {"llm": settings.llm.to_dict(), "prompt": context.config.prompt.to_dict()}
@@ -57,6 +65,12 @@ def run(context: Context) -> None:
     write_json(context.workdir / "base_models.json", done)
     context.say(f"clip: {json.dumps(clip['figures'])}")
     context.say(f"llm: {json.dumps(llm['figures'])}")
+
+
+def base_world(settings: Figures) -> Figures:
+    """What of the world's settings the base models depend on."""
+    sizes = {k: v for k, v in settings["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
+    return settings | {"sizes": sizes}
 
 
 def timed(make: Callable[[], Figures]) -> Figures:
@@ -88,9 +102,28 @@ def phase(
             context.say(f"{name}: finished before")
             return found
     path.unlink(missing_ok=True)
+    shipped = take_shipped(context, name, settings)
+    if shipped is not None:
+        write_json(path, shipped)
+        return shipped
     done = timed(lambda: make(path.with_name(f"{name}-{digest(settings)}")))
     write_json(path, {"settings": settings} | done)
     return done
+
+
+def take_shipped(context: Context, name: str, settings: Figures) -> Figures | None:
+    """Copies a phase's folder from config.miniature.shipped, if it was made by these settings."""
+    folder = Path(context.config.miniature.shipped)
+    about = folder / f"{name}.json"
+    if not context.config.miniature.shipped or not about.exists():
+        return None
+    found: Figures = json.loads(about.read_text(encoding="utf-8"))
+    if found["settings"] != settings:
+        context.say(f"{name}: {about} was made by other settings, so it is trained anew")
+        return None
+    context.say(f"{name}: taken from {folder / name}, which took {found['seconds']:.0f} s to train")
+    shutil.copytree(folder / name, context.workdir / name, dirs_exist_ok=True)
+    return found
 
 
 # --- CLIP ---

@@ -10,5 +10,6 @@ JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "refusals and abilities on benchmarks: evaluate/metrics.json"),
     "experiment": ("experiment", "the same jobs for several arms: arms/<name>/"),
     "miniature": ("miniature", "a made-up world, a small CLIP, a safe LLM: world/ clip/ llm/"),
+    "report": ("report", "one page and tables of what the other jobs left: report/index.html"),
     "export": ("export", "a Hugging Face folder of the trained model: export/"),
 }

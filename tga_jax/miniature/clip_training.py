@@ -23,7 +23,13 @@ from tga_jax.miniature.base_models import from_scratch
 from tga_jax.miniature.concepts import CONCEPTS, GROUPS
 from tga_jax.miniature.draw import DrawSettings
 from tga_jax.miniature.language import noun
-from tga_jax.miniature.pair_store import DrawnPairs, PairStore, Tokenise, draw_pairs
+from tga_jax.miniature.pair_store import (
+    ATTRIBUTES,
+    DrawnPairs,
+    PairStore,
+    Tokenise,
+    draw_pairs,
+)
 from tga_jax.miniature.scene import SIZES
 from tga_jax.models.clip import Clip
 from tga_jax.parallel.sharding import replicated, shapes
@@ -148,9 +154,10 @@ def contrastive_loss(params: Mapping[str, Array], model: Clip, batch: dict[str, 
     Every caption that is true of a picture is a positive; several share the target equally, as in
     supervised contrastive learning (arXiv 2004.11362). In a small batch most captions are told
     apart by their colours and places, and what things are is learned very late. So each picture is
-    also compared with a caption for each concept. And as long as those captions are all alike to
-    the text tower, pictures learn nothing from them: two captions of each concept, most of which
-    differ in their words, are to find each other.
+    also compared with a caption for each concept, and with one for each colour, background, place
+    and size, which once the concepts are known are learned as late. And as long as the captions of
+    the concepts are all alike to the text tower, pictures learn nothing from them: two captions of
+    each concept, most of which differ in their words, are to find each other.
 
     Args:
         params: by flat path.
@@ -162,11 +169,21 @@ def contrastive_loss(params: Mapping[str, Array], model: Clip, batch: dict[str, 
     captions = model.embed_texts(tree, batch["tokens"])
     count, length = batch["name_tokens"].shape[1:]
     names = model.embed_texts(tree, batch["name_tokens"].reshape(2 * count, length))
+    values = model.logits(tree, pictures, model.embed_texts(tree, batch["attribute_tokens"]))
     return (
         _contrast(model.logits(tree, pictures, captions), batch["true"])
+        + _attributes(values, batch["attributes"])
         + _cross_entropy(model.logits(tree, pictures, names[:count]), batch["named"], axis=1)
         + _contrast(model.logits(tree, names[:count], names[count:]), jnp.eye(count))
     )
+
+
+def _attributes(logits: Array, true: Array) -> Array:
+    """Mean over the attributes, each a choice among its own values."""
+    ends = np.cumsum([len(values) for _, values, _ in ATTRIBUTES])[:-1].tolist()
+    parts = zip(jnp.split(logits, ends, axis=1), jnp.split(true, ends, axis=1), strict=True)
+    losses = [_cross_entropy(values, target, axis=1) for values, target in parts]
+    return jnp.mean(jnp.stack(losses))
 
 
 def _contrast(logits: Array, true: Array) -> Array:

@@ -1,6 +1,6 @@
 """Pictures with captions for contrastive training, drawn in other processes while it runs.
 
-Letters: B pairs a step, T tokens, K concepts.
+Letters: B pairs a step, T tokens, K concepts, A attribute values.
 """
 
 from __future__ import annotations
@@ -87,6 +87,26 @@ def name_captions(rng: np.random.Generator) -> list[str]:
     return [caption(scene, rng, form="name", synonym_share=SYNONYM_SHARE) for scene in scenes]
 
 
+# A fact's place in `facts`, its values, and a caption that says nothing else.
+ATTRIBUTES = (
+    (2, COLOURS, "a {} object"),
+    (3, BACKGROUNDS, "an object on a {} background"),
+    (4, PLACES, "an object at the {}"),
+    (5, SIZES, "a {} object"),
+)
+
+
+def attribute_captions() -> list[str]:
+    """A caption for each value of each attribute: A in all."""
+    return [text.format(value) for _, values, text in ATTRIBUTES for value in values]
+
+
+def has_attributes(scenes: np.ndarray) -> np.ndarray:
+    """Which of `attribute_captions` are true: int16[N, 6] -> float32[N, A]."""
+    columns = [scenes[:, place, None] == np.arange(len(v)) for place, v, _ in ATTRIBUTES]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
 def draw_pairs(
     seed: int, start: int, count: int, drawing: DrawSettings, *, split: str = "train"
 ) -> DrawnPairs:
@@ -145,7 +165,8 @@ class PairStore:
             "pictures" uint8[B, side, side, 3]; "tokens" int32[B, T]; "true" float32[B, B], 1
             where the column's caption is true of the row's picture; "name_tokens" int32[2, K, T],
             two short captions for each of the K concepts that only name it; "named"
-            float32[B, K], 1 where the picture shows the concept.
+            float32[B, K], 1 where the picture shows the concept; "attribute_tokens" int32[A, T]
+            and "attributes" float32[B, A] likewise for colours, backgrounds, places and sizes.
         """
         epoch, place = divmod(step, self.batches_an_epoch)
         rows = np.arange(place * self._batch_size, (place + 1) * self._batch_size)
@@ -165,6 +186,8 @@ class PairStore:
             "true": is_true(scenes, said).astype(np.float32),
             "name_tokens": names.reshape(2, len(CONCEPTS), -1),
             "named": shows(scenes),
+            "attribute_tokens": self._tokenise(attribute_captions()),
+            "attributes": has_attributes(scenes),
         }
 
     def close(self) -> None:

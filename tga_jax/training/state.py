@@ -45,12 +45,22 @@ def param_leaves(
     }
 
 
-def random_params(model: Llava, leaves: Leaves, *, seed: int) -> dict[str, jax.Array]:
-    """Freshly initialised parameters for these leaves only."""
+def random_params(
+    model: Llava, leaves: Leaves, *, seed: int, projector_scale: float = 1.0
+) -> dict[str, jax.Array]:
+    """Freshly initialised parameters for these leaves only.
+
+    `projector_scale` multiplies a new projector's last kernel, and so what it gives at first.
+    """
+    last = "linear_1" if model.config.projector == "linear" else "linear_2"
+    scales = {f"projector/{last}/kernel": projector_scale}
 
     def init() -> dict[str, jax.Array]:
         params = flatten_dict(nn.meta.unbox(model.init(jax.random.key(seed))), sep="/")
-        return {path: params[path].astype(leaf.dtype) for path, leaf in leaves.items()}
+        return {
+            path: (params[path] * scales.get(path, 1.0)).astype(leaf.dtype)
+            for path, leaf in leaves.items()
+        }
 
     return jax.jit(init, out_shardings={p: leaf.sharding for p, leaf in leaves.items()})()
 

@@ -1,0 +1,58 @@
+"""Job `report`: what the other jobs left in the workdir, as one page and as tables."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from PIL import Image
+
+from tga_jax.data.images import load_image, resolve_image
+from tga_jax.errors import UserError
+from tga_jax.jobs.context import Context
+from tga_jax.jobs.files import write_json, write_text
+from tga_jax.jobs.report_differences import differences
+from tga_jax.report.collect import Arm, Run, collect
+from tga_jax.report.examples import choose
+from tga_jax.report.page import Report, latex, markdown, page
+
+
+def run(context: Context) -> None:
+    """Write report/index.html, tables.md, tables.tex and metrics.json."""
+    config, folder = context.config, context.workdir / "report"
+    wanted = [name.strip() for name in config.report.pair.split(",") if name.strip()]
+    order = [*wanted, *config.experiment.arms]
+    found = collect(context.workdir, compare=config.evaluate.compare, order=order)
+    arms = pair(found, wanted)
+    report = Report(
+        run=found,
+        pair=arms,
+        differences=differences(*arms) if len(arms) == 2 else {},
+        examples=choose(arms, config.report.examples, picture) if arms else [],
+        blur=config.report.blur,
+    )
+    rows = [[{"arm": arm.name, **row} for row in arm.rows] for arm in found.arms]
+    write_json(folder / "metrics.json", list(itertools.chain.from_iterable(rows)))
+    write_text(folder / "tables.md", markdown(report))
+    write_text(folder / "tables.tex", latex(report))
+    write_text(folder / "index.html", page(report))
+    names = ", ".join(arm.name for arm in found.arms) or "no models"
+    context.say(f"{names} -> {folder / 'index.html'}")
+
+
+def pair(found: Run, wanted: list[str]) -> tuple[Arm, ...]:
+    """The arms to compare: those of config.report.pair where both are there, else the first two."""
+    if len(wanted) not in (0, 2):
+        raise UserError(f"config.report.pair={','.join(wanted)!r}: two names of arms, or none")
+    named = {arm.name: arm for arm in found.arms}
+    if wanted and all(name in named for name in wanted):
+        return tuple(named[name] for name in wanted)
+    return tuple(found.arms[:2])
+
+
+def picture(folder: str, name: str, question: str) -> Image.Image | None:
+    """A picture inside its folder; None where it is no longer there or cannot be read."""
+    try:
+        return load_image(resolve_image(Path(folder), name, record_id=question), record_id=question)
+    except UserError:
+        return None
