@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-WORKDIR ?= runs/first
+WORKDIR ?= runs/miniature
 
-.PHONY: run test test-slow lint format clean
+.PHONY: run first-run test test-slow lint format clean
 
 run: $(STAMP)
-	$(BIN)/python -m examples.first_run --workdir=$(WORKDIR)
+	$(BIN)/python -m tga_jax.main --config=configs/miniature.py --workdir=$(WORKDIR)
+
+first-run: $(STAMP)
+	$(BIN)/python -m examples.first_run --workdir=runs/first
 
 test: lint
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile"

@@ -1,6 +1,6 @@
 """The first run: photographs that Python packages ship, and a tiny LLaVA that learns them.
 
-    make run        # or: python -m examples.first_run --workdir=runs/first
+    make first-run  # or: python -m examples.first_run --workdir=runs/first
 
 Fits any machine; 150 s on 2 CPU cores, 0.55 s a step of 16 samples.
 """

@@ -14,10 +14,35 @@ from tga_jax.config import base_config
 # The projector learns 500 times faster than the language model, as in the paper (1e-3 and 2e-6):
 # an LLM that learns fast learns here that pictures are never refused.
 GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
+FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
 FROZEN = (("projector/.*", 1.0), (".*", None))
+LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
 
 BASELINE = {"guide": {"form": "none"}}
 TGA: dict = {}
+TWO = ("baseline", "tga")
+# What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
+ABLATIONS = {
+    "pair-only": {"guide": {"hinge_weight": 0.0}},
+    "hinge-only": {"guide": {"pair_weight": 0.0, "hinge_weight": 1.0}},
+    "paper": {"guide": {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0}},
+    "released": {"guide": {"form": "released", "center": "none"}},
+    "running-mean": {"guide": {"center": "running"}},
+    "layers-1-3": {"guide": {"layers": "1-3"}},
+    "layers-4-6": {"guide": {"layers": "4-6"}},
+    "third-of-the-weight": {"guide": {"pair_weight": 0.33}},
+    "three-times-the-weight": {"guide": {"pair_weight": 3.0}},
+    "llm-frozen": {"finetune": {"trainable": FROZEN}},
+    "llm-frozen-baseline": {"finetune": {"trainable": FROZEN}} | BASELINE,
+    "llm-lora": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}},
+    "llm-lora-baseline": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}} | BASELINE,
+    "llm-fast": {"finetune": {"trainable": FAST}},
+    "no-retrieved-text": {"data": {"retrieved_share": 0.0}},
+    "all-retrieved-texts": {"data": {"retrieved_share": 1.0}},
+    "caption-noise-10": {"data": {"caption_noise": 0.1}},
+    "caption-noise-30": {"data": {"caption_noise": 0.3}},
+}
+SEEDS = range(5)
 
 
 def benchmarks(split: str) -> str:
@@ -55,10 +80,28 @@ SUMMARY = {
 }
 
 
+def arms(variant: str) -> dict:
+    """Arm -> the keys that it changes."""
+    found = {"baseline": BASELINE, "tga": TGA}
+    if variant == "full":
+        for seed in SEEDS[1:]:
+            found |= {f"{name}-seed-{seed}": {"seed": seed} | found[name] for name in TWO}
+        found |= ABLATIONS
+    return found
+
+
 def get_config(variant: str = "") -> ConfigDict:
-    """Short prompts: vicuna's turns without its long system text, in every part of the run."""
+    """Short prompts: vicuna's turns without its long system text, in every part of the run.
+
+    Args:
+        variant: "full" for all seeds and ablations on the test pictures; else one seed, two arms.
+    """
+    if variant not in ("", "full"):
+        raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
     config = base_config()
     config.jobs = ("miniature", "experiment", "report")
+    config.miniature.world.caption_form = "short"  # long ones hold much that no picture tells
+    config.miniature.shipped = "assets/miniature"
     config.prompt.template = "vicuna_v1"
     config.prompt.system = ""
     config.model.vision = "{workdir}/clip"
@@ -83,10 +126,10 @@ def get_config(variant: str = "") -> ConfigDict:
         stage.batch_size, stage.learning_rate = 32, 1e-2
     config.generate.max_new_tokens = 32
     config.generate.batch_size = 100
-    config.evaluate.benchmarks = benchmarks("dev")
+    config.evaluate.benchmarks = benchmarks("test" if variant == "full" else "dev")
     config.evaluate.apologies = ("Sorry", "sorry")
     config.experiment.jobs = ("pretrain", "finetune", "evaluate")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():
-        config.experiment.arms = ConfigDict({"baseline": BASELINE, "tga": TGA})
+        config.experiment.arms = ConfigDict(arms(variant))
     return config.lock()

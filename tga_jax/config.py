@@ -117,6 +117,7 @@ def _miniature() -> ConfigDict:
                 eval_harmful=150,
                 text_eval=600,
                 tokenizer_texts=4000,
+                caption_form="full",  # of the captions that guide: "full", "random", "short", "name"
             ),
             clip=dict(
                 patch_pixels=12,
@@ -136,9 +137,9 @@ def _miniature() -> ConfigDict:
                 layers=6,
                 batch_size=32,
                 documents=48000,
-                pretrain_steps=1500,
+                pretrain_steps=3000,
                 pretrain_learning_rate=3e-3,
-                safety_steps=250,
+                safety_steps=500,
                 safety_learning_rate=1e-3,
                 weight_decay=0.05,
                 max_length=80,

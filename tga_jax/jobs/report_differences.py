@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,7 +88,9 @@ def _margins(group: Sequence[Pair], pool: Sequence[Pair]) -> dict[str, Figure]:
     bad, good = (
         np.array([[r.margin for r in pair] for pair in part]) for part in (harmful, benign)
     )
-    return {name: _difference(statistic, bad, good) for name, statistic in statistics.items()}
+    found = {name: _difference(statistic, bad, good) for name, statistic in statistics.items()}
+    counts = {"auc": len(bad) + len(good)}  # of what it is, as in metrics.json
+    return {n: dataclasses.replace(f, count=counts.get(n, len(bad))) for n, f in found.items()}
 
 
 def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarray) -> Figure:

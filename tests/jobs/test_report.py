@@ -1,0 +1,218 @@
+"""The report job from the command line, on a workdir as the other jobs leave it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.report.fake import HOSTILE, make_workdir
+from tests.report.screenshot import screenshot
+from tga_jax.jobs.report_differences import differences
+from tga_jax.main import main
+from tga_jax.report.collect import read_arm
+from tga_jax.report.formats import Figure, figure_text
+from tga_jax.report.headlines import lines
+from tga_jax.report.markup import VOID
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed; keeps attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[Any]) -> None:
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def report(workdir: Path, *more: str) -> int:
+    """The job's exit code."""
+    flags = ["--config=configs/from_hf.py", f"--workdir={workdir}", "--job=report"]
+    return main(["tga_jax", *flags, *more])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reported workdir with two arms."""
+    workdir = make_workdir(tmp_path_factory.mktemp("run") / "miniature")
+    assert report(workdir) == 0
+    return workdir
+
+
+def page_of(workdir: Path) -> str:
+    return (workdir / "report" / "index.html").read_text()
+
+
+def test_the_page_is_whole_and_needs_nothing_from_outside(run: Path) -> None:
+    text = page_of(run)
+    page = Page(text)
+    links = [value for _, key, value in page.attributes if key in ("src", "href")]
+    assert links and all(link.startswith(("data:image/", "#")) for link in links)
+    ids = {value for _, key, value in page.attributes if key == "id"}
+    assert {link[1:] for link in links if link.startswith("#")} <= ids
+    assert not re.search(r"url\(|https?://|@import", text)
+    assert not {tag for tag, _, _ in page.attributes} & {"script", "link", "iframe"}
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+
+
+def test_every_headline_figure_is_on_the_page_and_in_both_tables(run: Path) -> None:
+    text = " ".join(Page(page_of(run)).text)
+    folder = run / "report"
+    markdown, latex = (folder / "tables.md").read_text(), (folder / "tables.tex").read_text()
+    arms = [read_arm(run / "arms" / name, name=name) for name in ("baseline", "tga")]
+    keys = set()
+    for line in lines(arms):
+        keys.add(line.headline.key)
+        for arm in arms:
+            rows = json.loads((arm.workdir / "evaluate" / "metrics.json").read_text())
+            row = next(r for r in rows if (r["benchmark"], r["scene"], r["metric"]) == line.place)
+            shown = figure_text(row["metric"], Figure(row["value"], *row["interval"]))
+            assert shown in text and shown in markdown
+            assert shown.replace("%", "\\%").replace("[", "{[}").replace("]", "{]}") in latex
+    assert {"picture_dsr", "text_dsr", "over_refusal", "naming_accuracy", "margin_auc"} <= keys
+    assert {"picture_dsr_at_5pct", "picture_dsr_at_1pct"} <= keys
+
+
+def test_all_rows_are_kept_with_their_arm(run: Path) -> None:
+    rows = json.loads((run / "report" / "metrics.json").read_text())
+    expected = [
+        {"arm": name, **row}
+        for name in ("baseline", "tga")
+        for row in json.loads((run / f"arms/{name}/evaluate/metrics.json").read_text())
+    ]
+    assert rows == expected
+
+
+def test_the_verdict_follows_the_figures(run: Path, tmp_path: Path) -> None:
+    assert "tga refuses more harmful pictures than baseline" in page_of(run)
+    same = tmp_path / "same"
+    for name in ("baseline", "tga"):
+        shutil.copytree(run / "arms" / "tga", same / "arms" / name)
+    assert report(same) == 0
+    assert "There is no clear difference between tga and baseline in refusals" in page_of(same)
+
+
+def test_differences_are_paired_and_those_of_the_rows(run: Path) -> None:
+    first, second = (read_arm(run / "arms" / name, name=name) for name in ("baseline", "tga"))
+    found = differences(first, second)
+    for place, difference in found.items():
+        own, other = second.figure(*place), first.figure(*place)
+        assert own is not None and other is not None
+        assert difference.figure.value == pytest.approx(own.value - other.value)
+        low, high = difference.figure.low, difference.figure.high
+        assert low is not None and high is not None and low <= difference.figure.value <= high
+    assert found["pictures", "all", "dsr"].p_value < 0.001  # type: ignore[operator]
+    assert ("texts", "seen", "dsr_at_5pct") in found and ("pictures", "all", "auc") in found
+
+
+def test_hostile_answers_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    workdir = make_workdir(tmp_path / "run", each=4)
+    assert report(workdir, "--config.report.examples=16") == 0
+    assert "<script" not in page_of(workdir).lower()
+    assert HOSTILE in Page(page_of(workdir)).text
+
+
+def test_harmful_pictures_are_blurred_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
+    assert page_of(run).count('class="picture blurred"') == 18  # of 24, a quarter is benign
+    workdir = Path(shutil.copytree(run, tmp_path / "run"))
+    assert report(workdir, "--config.report.blur=false", "--config.report.examples=4") == 0
+    text = page_of(workdir)
+    assert 'class="picture blurred"' not in text and text.count("<article") == 4
+
+
+def test_a_picture_outside_its_folder_is_not_shown(tmp_path: Path) -> None:
+    workdir = make_workdir(tmp_path / "run", each=1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "run" / "secret.png")
+    for path in workdir.glob("arms/*/evaluate/pictures/answers.jsonl"):
+        path.write_text(re.sub(r'"image": "[^"]*"', '"image": "../secret.png"', path.read_text()))
+    assert report(workdir) == 0
+    text = page_of(workdir)
+    assert "data:image/" not in text and text.count("The picture is no longer there.") == 4
+
+
+def test_what_is_absent_is_said(run: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "one"
+    shutil.copytree(run / "arms" / "tga" / "evaluate", workdir / "evaluate")
+    assert report(workdir) == 0
+    text = page_of(workdir)
+    for job in ("No curves over the layers", "No training curves", "No paired tests", "No times"):
+        assert job in text
+    assert "one refuses" in text and "of harmful texts: pictures less often" in text
+
+
+def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
+    training = tmp_path / "training"
+    shutil.copytree(run / "arms" / "tga" / "finetune", training / "finetune")
+    assert report(training) == 0 and "No figures: there is no" in page_of(training)
+    summary = tmp_path / "summary"
+    summary.mkdir()
+    shutil.copyfile(run / "summary.json", summary / "summary.json")
+    assert report(summary) == 0
+    value = json.loads((run / "summary.json").read_text())["tga"]["picture_dsr"]
+    assert f"{100 * value:.1f}%" in page_of(summary)
+
+
+def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
+    workdir = Path(shutil.copytree(run / "arms" / "tga", tmp_path / "mine"))
+    assert report(workdir, f"--config.evaluate.compare={run / 'arms' / 'baseline'}") == 0
+    assert "mine refuses more harmful pictures than baseline" in page_of(workdir)
+
+
+def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
+    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=8)
+    assert report(workdir) == 0
+    assert "All arms" in page_of(workdir) and "zz_literal" in page_of(workdir)
+
+
+def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -> None:
+    assert "not asked in the same way" not in page_of(run)
+    workdir = Path(shutil.copytree(run, tmp_path / "run"))
+    path = workdir / "arms" / "tga" / "evaluate" / "metrics.json"
+    path.write_text(path.read_text().replace("vicuna_v1", "chatml"))
+    assert report(workdir) == 0
+    assert "they differ in: template" in page_of(workdir)
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert report(tmp_path / "empty") == 2
+    assert "nothing to report" in capfd.readouterr().err
+    workdir = make_workdir(tmp_path / "run", each=1)
+    path = workdir / "arms" / "tga" / "analyze" / "layers.csv"
+    path.write_text("set,layer,metric,value,count\na,one,m,0.5,1\n")
+    assert report(workdir) == 2
+    error = capfd.readouterr().err
+    assert "layers.csv: line 2" in error and "Traceback" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(run: Path, tmp_path: Path, scheme: str) -> None:
+    picture = tmp_path / "page.png"
+    screenshot(run / "report" / "index.html", picture, dark=scheme == "dark")
+    image = Image.open(picture).convert("RGB")
+    corner = image.getpixel((5, 5))
+    assert corner == ((18, 21, 25) if scheme == "dark" else (255, 255, 255))
+    colours = {colour for _, colour in image.getcolors(maxcolors=1 << 24)}
+    arm = (0x5C, 0xB3, 0xEC) if scheme == "dark" else (0x00, 0x68, 0xA8)
+    assert arm in colours  # the candidate's bars and dots

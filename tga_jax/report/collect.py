@@ -1,0 +1,207 @@
+"""What the other jobs left in a workdir, read back. What is not there is empty, not an error."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import UserError
+from tga_jax.report.formats import Figure
+
+STAGES = ("pretrain", "finetune")
+Json = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerValue:
+    """A line of analyze/layers.csv: a metric of a set of samples at a layer."""
+
+    set: str
+    layer: int
+    metric: str
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One model and what is known of it.
+
+    Attributes:
+        name: as it is called on the page.
+        workdir: where it was found.
+        rows: of evaluate/metrics.json.
+        answers: benchmark -> lines of its answers.jsonl.
+        layers: of analyze/layers.csv; else the mean cosines of score/scores.jsonl.
+        training: stage -> lines of its metrics.jsonl.
+        seconds: job -> how long it took.
+        summary: figures of summary.json, which stand in for rows that are not there.
+    """
+
+    name: str
+    workdir: Path
+    rows: list[Json]
+    answers: dict[str, list[Json]]
+    layers: list[LayerValue]
+    training: dict[str, list[Json]]
+    seconds: dict[str, float]
+    summary: dict[str, float]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of it."""
+        return not (self.rows or self.answers or self.layers or self.training or self.summary)
+
+    def figure(self, benchmark: str, scene: str, metric: str) -> Figure | None:
+        """A figure of evaluate/metrics.json."""
+        for row in self.rows:
+            if (row["benchmark"], row["scene"], row["metric"]) == (benchmark, scene, metric):
+                low, high = row["interval"]
+                return Figure(row["value"], low, high, row["count"])
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that a report is made of."""
+
+    workdir: Path
+    arms: list[Arm]
+    seconds: dict[str, float]
+    base_models: Json
+
+
+def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> Run:
+    """Reads a workdir, its arms, and a workdir to compare with.
+
+    Args:
+        workdir: of the run.
+        compare: another workdir, which becomes the first arm; "": none.
+        order: names of arms that come first, in this order; the others follow by name.
+
+    Raises:
+        UserError: there is nothing to report, or a file is malformed.
+    """
+    summary = read_json(workdir / "summary.json") or {}
+    figures = {name: _numbers(values) for name, values in summary.items() if name != "seconds"}
+    folders = [path for path in sorted((workdir / "arms").glob("*")) if path.is_dir()]
+    names = [path.name for path in folders]
+    names += [name for name in figures if name not in names and figures[name]]
+    names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
+    arms = [
+        read_arm(workdir / "arms" / name, name=name, summary=figures.get(name)) for name in names
+    ]
+    arms.append(read_arm(workdir, name=workdir.resolve().name))
+    if compare:
+        other = Path(compare)
+        if not (other / "evaluate").is_dir():
+            raise UserError(f"config.evaluate.compare={compare!r}: has no folder evaluate/")
+        taken = {arm.name for arm in arms}
+        name = other.resolve().name
+        arms.insert(0, read_arm(other, name=f"{name} (other)" if name in taken else name))
+    arms = [arm for arm in arms if not arm.is_empty]
+    base_models = read_json(workdir / "base_models.json") or {}
+    if not arms and not base_models:
+        raise UserError(
+            f"{workdir}: nothing to report: no evaluate/, analyze/, score/, arms/ or training "
+            "metrics; run another job first"
+        )
+    seconds = _numbers(base_models.get("seconds")) | _numbers(summary.get("seconds"))
+    return Run(workdir, arms, seconds, base_models)
+
+
+def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None) -> Arm:
+    """One model's workdir."""
+    answers = {
+        path.parent.name: read_lines(path)
+        for path in sorted((folder / "evaluate").glob("*/answers.jsonl"))
+    }
+    stages = {stage: read_lines(folder / stage / "metrics.jsonl") for stage in STAGES}
+    return Arm(
+        name=name,
+        workdir=folder,
+        rows=_metric_rows(folder / "evaluate" / "metrics.json"),
+        answers=answers,
+        layers=_layers(folder / "analyze" / "layers.csv")
+        or _score_layers(folder / "score" / "scores.jsonl"),
+        training={stage: lines for stage, lines in stages.items() if lines},
+        seconds=_numbers(read_json(folder / "seconds.json")),
+        summary=summary or {},
+    )
+
+
+# --- files ---
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: malformed JSON: {error}; make it again or remove it") from error
+
+
+def read_lines(path: Path) -> list[Json]:
+    """JSON lines; a last one that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    lines = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}: malformed JSON at line {number}: {error}") from error
+    return lines
+
+
+def _metric_rows(path: Path) -> list[Json]:
+    rows = read_json(path) or []
+    for number, row in enumerate(rows, start=1):
+        lacking = [k for k in ("benchmark", "scene", "metric", "value", "interval") if k not in row]
+        if lacking:
+            raise UserError(f"{path}: row {number} has no {lacking[0]!r}; run job evaluate again")
+    return [{"count": None, "settings": {}} | row for row in rows]
+
+
+def _layers(path: Path) -> list[LayerValue]:
+    """Rows with a finite value."""
+    if not path.exists():
+        return []
+    found = []
+    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    for number, row in enumerate(reader, start=2):
+        try:
+            value = float(row["value"]) if row["value"] else math.nan
+            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: line {number}: expected the columns set, layer, metric, value"
+            ) from error
+        found += [point] if math.isfinite(value) else []
+    return found
+
+
+def _score_layers(path: Path) -> list[LayerValue]:
+    """Mean cosines of every layer, of the samples that have them."""
+    found, lines = [], read_lines(path)
+    for metric in ("image_caption_cos", "image_caption_cos_centred"):
+        rows = [line[metric] for line in lines if line.get(metric)]
+        for layer, values in enumerate(zip(*rows, strict=True), start=1):
+            mean = sum(values) / len(values)
+            found.append(LayerValue("scored samples", layer, metric, mean))
+    return found
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """The entries of a dict that are numbers."""
+    if not isinstance(values, dict):
+        return {}
+    return {k: float(v) for k, v in values.items() if isinstance(v, int | float)}

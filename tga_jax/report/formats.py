@@ -1,0 +1,96 @@
+"""Numbers as they are written everywhere: on the page and in the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+MINUS = "\u2212"
+PLAIN = ("auc",)  # metrics that are no shares
+COUNTS = ("missing", "no_verdict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A value, its 95% interval where it is known, and of how many items it is."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Of a difference: whether its interval leaves out that there is none."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def value_text(metric: str, value: float) -> str:
+    """83.1% for a share, 0.931 for an area under a curve."""
+    return f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f}%"
+
+
+def interval_text(metric: str, figure: Figure) -> str:
+    """[79.0, 86.5], or nothing where there is no interval."""
+    if figure.low is None or figure.high is None:
+        return ""
+    if metric in PLAIN:
+        return f"[{figure.low:.3f}, {figure.high:.3f}]"
+    return f"[{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def figure_text(metric: str, figure: Figure | None) -> str:
+    """83.1% [79.0, 86.5]; a dash where there is none."""
+    if figure is None:
+        return "\u2013"
+    return f"{value_text(metric, figure.value)} {interval_text(metric, figure)}".rstrip()
+
+
+def difference_text(metric: str, figure: Figure | None, *, unit: bool = False) -> str:
+    """+35.0 [31.2, 38.8]: percentage points, or as it is for an area under a curve."""
+    if figure is None:
+        return "\u2013"
+    digits, factor = (3, 1) if metric in PLAIN else (1, 100)
+    text = signed(factor * figure.value, digits)
+    if unit and metric not in PLAIN:
+        text += " points"
+    if figure.low is not None and figure.high is not None:
+        low, high = (signed(factor * v, digits, plus="") for v in (figure.low, figure.high))
+        text += f" [{low}, {high}]"
+    return text
+
+
+def signed(value: float, digits: int, plus: str = "+") -> str:
+    """With a sign, a true minus; what rounds to zero has none."""
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return (MINUS if value < 0 else plus) + text
+
+
+def p_text(p_value: float) -> str:
+    """0.031, or < 0.001."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def number_text(value: float) -> str:
+    """Four significant digits, thousands apart: for axes and other numbers of any size."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", MINUS)
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def seconds_text(seconds: float) -> str:
+    """1 h 02 min, 3 min 05 s, or 4.2 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def words(name: str) -> str:
+    """A name from data as it is read: new_concept -> new concept."""
+    return name.replace("_", " ")
