@@ -4,16 +4,20 @@
 
 Makes a world of pictures and texts, a CLIP and a language model that refuses harmful text (job
 `miniature`), aligns the two without and with the guide (job `experiment`), and shows what came of
-it (job `report`). `--config=configs/miniature.py:full` runs all ablations on five seeds.
+it (job `report`). `--config=configs/miniature.py:full` runs five seeds and all ablations.
+
+The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
+them, in 6 and 14 minutes of one core, and its folders clip/ and llm/ with training/*.json are what
+assets/miniature holds.
 """
 
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
 
-# The projector learns 500 times faster than the language model, as in the paper (1e-3 and 2e-6):
-# an LLM that learns fast learns here that pictures are never refused.
-GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
+# The projector learns 2,000 times faster than the language model (in the paper 500 times, 1e-3 and
+# 2e-6): an LLM that learns fast learns here that pictures are never refused.
+GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0005))
 FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
 FROZEN = (("projector/.*", 1.0), (".*", None))
 LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))

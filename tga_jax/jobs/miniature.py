@@ -21,10 +21,11 @@ from ml_collections import ConfigDict
 
 from tga_jax.data.records import Question, read_records
 from tga_jax.data.templates import count_marks, make_template
-from tga_jax.hf.clip import ClipSource, clip_tokens, export_clip, open_clip
+from tga_jax.hf.clip import clip_tokens, export_clip, open_clip
 from tga_jax.hf.decoder_export import export_decoder
 from tga_jax.hf.tokenizer import load_fast, load_tokenizer
 from tga_jax.jobs import train
+from tga_jax.jobs.clip import clip_model_of, load_clip
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json
 from tga_jax.jobs.generate import Answerer
@@ -33,10 +34,7 @@ from tga_jax.miniature.build import WorldSizes, build_world
 from tga_jax.miniature.clip_training import ClipTraining, dev_pairs, train_clip, zero_shot
 from tga_jax.miniature.documents import document_rows
 from tga_jax.miniature.rows import Row
-from tga_jax.models.clip import Clip
 from tga_jax.models.decoder import Decoder
-from tga_jax.models.llava import PixelNorm
-from tga_jax.parallel.sharding import param_shardings, shapes
 
 Figures = dict[str, Any]
 TOKEN_MULTIPLE = 12  # of padded captions
@@ -54,12 +52,9 @@ def run(context: Context) -> None:
     sizes = WorldSizes(**settings.world.to_dict())
     world = timed(lambda: build_world(context.workdir / "world", seed=seed, sizes=sizes))
     context.say(f"world: {world['figures']['counts']}")
-    about = {"seed": seed, "world": base_world(world["figures"]["settings"])}
-    about["dtype"] = settings.dtype
-    own = about | {"clip": settings.clip.to_dict()}
-    clip = phase(context, "clip", own, lambda folder: make_clip(context, sizes, folder))
-    own = about | {"llm": settings.llm.to_dict(), "prompt": context.config.prompt.to_dict()}
-    llm = phase(context, "llm", own, lambda folder: make_llm(context, folder))
+    own = phase_settings(context.config, world["figures"]["settings"])
+    clip = phase(context, "clip", own["clip"], lambda folder: make_clip(context, sizes, folder))
+    llm = phase(context, "llm", own["llm"], lambda folder: make_llm(context, folder))
     done = {"world": world["figures"]["counts"], "clip": clip["figures"], "llm": llm["figures"]}
     done["seconds"] = {"clip": clip["seconds"], "llm": llm["seconds"]}
     write_json(context.workdir / "base_models.json", done)
@@ -67,10 +62,16 @@ def run(context: Context) -> None:
     context.say(f"llm: {json.dumps(llm['figures'])}")
 
 
-def base_world(settings: Figures) -> Figures:
-    """What of the world's settings the base models depend on."""
-    sizes = {k: v for k, v in settings["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
-    return settings | {"sizes": sizes}
+def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
+    """All that decides what the base models become; `world` is as `world.json` has its settings."""
+    settings = config.miniature
+    sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
+    about = {"seed": config.seed, "world": world | {"sizes": sizes}, "dtype": settings.dtype}
+    found = {
+        "clip": about | {"clip": settings.clip.to_dict()},
+        "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},
+    }
+    return json.loads(json.dumps(found))  # tuples -> lists, as they are read back
 
 
 def timed(make: Callable[[], Figures]) -> Figures:
@@ -94,7 +95,6 @@ def phase(
     Returns:
         {"settings", "figures", "seconds"}, as `training/<name>.json` keeps it.
     """
-    settings = json.loads(json.dumps(settings))
     path = context.workdir / "training" / f"{name}.json"
     if path.exists() and (context.workdir / name).is_dir():
         found: Figures = json.loads(path.read_text(encoding="utf-8"))
@@ -180,24 +180,6 @@ def make_clip(context: Context, sizes: WorldSizes, folder: Path) -> Figures:
     pairs = dev_pairs(context.config.seed, cfg.dev_pictures, drawing)
     figures = zero_shot(params, model, pairs, tokenise=lambda texts: source.tokenise(texts)[0])
     return {"parameters": sum(p.size for p in params.values()), "zero_shot": figures}
-
-
-def clip_model_of(config: Any, image_settings: Figures) -> Clip:
-    """The model of a config and the picture preparation that goes with it."""
-    s = image_settings
-    return Clip(config, PixelNorm(tuple(s["mean"]), tuple(s["std"]), s["rescale"]))
-
-
-def load_clip(context: Context, source: ClipSource) -> tuple[Clip, dict[str, jax.Array]]:
-    """The CLIP of a folder and its parameters in float32, on the mesh."""
-    model = clip_model_of(source.config, source.image_settings)
-    boxed = jax.eval_shape(model.init, jax.random.key(0))
-    shardings = param_shardings(boxed, context.mesh)
-    leaves = {
-        path: jax.ShapeDtypeStruct(shape, "float32", sharding=shardings[path])
-        for path, shape in shapes(boxed).items()
-    }
-    return model, source.load(leaves)
 
 
 # --- the language model ---

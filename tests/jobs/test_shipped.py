@@ -1,0 +1,28 @@
+"""The base models of the miniature experiment that the repository ships."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.miniature import get_config
+from tga_jax.jobs.miniature import phase_settings
+from tga_jax.miniature import build
+from tga_jax.miniature.build import WorldSizes
+
+ASSETS = Path("assets/miniature")
+
+
+@pytest.mark.parametrize("name", ["clip", "llm"])
+def test_they_are_of_the_settings_that_the_experiment_has(name: str) -> None:
+    """If not, the experiment would train them anew; see the docstring of configs/miniature.py."""
+    config = get_config()
+    sizes = dataclasses.asdict(WorldSizes(**config.miniature.world.to_dict()))
+    world = {"seed": config.seed, "sizes": sizes, "source": build._source_digest()}
+    shipped = json.loads((ASSETS / f"{name}.json").read_text())
+    assert shipped["settings"] == phase_settings(config, world)[name]
+
+
+def test_they_are_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 8e6
