@@ -19,6 +19,7 @@ ROOMS = {
     "training": {"training", "alignment", "models", "parallel"},
     "inference": {"inference", "models", "parallel"},
     "evaluation": {"evaluation"},
+    "retrieval": {"retrieval"},
     "report": {"report"},
 }
 

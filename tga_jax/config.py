@@ -55,7 +55,7 @@ def base_config() -> ConfigDict:
             llava_tower="",  # a CLIP hub id: also write LLaVA's own layout, which names its tower
         )
     )
-    config.retrieval = ConfigDict(dict(clip="", corpus=""))
+    config.retrieval = _retrieval()
     # Job `experiment`: arm -> the keys that it changes; only: some of them, with commas;
     # summary: figure -> benchmark/scene/metric, taken from each arm into summary.json.
     config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only="", summary=dict()))
@@ -101,6 +101,27 @@ def _data() -> ConfigDict:
     )
 
 
+def _retrieval() -> ConfigDict:
+    """Jobs `index` and `retrieve`, and texts for unseen pictures in `generate` and `evaluate`."""
+    return ConfigDict(
+        dict(
+            clip="",  # a CLIP folder or hub id; "": for pictures, the one that made the index
+            corpus="",  # .txt, .jsonl or LLaVA .json files, with commas; "": the captions
+            data="",  # LLaVA files whose pictures get a text, with commas; "": config.data.path
+            index="",  # the folder of an index; "": {workdir}/index
+            backend="auto",  # "scann"; "exact"; "auto": ScaNN where it is installed
+            exact_below=50_000,  # with fewer texts ScaNN compares all of them
+            batch_size=256,  # of texts and of pictures
+            max_characters=1000,  # longer texts are cut there; CLIP reads 77 tokens
+            top_k=16,  # candidates
+            choice="nearest",  # of them; "sampled": one at random, by seed and id
+            noise=0.0,  # share of the pictures that get a random text, to study robustness
+            duplicate_cosine=0.98,  # both make a text a near-duplicate of a picture's caption
+            duplicate_jaccard=0.5,
+        )
+    )
+
+
 def _miniature() -> ConfigDict:
     """Job `miniature`; `config.seed` and `config.prompt` count too."""
     return ConfigDict(
@@ -110,6 +131,7 @@ def _miniature() -> ConfigDict:
                 llm_safety=8000,
                 pretrain=4000,
                 finetune_captions=4000,
+                finetune_describe=0.3,  # of these; the others only ask what it is
                 finetune_questions=4000,
                 finetune_texts=2000,
                 corpus=4000,
@@ -117,7 +139,8 @@ def _miniature() -> ConfigDict:
                 eval_harmful=150,
                 text_eval=600,
                 tokenizer_texts=4000,
-                caption_form="full",  # of the captions that guide: "full", "random", "short", "name"
+                caption_form="full",  # of the guiding captions: "full", "random", "short", "name"
+                retrieved=True,  # texts for the hinge without jobs index and retrieve
             ),
             clip=dict(
                 patch_pixels=12,

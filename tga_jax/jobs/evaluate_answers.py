@@ -20,6 +20,7 @@ from tga_jax.evaluation.summary import Result
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_jsonl
 from tga_jax.jobs.generate import Answerer, Reply, answer_line
+from tga_jax.jobs.retriever import Retriever, configured, look_up
 from tga_jax.jobs.work import Work
 from tga_jax.models.llava import Params
 from tga_jax.training.step import nested
@@ -57,12 +58,18 @@ class Examinee:
             "profile": config.evaluate.profile,
             "system": self.system,
             "retrieved": config.prompt.retrieved,
+            "retrieval": None if self.retriever is None else self.retriever.settings,
             "pictures": self.context.image_settings,
             "decoding": {name: config.generate[name] for name in names},
             "apologies": [tokenizer.decode([token]) for token in self.apologies],
             "dtype": config.dtype,
             "seed": config.seed,
         }
+
+    @functools.cached_property
+    def retriever(self) -> Retriever | None:
+        """Finds texts for pictures that have none, where an index is configured."""
+        return configured(self.context)
 
     @functools.cached_property
     def _answerer(self) -> Answerer:
@@ -89,6 +96,23 @@ class Examinee:
                 work.append([{"row": row, **dataclasses.asdict(r)} for row, r in new.items()])
                 found |= new
         return [found[i] for i in range(len(items))]
+
+
+def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
+    """Gives each item with a picture and no retrieved text one, in place."""
+    items = benchmark.items
+    rows = [i for i, item in enumerate(items) if item.image and not item.extra.get("retrieved")]
+    if examinee.retriever is None or not rows:
+        return
+    asked = [
+        (str(item.id), (item.image_dir or Path(), item.image or "", str(item.id)),
+         item.extra.get("caption"))
+        for item in (items[i] for i in rows)
+    ]  # fmt: skip
+    folder = examinee.context.workdir / "evaluate" / benchmark.name
+    for i, text in zip(rows, look_up(examinee.retriever, folder, asked), strict=True):
+        extra = {**items[i].extra, "retrieved": text}
+        items[i] = dataclasses.replace(items[i], extra=extra)
 
 
 def _length(item: EvalItem) -> tuple[bool, int]:
@@ -123,6 +147,7 @@ def examine(
     context: Context, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
 ) -> list[Result]:
     """Answers a benchmark, has it judged, and writes evaluate/<benchmark>/answers.jsonl."""
+    look_up_texts(examinee, benchmark)
     folder = context.workdir / "evaluate" / benchmark.name
     path = folder / "answers.jsonl"
     signature = {**examinee.settings, "items": items_digest(benchmark.items)}

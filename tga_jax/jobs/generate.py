@@ -20,6 +20,7 @@ from tga_jax.inference.generate import Decoding, make_generate
 from tga_jax.jobs.batching import inference_batches
 from tga_jax.jobs.context import Context, Weights
 from tga_jax.jobs.files import digest, file_digest, write_jsonl
+from tga_jax.jobs.retriever import Retriever, configured, look_up
 from tga_jax.jobs.work import Work
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
@@ -34,12 +35,16 @@ def run(context: Context) -> None:
         raise UserError("no questions: set config.generate.questions to a JSONL file")
     questions = read_questions(Path(config.generate.questions))
     folder = context.workdir / "generate"
+    retriever = configured(context)
+    if retriever is not None:
+        questions = with_retrieved(context, retriever, questions, folder)
     signature = {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
         "settings": {k: config[k].to_dict() for k in ("data", "prompt", "model", "generate")},
         "dtype": config.dtype,
         "seed": config.seed,
+        "retrieval": None if retriever is None else retriever.settings,
     }
     work, path = Work(folder, "answers", signature), folder / "answers.jsonl"
     if work.is_done:
@@ -54,6 +59,21 @@ def run(context: Context) -> None:
     write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
     work.finish()
     context.say(f"{len(questions)} answers -> {path}")
+
+
+def with_retrieved(
+    context: Context, retriever: Retriever, questions: Sequence[Question], folder: Path
+) -> list[Question]:
+    """The questions, those that show a picture and lack a retrieved text with one."""
+    rows = [i for i, q in enumerate(questions) if q.image and q.retrieved is None]
+    asked = [
+        (str(q.id), (context.image_dir(), q.image or "", str(q.id)), q.caption)
+        for q in (questions[i] for i in rows)
+    ]
+    texts = dict(zip(rows, look_up(retriever, folder, asked), strict=True))
+    return [
+        dataclasses.replace(q, retrieved=texts.get(i, q.retrieved)) for i, q in enumerate(questions)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 # name -> (module under tga_jax.jobs, what it does)
 JOBS: dict[str, tuple[str, str]] = {
+    "index": ("index", "embed texts with CLIP and index them: index/"),
+    "retrieve": ("retrieve", "find a text for every picture: retrieved.jsonl"),
     "inspect": ("inspect", "write exactly what the model is fed: inspect/samples.jsonl"),
     "pretrain": ("train", "stage 1, by default the projector alone: pretrain/"),
     "finetune": ("train", "stage 2, by default projector and language model: finetune/"),

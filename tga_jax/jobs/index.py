@@ -1,0 +1,118 @@
+"""Job `index`: texts, embedded with CLIP's text tower, in an index that pictures are looked up in.
+
+Without a corpus the captions of config.data.path and of the captions' file are the texts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.data.records import read_records
+from tga_jax.errors import UserError
+from tga_jax.jobs.clip import ClipEmbedder, embed_to_file
+from tga_jax.jobs.context import Context
+from tga_jax.jobs.files import digest, write_json, write_jsonl
+from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
+from tga_jax.retrieval.texts import Text, read_lines, tidy
+
+
+def run(context: Context) -> None:
+    """Write index/: texts.jsonl, embeddings.npy, scann/ and, last, index.json."""
+    cfg, folder = context.config.retrieval, context.workdir / "index"
+    embedder = ClipEmbedder(context, cfg.clip)
+    backend = choose_backend(cfg.backend, say=context.say)
+    if cfg.max_characters < 1:
+        raise UserError(f"config.retrieval.max_characters={cfg.max_characters}: at least 1")
+    sources = list(corpus_files(context))
+    texts, counts = tidy(read_corpus(context, sources), most=cfg.max_characters)
+    if not texts:
+        raise UserError(f"no texts to index in {', '.join(map(str, sources))}")
+    context.say(", ".join(f"{count} {what}" for what, count in counts.items()))
+    rows = text_rows(texts)
+    signature = {
+        "texts": digest(rows),
+        "clip": embedder.digest,
+        "batch_size": embedder.batch_size,
+    }
+    made_from = signature | {"backend": backend, "exact_below": cfg.exact_below}
+    if is_done(folder, made_from):
+        context.say(f"finished before: {folder}")
+        return
+    write_jsonl(folder / "texts.jsonl", rows)
+
+    def batches(start: int) -> Iterator[np.ndarray]:
+        for i in range(start, len(texts), embedder.batch_size):
+            yield embedder.texts([item.text for item in texts[i : i + embedder.batch_size]])
+
+    began = time.monotonic()
+    embed_to_file(
+        folder / "embeddings.npy", signature, (len(texts), embedder.width), batches,
+        batch_size=embedder.batch_size,
+    )  # fmt: skip
+    embedded = time.monotonic()
+    about = seal_index(
+        folder,
+        backend=backend,
+        exact_below=cfg.exact_below,
+        clip={"name": embedder.name, "digest": embedder.digest},
+        more={"counts": counts, "sources": [str(path) for path in sources], "made_from": made_from},
+    )
+    write_json(folder / "index.json", about)
+    rate = len(texts) / max(embedded - began, 1e-9)
+    context.say(
+        f"{len(texts)} texts ({rate:.0f}/s), {backend} {about['parameters']['kind']} built in "
+        f"{time.monotonic() - embedded:.1f} s -> {folder}"
+    )
+
+
+def is_done(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether this very index is there, unchanged; what is left of another one is removed."""
+    if not (folder / "index.json").exists():
+        return False
+    try:
+        about = read_about(folder)
+    except UserError:  # of another version
+        about = {}
+    if about.get("made_from") == made_from and not changed_files(folder, about):
+        return True
+    shutil.rmtree(folder)
+    return False
+
+
+def corpus_files(context: Context) -> Iterator[Path]:
+    """config.retrieval.corpus, or else where the captions are."""
+    config = context.config
+    given = [part.strip() for part in config.retrieval.corpus.split(",") if part.strip()]
+    captions = config.data.captions or str(context.workdir / "captions.jsonl")
+    if not given:
+        given = [config.data.path] if config.data.path else []
+        given += [captions] if config.data.captions or Path(captions).is_file() else []
+    if not given:
+        raise UserError("no texts: set config.retrieval.corpus, or config.data.path for captions")
+    for name in given:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"config.retrieval.corpus: {name}: there is no such file")
+        if path.suffix not in (".txt", ".json", ".jsonl"):
+            raise UserError(f"config.retrieval.corpus: {name}: not a .txt, .jsonl or .json file")
+        yield path
+
+
+def read_corpus(context: Context, sources: list[Path]) -> Iterator[Text]:
+    """The texts of the files, in their order."""
+    data = context.config.data
+    captions = Path(data.captions) if data.captions else context.workdir / "captions.jsonl"
+    as_records = () if context.config.retrieval.corpus else (Path(data.path or "."),)
+    for path in sources:
+        if path.suffix == ".json" or path in as_records:
+            yield from (Text(r.id, r.caption) for r in read_records(path) if r.caption)
+        elif path == captions:
+            yield from read_lines(path, key="caption")
+        else:
+            yield from read_lines(path)

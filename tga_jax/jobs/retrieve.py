@@ -1,0 +1,191 @@
+"""Job `retrieve`: a text of the index for every picture of the samples, never its own caption."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.data.records import Record, read_records
+from tga_jax.errors import UserError
+from tga_jax.jobs.clip import embed_to_file
+from tga_jax.jobs.context import Context
+from tga_jax.jobs.files import digest, write_json, write_jsonl
+from tga_jax.jobs.retriever import Retriever
+from tga_jax.jobs.work import Work
+from tga_jax.retrieval.choose import Found, noised_ids
+
+EXAMPLES = 20
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A picture to find a text for, and the texts that it must not get."""
+
+    id: str
+    image: str
+    caption: str
+    own: tuple[str, ...]
+
+
+def run(context: Context) -> None:
+    """Write retrieved.jsonl and retrieve/report.json."""
+    folder, path = context.workdir / "retrieve", context.workdir / "retrieved.jsonl"
+    samples, counts = choose_samples(read_all(context))
+    if not samples:
+        raise UserError("no pictures to find texts for in config.retrieval.data")
+    retriever, image_dir = Retriever(context), context.image_dir()
+    pictures = [(image_dir, s.image, s.id) for s in samples]
+    sizes = [p.stat().st_size if (p := image_dir / s.image).is_file() else None for s in samples]
+    about = [[s.id, s.image, s.own, size] for s, size in zip(samples, sizes, strict=True)]
+    allowed = math.floor(context.config.data.get("max_bad_fraction", 0.0) * len(samples))
+    signature = {**retriever.settings, "samples": digest(about), "allowed": allowed}
+    work = Work(folder, "retrieved", signature)
+    if work.is_done and path.exists():
+        context.say(f"finished before: {path}")
+        return
+    embedder, bad = retriever.embedder, []
+
+    def refuse(row: int, error: UserError) -> None:
+        bad.append(row)
+        if len(bad) > allowed:
+            raise error
+        context.say(f"skipped: {error}")
+
+    def batches(start: int) -> Iterator[np.ndarray]:
+        return embedder.picture_batches(pictures[start:], refuse)
+
+    queries = {
+        "pictures": digest([row[1::2] for row in about]), "clip": embedder.digest,
+        "batch_size": embedder.batch_size, "allowed": allowed,
+    }  # fmt: skip
+    shape, size = (len(samples), embedder.width), embedder.batch_size
+    embed_to_file(folder / "queries.npy", queries, shape, batches, batch_size=size)
+    images = np.load(folder / "queries.npy", mmap_mode="r", allow_pickle=False)
+    unreadable = int(np.sum(~np.any(images != 0, axis=1)))  # with those of a killed run
+    if unreadable > allowed:
+        raise UserError(f"{unreadable} pictures cannot be read, config.data allows {allowed}")
+    found = search(retriever, samples, images)
+    texts = retriever.index.texts
+    rows = [
+        {"id": s.id, "text": texts[f.text_id].text, "text_id": f.text_id, "score": f.score}
+        for s, f in zip(samples, found, strict=True)
+        if f is not None and f.text_id is not None
+    ]
+    write_jsonl(path, rows)
+    write_json(folder / "report.json", report(retriever, samples, found, rows, counts))
+    work.finish()
+    context.say(f"{len(rows)} of {len(samples)} pictures have a text -> {path}")
+
+
+def read_all(context: Context) -> list[Record]:
+    """The records of config.retrieval.data, or else of config.data.path."""
+    config = context.config
+    names = [part.strip() for part in config.retrieval.data.split(",") if part.strip()]
+    if not (names or config.data.path):
+        raise UserError("no samples: set config.retrieval.data or config.data.path")
+    captions = Path(config.data.captions or context.workdir / "captions.jsonl")
+    extra = captions if config.data.captions or captions.is_file() else None
+    return [
+        record
+        for name in names or [config.data.path]
+        for record in read_records(Path(name), captions=extra)
+    ]
+
+
+def choose_samples(records: Sequence[Record]) -> tuple[list[Sample], dict[str, int]]:
+    """One sample for each id with a picture, and what was left out.
+
+    A picture's own texts are the captions of all records that show it and their answers. An id
+    with several pictures gets no text: retrieved.jsonl could not say for which.
+    """
+    captions: dict[str, dict[str, None]] = {}
+    pictures: dict[str, set[tuple[str, ...]]] = {}
+    own_caption: dict[str, str] = {}
+    counts = {"records": len(records), "without_picture": 0, "tox": 0, "ambiguous_ids": 0}
+    for record in records:
+        counts["without_picture"] += not record.images
+        counts["tox"] += bool(record.images) and record.tox
+        if not record.images or record.tox:
+            continue
+        pictures.setdefault(record.id, set()).add(record.images)
+        own_caption.setdefault(record.id, record.caption or "")
+        own = captions.setdefault(record.images[0], {})
+        answers = [turn.answer for turn in record.turns]
+        own |= dict.fromkeys(text for text in (record.caption, *answers) if text)
+    samples = [
+        Sample(one, names[0], own_caption[one], tuple(captions[names[0]]))
+        for one, shown in pictures.items()
+        for names in shown
+        if len(shown) == 1
+    ]
+    counts["ambiguous_ids"] = len(pictures) - len(samples)
+    return samples, counts
+
+
+def search(
+    retriever: Retriever, samples: Sequence[Sample], images: np.ndarray
+) -> list[Found | None]:
+    """A text for each picture; None for one that could not be read."""
+    readable = np.any(images != 0, axis=1)
+    noised = noised_ids(
+        [s.id for s, ok in zip(samples, readable, strict=True) if ok], retriever.rules
+    )
+    found: list[Found | None] = [None] * len(samples)
+    size = retriever.embedder.batch_size
+    for start in range(0, len(samples), size):
+        rows = [i for i in range(start, min(start + size, len(samples))) if readable[i]]
+        if not rows:
+            continue
+        chosen = [samples[i] for i in rows]
+        new = retriever.find(
+            [s.id for s in chosen], np.asarray(images[rows]), [s.own for s in chosen], noised
+        )
+        for i, one in zip(rows, new, strict=True):
+            found[i] = one
+    return found
+
+
+def report(
+    retriever: Retriever,
+    samples: Sequence[Sample],
+    found: Sequence[Found | None],
+    rows: Sequence[dict[str, Any]],
+    counts: dict[str, int],
+) -> dict[str, Any]:
+    """What was found, in figures and examples."""
+    seen = [one for one in found if one is not None]
+    scores = [one.score for one in seen if one.score is not None]
+    by_id = {sample.id: sample for sample in samples}
+    rng = np.random.default_rng(retriever.rules.seed)
+    shown = sorted(rng.permutation(len(rows))[:EXAMPLES].tolist())
+    return {
+        "settings": retriever.settings,
+        "counts": {
+            **counts,
+            "pictures": len(samples),
+            "unreadable": len(found) - len(seen),
+            "without_text": sum(one.text_id is None for one in seen),
+            "written": len(rows),
+            "noised": sum(one.noised for one in seen),
+            "own_texts_excluded": sum(one.excluded for one in seen),
+            "pictures_with_own_excluded": sum(one.excluded > 0 for one in seen),
+            "different_texts": len({row["text_id"] for row in rows}),
+        },
+        "score_quantiles": {
+            str(q): round(float(np.quantile(scores, q)), 4) for q in QUANTILES if scores
+        },
+        "examples": [
+            {
+                **rows[i],
+                "image": by_id[rows[i]["id"]].image,
+                "caption": by_id[rows[i]["id"]].caption,
+            }
+            for i in shown
+        ],
+    }

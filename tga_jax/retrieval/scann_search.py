@@ -1,0 +1,133 @@
+"""ScaNN: tree, asymmetric hashing and reordering (arXiv 1908.10396). Imported here only."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.errors import UserError
+
+PICKLE = "scann_docids.pkl"  # ScaNN would unpickle it; it writes none for searchers like ours
+DEFAULT_NEIGHBOURS = 10
+
+
+def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
+    """How `count` vectors are searched.
+
+    Below `exact_below` all are compared. Above, as ScaNN's authors advise: about sqrt(count)
+    leaves, so that finding the leaves costs as much as reading one. A tenth of them is read (a
+    twentieth above a million texts), 2 dimensions a code, and the best 300 or 1/1000 of all are
+    compared exactly.
+    """
+    if count < exact_below:
+        return {"kind": "exact"}
+    leaves = round(math.sqrt(count))
+    return {
+        "kind": "tree",
+        "leaves": leaves,
+        "leaves_read": max(20, leaves // (10 if count < 1_000_000 else 20)),
+        "training_sample": min(count, 250_000),
+        "dimensions_a_code": 2,
+        "anisotropic_threshold": 0.2,
+        "reordered": max(300, count // 1000),
+    }
+
+
+def available() -> bool:
+    """Whether ScaNN can be imported here; it has wheels for some machines only."""
+    try:
+        _scann()
+    except ImportError:
+        return False
+    return True
+
+
+class ScannSearch:
+    """A searcher in ScaNN's hands."""
+
+    def __init__(self, searcher: Any, count: int, parameters: dict[str, Any]) -> None:
+        self._searcher, self._count, self._parameters = searcher, count, parameters
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, parameters: dict[str, Any]) -> ScannSearch:
+        """Of float32[N, E]."""
+        neighbours = min(DEFAULT_NEIGHBOURS, len(vectors))
+        builder = _scann().builder(np.asarray(vectors), neighbours, "dot_product")
+        if parameters["kind"] == "exact":
+            builder = builder.score_brute_force()
+        else:
+            builder = builder.tree(
+                num_leaves=parameters["leaves"],
+                num_leaves_to_search=parameters["leaves_read"],
+                training_sample_size=parameters["training_sample"],
+            )
+            builder = builder.score_ah(
+                parameters["dimensions_a_code"],
+                anisotropic_quantization_threshold=parameters["anisotropic_threshold"],
+            ).reorder(parameters["reordered"])
+        return cls(builder.build(), len(vectors), parameters)
+
+    @classmethod
+    def load(cls, folder: Path, count: int, parameters: dict[str, Any]) -> ScannSearch:
+        """Of what `save` wrote: protocol buffers and .npy files.
+
+        Raises:
+            UserError: a file to unpickle is among them, or ScaNN cannot read them.
+        """
+        if (folder / PICKLE).exists():
+            raise UserError(f"{folder / PICKLE}: not a file of ours; run job index")
+        try:
+            searcher = _scann().load_searcher(str(folder), assets_backcompat_shim=False)
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder}: ScaNN cannot read it ({reason}); run job index") from error
+        return cls(searcher, count, parameters)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that can be moved; whole or not at all."""
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self._searcher.serialize(str(partial), relative_path=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    def __call__(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `tga_jax.retrieval.search.Search`; of a tree the answer is approximate."""
+        count = min(count, self._count)
+        numbers, scores = self._searcher.search_batched_parallel(
+            np.ascontiguousarray(queries, np.float32),
+            final_num_neighbors=count,
+            pre_reorder_num_neighbors=max(count, self._parameters.get("reordered", 0)),
+        )
+        # Where fewer were found in the leaves read, ScaNN fills up with NaN scores.
+        scores = np.asarray(scores, np.float32)
+        return np.where(np.isnan(scores), -1, numbers.astype(np.int64)), scores
+
+
+def _scann() -> Any:
+    with _without_tensorflow():
+        from scann.scann_ops.py import scann_ops_pybind
+    return scann_ops_pybind
+
+
+@contextlib.contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    """ScaNN imports TensorFlow where there is one, needs it for nothing here, and may crash."""
+    missing = object()
+    before: Any = sys.modules.get("tensorflow", missing)
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.modules["tensorflow"]
+        else:
+            sys.modules["tensorflow"] = before

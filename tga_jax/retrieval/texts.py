@@ -1,0 +1,111 @@
+"""Texts of an index: read, cleaned, each kept once; and when two of them are near-duplicates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tga_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text and where it came from: a record's id, a corpus line's id, or FILE:LINE."""
+
+    id: str
+    text: str
+
+
+def clean(text: str) -> str:
+    """Unicode NFC, control characters out, each run of whitespace one space."""
+    text = unicodedata.normalize("NFC", text)
+    kept = (c if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs") else "" for c in text)
+    return " ".join("".join(kept).split())
+
+
+def cut(text: str, most: int) -> str:
+    """At most `most` characters of a cleaned text, cut between words where it has any."""
+    if len(text) <= most:
+        return text
+    begin = text[: most + 1].rpartition(" ")[0]
+    return begin or text[:most]
+
+
+def normal_form(text: str) -> str:
+    """What is left without case, punctuation and spacing; equal forms are one text."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    kept = (" " if unicodedata.category(c).startswith("P") else c for c in text)
+    return " ".join("".join(kept).split())
+
+
+def jaccard(first: str, second: str) -> float:
+    """Words that both normal forms have, as a share of those that either has; 0..1."""
+    a, b = set(first.split()), set(second.split())
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int]]:
+    """Cleans texts and keeps the first of those with the same normal form.
+
+    Args:
+        texts: in the order in which the index will have them.
+        most: characters; a longer text is cut.
+
+    Returns:
+        The texts kept, and how many were "read", "empty" (nothing but spaces and punctuation),
+        "cut", "duplicates" and "kept".
+    """
+    kept: dict[str, Text] = {}
+    counts = dict.fromkeys(("read", "empty", "cut", "duplicates", "kept"), 0)
+    for item in texts:
+        counts["read"] += 1
+        text = clean(item.text)
+        shorter = cut(text, most)
+        form = normal_form(shorter)
+        if not form:
+            counts["empty"] += 1
+        elif form in kept:
+            counts["duplicates"] += 1
+        else:
+            counts["cut"] += shorter != text
+            kept[form] = Text(item.id, shorter)
+    counts["kept"] = len(kept)
+    return list(kept.values()), counts
+
+
+def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
+    """Texts of a .txt file, one a line, or of a .jsonl file of {"id", key}; "id" is optional.
+
+    Raises:
+        UserError: naming the file and the line.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}: line {number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{where}: not UTF-8 text (byte {error.start}); convert the file to UTF-8"
+                    ) from error
+                name = f"{path.name}:{number}"
+                if path.suffix != ".jsonl":
+                    yield Text(name, text)
+                elif text.strip():
+                    yield _json_text(text, key, name, where)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _json_text(line: str, key: str, name: str, where: str) -> Text:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{where}: malformed JSON ({error})") from error
+    if not isinstance(row, dict) or not isinstance(row.get(key), str):
+        raise UserError(f'{where}: expected an object with a text under "{key}"')
+    return Text(str(row.get("id", name)), row[key])
