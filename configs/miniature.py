@@ -3,8 +3,9 @@
     python -m tga_jax.main --config=configs/miniature.py --workdir=runs/miniature
 
 Makes a world of pictures and texts, a CLIP and a language model that refuses harmful text (job
-`miniature`), aligns the two without and with the guide (job `experiment`), and shows what came of
-it (job `report`). `--config=configs/miniature.py:full` runs five seeds and all ablations.
+`miniature`), finds a related text for every picture (jobs `index` and `retrieve`), aligns the two
+models without and with the guide (job `experiment`), and shows what came of it (job `report`).
+`--config=configs/miniature.py:full` runs five seeds and all ablations.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
 them, in 6 and 14 minutes of one core, and its folders clip/ and llm/ with training/*.json are what
@@ -26,7 +27,7 @@ BASELINE = {"guide": {"form": "none"}}
 TGA: dict = {}
 TWO = ("baseline", "tga")
 # What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
-ABLATIONS = {
+ABLATIONS: dict[str, dict] = {
     "pair-only": {"guide": {"hinge_weight": 0.0}},
     "hinge-only": {"guide": {"pair_weight": 0.0, "hinge_weight": 1.0}},
     "paper": {"guide": {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0}},
@@ -86,10 +87,10 @@ SUMMARY = {
 
 def arms(variant: str) -> dict:
     """Arm -> the keys that it changes."""
-    found = {"baseline": BASELINE, "tga": TGA}
+    found: dict[str, dict] = {"baseline": BASELINE, "tga": TGA}
     if variant == "full":
         for seed in SEEDS[1:]:
-            found |= {f"{name}-seed-{seed}": {"seed": seed} | found[name] for name in TWO}
+            found |= {f"{name}-seed-{seed}": {**found[name], "seed": seed} for name in TWO}
         found |= ABLATIONS
     return found
 
@@ -103,8 +104,13 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "full"):
         raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
     config = base_config()
-    config.jobs = ("miniature", "experiment", "report")
+    config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
     config.miniature.world.caption_form = "short"  # long ones hold much that no picture tells
+    config.miniature.world.retrieved = False  # jobs index and retrieve find the texts
+    config.retrieval.clip = "{workdir}/clip"
+    config.retrieval.corpus = "{workdir}/world/corpus.txt"
+    config.retrieval.data = "{workdir}/world/finetune.json"
+    config.data.retrieved = "{workdir}/retrieved.jsonl"
     config.miniature.shipped = "assets/miniature"
     config.prompt.template = "vicuna_v1"
     config.prompt.system = ""

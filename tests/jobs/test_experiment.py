@@ -22,7 +22,8 @@ def write_config(folder: Path, arms: str) -> Path:
         def get_config():
             config = from_hf()
             with config.unlocked():
-                config.experiment = ConfigDict(dict(jobs=("inspect",), only="", arms={arms}))
+                config.experiment.jobs = ("inspect",)
+                config.experiment.arms = ConfigDict({arms})
             return config
         """)
     )

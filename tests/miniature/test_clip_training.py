@@ -174,7 +174,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
 
     def dies(texts):
         calls.append(1)
-        if len(calls) > 6:  # two calls a batch
+        if len(calls) > 9:  # three calls a batch
             raise KeyboardInterrupt
         return _tokenise(texts)
 
@@ -183,7 +183,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     assert {p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()} == {"2"}
     seen = []
     resumed = _train(tmp_path / "killed", lambda t: (seen.append(1), _tokenise(t))[1])
-    assert len(seen) == 4  # two calls a batch: steps 3 and 4 only
+    assert len(seen) == 6  # three calls a batch: steps 3 and 4 only
     whole = _train(tmp_path / "whole")
     assert resumed.keys() == whole.keys()
     for path in whole:

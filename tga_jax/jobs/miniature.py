@@ -66,7 +66,8 @@ def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
     """All that decides what the base models become; `world` is as `world.json` has its settings."""
     settings = config.miniature
     sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
-    about = {"seed": config.seed, "world": world | {"sizes": sizes}, "dtype": settings.dtype}
+    about = {"seed": config.seed, "world": sizes, "dtype": settings.dtype}
+    about["source"] = base_models.source_digest()
     found = {
         "clip": about | {"clip": settings.clip.to_dict()},
         "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},

@@ -38,6 +38,7 @@ class WorldSizes:
     llm_safety: int = 8000
     pretrain: int = 4000
     finetune_captions: int = 4000
+    finetune_describe: float = 0.3  # of the finetune_captions; the others only name the object
     finetune_questions: int = 4000
     finetune_texts: int = 2000
     corpus: int = 4000
@@ -114,6 +115,13 @@ class _Builder:
         Image.fromarray(pixels).save(path, compress_level=1)
         return f"{name}.png"
 
+    def look(self, rng: np.random.Generator) -> str:
+        """How to ask what there is to see.
+
+        In an answer with all attributes, one token of a dozen is the object, which is learned late.
+        """
+        return "describe" if rng.random() < self.sizes.finetune_describe else "what"
+
     def alignment_row(
         self, kind: str, index: int, harmful_share: float, rng: np.random.Generator
     ) -> Row:
@@ -124,7 +132,7 @@ class _Builder:
         name = f"{stage}/{kind}-{index:06d}"
         exchanges = {
             "caption": lambda: [make.caption_exchange(scene, rng)],
-            "describe": lambda: [ask(scene, rng, kind="describe")],
+            "describe": lambda: [ask(scene, rng, kind=self.look(rng))],
             "chat": lambda: make.chat_exchanges(scene, rng),
         }[kind]()
         return make.picture_row(
