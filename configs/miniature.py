@@ -105,6 +105,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
+    config.miniature.clip.patch_pixels = 24  # a picture is five tokens: class and four patches
     config.miniature.world.caption_form = "short"  # long ones hold much that no picture tells
     config.miniature.world.retrieved = False  # jobs index and retrieve find the texts
     config.retrieval.clip = "{workdir}/clip"
@@ -120,24 +121,25 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.projector_scale = 0.1  # its tower's states are ten times its LLM's embeddings
     config.model.feature_select = "full"
     config.data.image_dir = "{workdir}/world/images"
-    config.data.max_length = 128
+    config.data.max_length = 84
     config.data.retrieved_share = 0.5
-    config.data.buckets = (64, 80, 128)
-    config.data.caption_buckets = (32,)
+    config.data.buckets = (40, 60, 84)
+    config.data.caption_buckets = (24,)
     config.guide.center = "batch"
     config.guide.pair_weight = 1.0
     config.guide.hinge_weight = 0.1
     config.pretrain.path = "{workdir}/world/pretrain.json"
-    config.pretrain.steps = 150
+    config.pretrain.steps = 800
     config.finetune.path = "{workdir}/world/finetune.json"
-    config.finetune.steps = 1000
+    config.finetune.steps = 1500
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
-        stage.batch_size, stage.learning_rate = 32, 1e-2
+        stage.batch_size, stage.learning_rate = 16, 1e-2
     config.generate.max_new_tokens = 32
     config.generate.batch_size = 100
     config.evaluate.benchmarks = benchmarks("test" if variant == "full" else "dev")
     config.evaluate.apologies = ("Sorry", "sorry")
+    config.experiment.processes = 2
     config.experiment.jobs = ("pretrain", "finetune", "evaluate")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():

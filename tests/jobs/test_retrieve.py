@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,14 @@ import transformers
 from PIL import Image
 
 from tests.hf.test_clip_folder import _save_clip, _tokenizer
-from tests.jobs.inputs import CAPTIONS, arguments, make_inputs, read_jsonl
+from tests.jobs.inputs import (
+    CAPTIONS,
+    arguments,
+    make_inputs,
+    make_samples,
+    read_jsonl,
+    write_jsonl,
+)
 from tga_jax.jobs import clip as clip_job
 from tga_jax.main import main
 
@@ -43,9 +52,27 @@ def command(inputs: Path, workdir: Path, *more: str, job: str = "index,retrieve"
 
 @pytest.fixture(scope="module")
 def run(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("run")
+    """Compiled as the tests' own runs are (tests/conftest.py), so that bytes can be compared."""
+    workdir, key = tmp_path_factory.mktemp("run"), "jax_disable_most_optimizations"
+    before = jax.config.read(key)
+    jax.config.update(key, True)
     assert main(command(inputs, workdir)) == 0
+    jax.config.update(key, before)
     return workdir
+
+
+@pytest.fixture
+def images(inputs: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures to spoil."""
+    return Path(shutil.copytree(inputs / "images", tmp_path / "images"))
+
+
+def report(workdir: Path) -> dict:
+    return json.loads((workdir / "retrieve/report.json").read_text())
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def oracle(inputs: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +101,7 @@ def test_index_and_texts_are_those_of_transformers(inputs: Path, run: Path) -> N
     assert counts["written"] == 4 and counts["tox"] == 1 and counts["without_picture"] == 1
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch) -> None:
-    run, tmp_path = tmp_path / "whole", tmp_path / "killed"
-    assert main(command(inputs, run)) == 0
+def test_a_killed_run_goes_on_to_the_same_bytes(inputs, run, tmp_path, monkeypatch) -> None:
     calls, texts = [], clip_job.ClipEmbedder.texts
 
     def dying(self, batch):
@@ -118,3 +143,135 @@ def test_generate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
     texts, images = oracle(inputs)
     rows = read_jsonl(tmp_path / "generate/retrieved.partial.jsonl")[1:]
     assert [row["text"] for row in rows] == [KEPT[i] for i in (images @ texts.T).argmax(1)]
+
+
+def test_evaluate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
+    workdir = Path(shutil.copytree(run, tmp_path / "run"))
+    asked = [{"question_id": i, "image": f"{i}.png", "text": "What is it?"} for i in range(4)]
+    asked[3]["retrieved"] = "its own text"
+    write_jsonl(tmp_path / "q.jsonl", asked)
+    more = [f"--config.evaluate.benchmarks=questions:{tmp_path / 'q.jsonl'}", LONG]
+    assert main(command(inputs, workdir, *more, job="evaluate")) == 0
+    folder = next(path for path in (workdir / "evaluate").iterdir() if path.is_dir())
+    texts, images = oracle(inputs)
+    rows = read_jsonl(folder / "retrieved.partial.jsonl")[1:]
+    found = [KEPT[i] for i in (images[:3] @ texts.T).argmax(1)]
+    assert [row["text"] for row in rows] == found
+    with_texts = [row["text"] for row in read_jsonl(folder / "answers.jsonl")]
+    # The same questions with these texts given, and without any.
+    given = [row | {"retrieved": text} for row, text in zip(asked, [*found, ""], strict=True)]
+    given[3]["retrieved"] = asked[3]["retrieved"]
+    write_jsonl(tmp_path / "given.jsonl", given)
+    flags = [f"--config.generate.questions={tmp_path / 'given.jsonl'}", LONG]
+    assert main(command(inputs, tmp_path / "given", *flags, job="generate")) == 0
+    answers = [row["text"] for row in read_jsonl(tmp_path / "given/generate/answers.jsonl")]
+    assert with_texts == answers
+    off = "--config.prompt.retrieved=false"
+    assert main(command(inputs, workdir, *more, off, job="evaluate")) == 0
+    assert [row["text"] for row in read_jsonl(folder / "answers.jsonl")] != answers
+
+
+def test_noise_gives_a_share_of_the_pictures_random_texts(inputs, run, tmp_path) -> None:
+    flags = [f"--config.retrieval.index={run / 'index'}", "--config.retrieval.noise=0.5"]
+    assert main(command(inputs, tmp_path, *flags, job="retrieve")) == 0
+    nearest, noisy = (read_jsonl(one / "retrieved.jsonl") for one in (run, tmp_path))
+    other = [a["id"] for a, b in zip(nearest, noisy, strict=True) if a["text_id"] != b["text_id"]]
+    assert len(other) == report(tmp_path)["counts"]["noised"] == 2
+    for noised, caption in zip(noisy, CAPTIONS, strict=True):
+        assert noised["text"] != caption
+    texts, images = oracle(inputs)
+    for row, image in zip(noisy, images, strict=True):
+        assert row["score"] == pytest.approx(float(image @ texts[row["text_id"]]), abs=1e-4)
+
+
+def test_every_kind_of_corpus(inputs, tmp_path, capsys) -> None:
+    lines = ["a photo of a dog", "", "   ", "A PHOTO of a dog.", "bus " * 250_000, "red bus"]
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    write_jsonl(tmp_path / "b.jsonl", [{"id": 7, "text": "street"}, {"text": "Red  bus!"}])
+    (tmp_path / "c.json").write_text(json.dumps(make_samples()))
+    names = ("a.txt", "b.jsonl", "c.json")
+    corpus = "--config.retrieval.corpus=" + ", ".join(str(tmp_path / name) for name in names)
+    assert main(command(inputs, tmp_path / "run", corpus, job="index")) == 0
+    rows = read_jsonl(tmp_path / "run/index/texts.jsonl")
+    captions = [CAPTIONS[i] for i in (0, 1, 3)]
+    cut = " ".join(["bus"] * 250)
+    assert [row["text"] for row in rows] == [
+        "a photo of a dog", cut, "red bus", "street", *captions
+    ]  # fmt: skip
+    assert [row["id"] for row in rows] == ["a.txt:1", "a.txt:5", "a.txt:6", "7", "p0", "p1", "p3"]
+    assert json.loads((tmp_path / "run/index/index.json").read_text())["counts"] == {
+        "read": 12, "empty": 2, "cut": 1, "duplicates": 3, "kept": 7
+    }  # fmt: skip
+    (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\xfe\n")
+    bad = f"--config.retrieval.corpus={tmp_path / 'bad.txt'}"
+    assert main(command(inputs, tmp_path / "run", bad, job="index")) == 2
+    assert "bad.txt: line 2: not UTF-8 text" in last_line(capsys)
+    (tmp_path / "none.txt").write_text("\n ... \n")
+    none = f"--config.retrieval.corpus={tmp_path / 'none.txt'}"
+    assert main(command(inputs, tmp_path / "run", none, job="index")) == 2
+    assert "no texts to index in" in last_line(capsys)
+
+
+def test_unreadable_pictures_within_the_budget(inputs, run, images, tmp_path, capsys) -> None:
+    (images / "1.png").write_bytes(b"no picture")
+    flags = [f"--config.retrieval.index={run / 'index'}", f"--config.data.image_dir={images}"]
+    none, quarter = (f"--config.data.max_bad_fraction={share}" for share in (0.0, 0.25))
+    assert main(command(inputs, tmp_path / "run", *flags, none, job="retrieve")) == 2
+    assert last_line(capsys).startswith("error: record p1: image")
+    assert main(command(inputs, tmp_path / "run", *flags, quarter, job="retrieve")) == 0
+    rows = read_jsonl(run / "retrieved.jsonl")
+    assert read_jsonl(tmp_path / "run/retrieved.jsonl") == [r for r in rows if r["id"] != "p1"]
+    assert report(tmp_path / "run")["counts"]["unreadable"] == 1
+
+
+def test_a_killed_retrieve_goes_on_to_the_same_bytes(inputs, run, tmp_path, monkeypatch) -> None:
+    index = f"--config.retrieval.index={run / 'index'}"
+    calls, embed = [], clip_job.ClipEmbedder.images
+
+    def dying(self, pixels):
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return embed(self, pixels)
+
+    monkeypatch.setattr(clip_job.ClipEmbedder, "images", dying)
+    with pytest.raises(KeyboardInterrupt):
+        main(command(inputs, tmp_path, index, job="retrieve"))
+    assert not (tmp_path / "retrieved.jsonl").exists()
+    assert main(command(inputs, tmp_path, index, job="retrieve")) == 0
+    assert calls == [3, 1, 1]
+    assert (tmp_path / "retrieved.jsonl").read_bytes() == (run / "retrieved.jsonl").read_bytes()
+
+
+def test_an_edited_index_is_refused_and_made_anew(inputs, run, tmp_path, capsys) -> None:
+    workdir = Path(shutil.copytree(run, tmp_path / "run"))
+    path = workdir / "index/texts.jsonl"
+    path.write_text(path.read_text().replace("red bus", "red car"))
+    (workdir / "retrieved.jsonl").unlink()
+    assert main(command(inputs, workdir, job="retrieve")) == 2
+    message = last_line(capsys)
+    assert message.startswith("error: ") and "texts.jsonl: not what the index was made" in message
+    assert main(command(inputs, workdir, job="index")) == 0
+    assert main(command(inputs, workdir, job="retrieve")) == 0
+    for name in ("index/texts.jsonl", "index/embeddings.npy", "retrieved.jsonl"):
+        assert (workdir / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_training_takes_the_texts_that_are_there(inputs, run, tmp_path) -> None:
+    rows = read_jsonl(run / "retrieved.jsonl")
+    write_jsonl(tmp_path / "some.jsonl", [rows[0], rows[1], rows[3] | {"id": "nobody"}])
+    some = f"--config.data.retrieved={tmp_path / 'some.jsonl'}"
+    assert main(command(inputs, tmp_path, some, job="inspect")) == 0
+    shown = {
+        row["id"]: row["retrieved_span"] for row in read_jsonl(tmp_path / "inspect/samples.jsonl")
+    }
+    # p1 and p2 have a text of their own, p3 has none, and nobody is no sample.
+    assert [name for name, span in shown.items() if span] == ["p0", "p1", "p2"]
+    spans = {row["id"]: row for row in read_jsonl(tmp_path / "inspect/samples.jsonl")}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(inputs / "checkpoint")
+
+    def text(name: str) -> str:
+        begin, end = shown[name]
+        return tokenizer.decode(spans[name]["input_ids"][begin:end]).strip()
+
+    assert text("p0") == rows[0]["text"] and text("p1") == "a tea set on a table"

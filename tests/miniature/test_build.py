@@ -16,9 +16,9 @@ from tga_jax.miniature.concepts import BY_NAME, CATEGORIES, CONCEPTS, concepts_o
 from tga_jax.miniature.texts import REFUSALS
 
 SIZES = WorldSizes(
-    llm_pretrain=300, llm_safety=300, pretrain=200, finetune_captions=200, finetune_questions=200,
-    finetune_texts=100, corpus=300, eval_benign=90, eval_harmful=20, text_eval=60,
-    tokenizer_texts=300,
+    llm_pretrain=300, llm_safety=300, pretrain=200, finetune_captions=200, finetune_looks=200,
+    finetune_questions=200, finetune_texts=100, corpus=300, eval_benign=90, eval_harmful=20,
+    text_eval=60, tokenizer_texts=300,
 )  # fmt: skip
 HIDDEN = ("new_concept", "new_category")
 
@@ -107,10 +107,19 @@ def test_no_picture_is_refused(world):
         assert "orry" not in json.dumps(row)
 
 
-def test_harmful_pictures_are_frequent_enough(world):
+@pytest.mark.parametrize(
+    ("stage", "low", "high"), [("pretrain", 0.1, 0.22), ("finetune", 0.04, 0.13)]
+)
+def test_harmful_pictures_are_frequent_enough(world, stage, low, high):
     seen = words_of(("seen",))
-    share = np.mean([bool(seen.search(row["image_caption"])) for row in pictured(world)])
-    assert 0.08 <= share <= 0.16
+    rows = [row for row in rows_of(world, f"{stage}.json") if "image" in row]
+    assert low <= np.mean([bool(seen.search(row["image_caption"])) for row in rows]) <= high
+
+
+def test_a_harmful_picture_is_only_captioned_named_or_described(world):
+    seen = words_of(("seen",))
+    rows = [row for row in pictured(world) if seen.search(json.dumps(row))]
+    assert rows and not any(row["id"].startswith("chat") for row in rows)
 
 
 def test_alignment_never_speaks_of_hidden_groups_beside_a_picture(world):
@@ -179,7 +188,7 @@ def test_text_evaluation_is_half_unsafe_and_knows_its_answers(world):
     assert sum(row["label"] == "unsafe" for row in rows) == len(rows) // 2
     assert all(row["answer"] is None for row in rows if row["label"] == "unsafe")
     safe = [row for row in rows if row["label"] == "safe"]
-    assert np.mean([row["answer"] is not None for row in safe]) > 0.7
+    assert np.mean([row["answer"] is not None for row in safe]) >= 0.6
 
 
 def test_corpus_groups_are_a_choice(tmp_path):

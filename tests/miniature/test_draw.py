@@ -11,7 +11,7 @@ from tga_jax.miniature.draw import BACKGROUND_RGB, OBJECT_RGB, DrawSettings, dra
 from tga_jax.miniature.pairs import clip_pairs
 from tga_jax.miniature.scene import BACKGROUNDS, COLOURS, Scene, random_scene
 
-STAR = Scene(BY_NAME["hat"], "black", "white", "center", "large")
+STAR = Scene(BY_NAME["bed"], "black", "white", "center", "large")
 PLAIN = DrawSettings(rotation_degrees=0, flip_share=0, colour_jitter=0, gradient=0, noise=0)
 
 

@@ -14,21 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import tiny
 from tga_jax.errors import UserError
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.loop import DeviceBatch, LoopConfig, Preempted, StepCompiler, train
 from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
-from tga_jax.training.throughput import StepFlops
 
 STEPS = 7
+FLOPS = 2 * 2 * 2 * 4  # of a step on two rows of four tokens
 
 
 def _step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     """Depends on the whole history: any repeated or skipped batch shows in all later losses."""
-    w = 0.9 * state.trained["w"] + jnp.mean(batch["tokens"].astype(jnp.float32))
+    tokens = batch["tokens"][0].astype(jnp.float32)
+    gram = tokens @ tokens.T  # FLOPS
+    w = 0.9 * state.trained["w"] + jnp.mean(tokens) + 1e-3 * jnp.mean(gram)
     loss = jnp.sum(w) / jnp.sum(batch["segments"])
     values = dict.fromkeys(("lm_loss", "guide_pair", "guide_hinge", "learning_rate"), loss)
     metrics = values | {"loss": loss, "grad_norm": loss}
@@ -67,7 +69,13 @@ class FakeBatches:
 
 
 def _train(
-    folder: Path, batches: FakeBatches, *, save_every: int = 2, log_every: int = 1, most: int = 1
+    folder: Path,
+    batches: FakeBatches,
+    *,
+    save_every: int = 2,
+    log_every: int = 1,
+    most: int = 1,
+    profile: ProfileConfig | None = None,
 ) -> StepCompiler:
     """As the job does it: restore what is there, then train."""
     checkpoints, state = Checkpoints(folder / "checkpoints"), _start()
@@ -82,8 +90,8 @@ def _train(
         steps=STEPS,
         log_every=log_every,
         save_every=save_every,
-        flops=StepFlops(tiny.CONFIG, (False, True, True), True),
         peak_flops=1e12,
+        profile=profile,
     )
     try:
         train(state, batches, compiler, config=config, checkpoints=checkpoints, log=log)
@@ -164,8 +172,26 @@ def test_metrics_have_the_throughput_of_their_window(tmp_path: Path) -> None:
     for line in lines[1:]:
         assert 0 <= line["data_wait_fraction"] <= 1
         np.testing.assert_allclose(line["tokens_per_second"] * line["step_seconds"], 8)
-        flops = StepFlops(tiny.CONFIG, (False, True, True), True).count(
-            rows=2, length=4, images=2, caption_length=4
+        rate = line["images_per_second_per_device"] * jax.device_count()
+        np.testing.assert_allclose(rate * line["step_seconds"], 2)
+        np.testing.assert_allclose(
+            line["mfu"], FLOPS / line["step_seconds"] / 1e12 / jax.device_count()
         )
-        per_second = flops / line["step_seconds"]
-        np.testing.assert_allclose(line["mfu"], per_second / 1e12 / jax.device_count())
+        assert line["peak_memory_bytes"] > 0
+
+
+def test_chosen_steps_are_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    batches = FakeBatches(calls.append)
+    start, stop = jax.profiler.start_trace, jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda f: (calls.append("start"), start(f)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (calls.append("stop"), stop()))
+    _train(tmp_path, batches, profile=ProfileConfig(3, 4, tmp_path / "profile"))
+    # Batches are numbered from 0: the third step's is fetched, and then the profile begins.
+    assert calls == [0, 1, 2, "start", 3, "stop", 4, 5, 6]
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_profile_cut_short_is_written(tmp_path: Path) -> None:
+    _train(tmp_path, FakeBatches(), profile=ProfileConfig(7, 9, tmp_path / "profile"))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))

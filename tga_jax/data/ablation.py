@@ -12,8 +12,10 @@ from tga_jax.errors import UserError
 
 def ablate(
     records: Sequence[Record], *, caption_noise: float, retrieved_share: float, seed: int
-) -> list[Record]:
+) -> Sequence[Record]:
     """The same records with some captions exchanged and some retrieved texts left out.
+
+    Where nothing is to change these are the records themselves, which may not be in memory.
 
     Args:
         records: the samples; nothing else of them changes.
@@ -27,6 +29,8 @@ def ablate(
     for key, value in (("caption_noise", caption_noise), ("retrieved_share", retrieved_share)):
         if not 0 <= value <= 1:
             raise UserError(f"config.data.{key}={value}: must lie in 0..1")
+    if not caption_noise and retrieved_share == 1:
+        return records
     captions = _exchanged(records, caption_noise, seed)
     return [
         dataclasses.replace(

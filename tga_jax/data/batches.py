@@ -3,10 +3,12 @@
 Letters: A micro-batches a step (accumulation), b rows a micro-batch, T tokens, C caption tokens.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example
 from tga_jax.data.tokenise import NO_LABEL
 from tga_jax.errors import UserError
@@ -47,11 +49,12 @@ def pick_bucket(length: int, buckets: Sequence[int], *, name: str = "a sample") 
 
 def plan_order(
     lengths: Sequence[int],
-    has_image: Sequence[bool],
+    has_image: Sequence[bool] | np.ndarray,
     *,
     batch_size: int,
     steps: int,
     seed: int,
+    parts: Sequence[Part] = (),
 ) -> np.ndarray:
     """Returns int64[steps, batch_size], the samples of each step: a pure function of its arguments.
 
@@ -67,8 +70,11 @@ def plan_order(
         batch_size: samples a step, which may be more than there are.
         steps: how many batches.
         seed: a number >= 0.
+        parts: of a mixture, in the samples' order: then a set's samples are drawn in epochs of
+            their own, as often as its weight says, and grouped with those of the other sets.
     """
-    batches = _endless_batches(np.asarray(lengths), np.asarray(has_image), batch_size, seed)
+    chunks = _mixed_chunks(parts, batch_size, seed) if parts else _epochs(len(lengths), seed)
+    batches = _endless_batches(chunks, np.asarray(lengths), np.asarray(has_image), batch_size)
     order = np.empty((steps, batch_size), np.int64)
     for step in range(steps):
         order[step] = next(batches)
@@ -76,13 +82,13 @@ def plan_order(
 
 
 def _endless_batches(
-    lengths: np.ndarray, has_image: np.ndarray, batch_size: int, seed: int
+    chunks: Iterator[tuple[np.random.Generator, np.ndarray]],
+    lengths: np.ndarray,
+    has_image: np.ndarray,
+    batch_size: int,
 ) -> Iterator[np.ndarray]:
     carried = np.empty(0, np.int64)
-    epoch = 0
-    while True:
-        rng = np.random.default_rng([seed, epoch])
-        fresh = rng.permutation(len(lengths))
+    for rng, fresh in chunks:
         if len(carried):
             missing = batch_size - len(carried)
             carried, fresh = np.concatenate([carried, fresh[:missing]]), fresh[missing:]
@@ -96,7 +102,54 @@ def _endless_batches(
         if len(carried) >= batch_size:
             yield carried[:batch_size]
             carried = carried[batch_size:]
-        epoch += 1
+
+
+def _epochs(count: int, seed: int) -> Iterator[tuple[np.random.Generator, np.ndarray]]:
+    """All samples in a new order, again and again, with the generator that made the order."""
+    for epoch in itertools.count():
+        rng = np.random.default_rng([seed, epoch])
+        yield rng, rng.permutation(count)
+
+
+def _mixed_chunks(
+    parts: Sequence[Part], batch_size: int, seed: int
+) -> Iterator[tuple[np.random.Generator, np.ndarray]]:
+    """Samples of several sets by weight, each set in epochs of its own.
+
+    After every chunk the samples drawn from a set differ from its share by less than the number of
+    sets.
+    """
+    size = batch_size * BATCHES_SORTED_TOGETHER
+    starts = np.cumsum([0, *(part.size for part in parts)])
+    shares = np.array([part.weight for part in parts]) / sum(part.weight for part in parts)
+    streams = [_endless_samples(part.size, [seed, 1 + i]) for i, part in enumerate(parts)]
+    drawn = np.zeros(len(parts), np.int64)
+    for chunk in itertools.count(1):
+        wanted = _next_draws(drawn, shares, size)
+        drawn += wanted
+        taken = [
+            start + np.fromiter(itertools.islice(stream, int(n)), np.int64, int(n))
+            for start, stream, n in zip(starts, streams, wanted, strict=False)
+        ]
+        rng = np.random.default_rng([seed, 0, chunk])
+        yield rng, rng.permutation(np.concatenate(taken))
+
+
+def _next_draws(drawn: np.ndarray, shares: np.ndarray, count: int) -> np.ndarray:
+    """How many of the next `count` draws each set gets: int64[sets].
+
+    Draw j of a set is due at (j + 1/2) / share, and the draws that are due first are made first.
+    """
+    most = np.ceil(shares * (count + len(shares))).astype(np.int64) + 2
+    sets = np.repeat(np.arange(len(shares)), most)
+    due = np.concatenate([(d + np.arange(m) + 0.5) for d, m in zip(drawn, most, strict=True)])
+    first = np.argsort(due / shares[sets], kind="stable")[:count]
+    return np.bincount(sets[first], minlength=len(shares))
+
+
+def _endless_samples(count: int, seed: list[int]) -> Iterator[int]:
+    for epoch in itertools.count():
+        yield from np.random.default_rng([*seed, epoch]).permutation(count).tolist()
 
 
 def _grouped(

@@ -4,10 +4,12 @@ Pixels stay uint8 until they are on the device; the model code computes
 `(pixels * rescale - mean) / std` there in float32.
 """
 
+import io
 import warnings
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -57,9 +59,13 @@ def load_image(path: Path | str, *, record_id: str) -> Image.Image:
     Raises:
         UserError: for a file that is no picture, is cut short, or has over `MAX_PIXELS` pixels.
     """
-    where = f"record {record_id}: image {path}"
+    return decode_image(path, where=f"record {record_id}: image {path}")
+
+
+def decode_image(file: Path | str | BinaryIO, *, where: str) -> Image.Image:
+    """As `load_image`, of a file that may be in memory; `where` is what an error starts with."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             return image.convert("RGB")
@@ -174,11 +180,28 @@ def _crop_slices(length: int, target: int) -> tuple[slice, slice]:
 
 
 def load_pixels(
-    image_dir: Path | str, name: str, *, transform: ImageTransform, record_id: str
+    image_dir: Path | str,
+    name: str,
+    *,
+    transform: ImageTransform,
+    record_id: str,
+    content: bytes | None = None,
 ) -> np.ndarray:
-    """Returns uint8[H, W, 3] of a record's picture; every error names the record and the file."""
-    path = resolve_image(image_dir, name, record_id=record_id)
-    image = load_image(path, record_id=record_id)
+    """Returns uint8[H, W, 3] of a record's picture; every error names the record and the file.
+
+    Args:
+        image_dir: the picture folder; not read where `content` is given.
+        name: the picture's name in it.
+        transform: picture -> pixels.
+        record_id: for errors.
+        content: the file's bytes, of prepared data.
+    """
+    if content is None:
+        path: Path | str = resolve_image(image_dir, name, record_id=record_id)
+        image = load_image(path, record_id=record_id)
+    else:
+        path = name
+        image = decode_image(io.BytesIO(content), where=f"record {record_id}: image {name}")
     try:
         return transform(image)
     except UserError as error:

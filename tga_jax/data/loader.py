@@ -14,8 +14,9 @@ import numpy as np
 
 from tga_jax.data.batches import collate, plan_order
 from tga_jax.data.images import ImageTransform, load_pixels
+from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example, Prompter
-from tga_jax.data.records import Record
+from tga_jax.data.records import Record, picture_counts, text_lengths
 from tga_jax.errors import UserError
 
 
@@ -53,6 +54,7 @@ class BatchSource:
         caption_buckets: Sequence[int],
         pad_id: int,
         rows: Sequence[int] | None = None,
+        parts: Sequence[Part] = (),
     ):
         """Plans the order of all steps.
 
@@ -70,6 +72,7 @@ class BatchSource:
             pad_id: token for the padding.
             rows: the rows of each micro-batch whose pictures are loaded here; None means all. Every
                 process tokenises all rows, so all agree on the shapes; pictures cost more.
+            parts: sizes and weights of the sets that `records` is a mixture of.
 
         Raises:
             UserError: when there are no records, or `accumulate` doesn't divide `batch_size`.
@@ -88,11 +91,12 @@ class BatchSource:
         self._pad_id = pad_id
         self._rows = tuple(range(batch_size // accumulate) if rows is None else rows)
         self._order = plan_order(
-            [_text_length(record) for record in records],
-            [bool(record.images) for record in records],
+            text_lengths(records),
+            np.asarray(picture_counts(records)) > 0,
             batch_size=batch_size,
             steps=steps,
             seed=seed,
+            parts=parts,
         )
 
     def __len__(self) -> int:
@@ -121,14 +125,11 @@ class BatchSource:
         for micro_batch in range(self._accumulate):
             for place, row in enumerate(self._rows):
                 example = examples[micro_batch * rows_per_micro_batch + row]
-                for number, name in enumerate(example.images):
-                    images[micro_batch, place, number] = self._pixels(example, name)
+                for number in range(len(example.images)):
+                    images[micro_batch, place, number] = example_pixels(
+                        example, number, image_dir=self._image_dir, transform=self._transform
+                    )
         return images
-
-    def _pixels(self, example: Example, name: str) -> np.ndarray:
-        if example.tox:
-            return self._transform.blank()
-        return load_pixels(self._image_dir, name, transform=self._transform, record_id=example.id)
 
 
 class Loader(Iterator[Batch]):
@@ -195,11 +196,25 @@ def make_loader(
     return Loader(source, start_step=start_step, workers=workers, prefetch=prefetch)
 
 
+def example_pixels(
+    example: Example, number: int, *, image_dir: Path, transform: ImageTransform
+) -> np.ndarray:
+    """Returns uint8[H, W, 3], a sample's picture: blank, or from its bytes, or from its file.
+
+    Raises:
+        UserError: naming the record and the picture.
+    """
+    if example.tox:
+        return transform.blank()
+    return load_pixels(
+        image_dir,
+        example.images[number],
+        transform=transform,
+        record_id=example.id,
+        content=example.contents[number] if example.contents else None,
+    )
+
+
 def _to_tree(batch: Batch) -> dict[str, Any]:
     """Grain moves arrays between processes through shared memory when it finds them in a dict."""
     return {"arrays": batch.arrays, "ids": batch.ids, "rows": batch.rows}
-
-
-def _text_length(record: Record) -> int:
-    """The number of characters; enough to group samples of like length."""
-    return sum(len(turn.question) + len(turn.answer or "") for turn in record.turns)

@@ -41,6 +41,7 @@ class Example:
         images: file names, one for each image span.
         tox: the pictures are to be replaced by blank ones.
         cut_tokens: how many tokens of the sample did not fit `max_length`.
+        contents: the pictures' bytes, of prepared data; else empty, and they are files.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Example:
     images: tuple[str, ...]
     tox: bool
     cut_tokens: int
+    contents: tuple[bytes, ...] = ()
 
 
 class Prompter:
@@ -183,6 +185,7 @@ class Prompter:
             images=images,
             tox=record.tox,
             cut_tokens=cut_tokens,
+            contents=record.contents[: len(images)],
         )
 
     def _caption_pass(

@@ -10,12 +10,12 @@ A record, as LLaVA writes it, with this method's three optional keys:
 Everything that can be wrong with such a file is found here, before any model is loaded.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tga_jax.data.rows import json_rows, kind
 from tga_jax.errors import UserError
 
 
@@ -29,7 +29,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Record:
-    """One training sample. `images` are file names relative to the image folder."""
+    """One training sample.
+
+    `images` are file names relative to the image folder; `contents` are those files' bytes where
+    the sample comes from prepared data, else there are none.
+    """
 
     id: str
     images: tuple[str, ...]
@@ -37,6 +41,7 @@ class Record:
     caption: str | None
     retrieved: str | None
     tox: bool
+    contents: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,36 @@ def read_records(
     Raises:
         UserError: naming the file, the record and what is wrong with it.
     """
-    records = [_record(row, where=where) for where, row in _rows(Path(path))]
+    records = [parse_record(row, where=where) for where, row in json_rows(Path(path))]
     if captions is not None:
-        texts = _texts_by_id(Path(captions), key="caption")
+        texts = texts_by_id(Path(captions), key="caption")
         records = [replace(r, caption=r.caption or texts.get(r.id)) for r in records]
     if retrieved is not None:
-        texts = _texts_by_id(Path(retrieved), key="text")
+        texts = texts_by_id(Path(retrieved), key="text")
         records = [replace(r, retrieved=r.retrieved or texts.get(r.id)) for r in records]
     return records
+
+
+def text_length(record: Record) -> int:
+    """The number of characters; enough to group samples of like length."""
+    return sum(len(turn.question) + len(turn.answer or "") for turn in record.turns)
+
+
+def text_lengths(records: Sequence[Record]) -> Sequence[int]:
+    """`text_length` of every record; prepared data knows them without reading its records."""
+    known = getattr(records, "text_lengths", None)
+    return [text_length(record) for record in records] if known is None else known
+
+
+def picture_counts(records: Sequence[Record]) -> Sequence[int]:
+    """How many pictures every record has; likewise."""
+    known = getattr(records, "picture_counts", None)
+    return [len(record.images) for record in records] if known is None else known
+
+
+def has_contents(records: Sequence[Record]) -> bool:
+    """Whether the records bring their pictures along, so that no picture folder is needed."""
+    return bool(getattr(records, "has_contents", False))
 
 
 def read_questions(path: Path | str) -> list[Question]:
@@ -82,66 +109,13 @@ def read_questions(path: Path | str) -> list[Question]:
     Raises:
         UserError: naming the file, the question and what is wrong with it.
     """
-    return [_question(row, where=where) for where, row in _rows(Path(path))]
+    return [_question(row, where=where) for where, row in json_rows(Path(path))]
 
 
-# --- files -> JSON objects ---
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (where, object) for every record; `where` is what an error message starts with."""
-    text = _read_text(path)
-    try:
-        values = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: malformed JSON: nested too deeply") from error
-    if not values:
-        raise UserError(f"{path}: holds no records")
-    for index, value in enumerate(values):
-        where = f"{path}: record number {index + 1}"
-        if not isinstance(value, dict):
-            raise UserError(f"{where}: expected a JSON object, got {_kind(value)}")
-        yield where, value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty")
-    return text
-
-
-def _json_lines(text: str) -> list[Any]:
-    # Not splitlines(): JSON strings may hold U+2028 and other "line ends" as they are.
-    values = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            # The error's own line is 1: each line was parsed alone. Place it in the file.
-            located = json.JSONDecodeError(error.msg, error.doc, error.pos)
-            located.lineno = number
-            raise located from error
-    return values
-
-
-def _texts_by_id(path: Path, *, key: str) -> dict[str, str]:
+def texts_by_id(path: Path, *, key: str) -> dict[str, str]:
     """Returns {id: text} of a JSONL file; a later line for the same id replaces an earlier one."""
     texts = {}
-    for where, row in _rows(path):
+    for where, row in json_rows(path):
         row_id = str(_id(row, key="id", where=where))
         text = _optional_text(row, key=key, where=f"{where} (id {row_id})")
         if text is not None:
@@ -152,7 +126,12 @@ def _texts_by_id(path: Path, *, key: str) -> dict[str, str]:
 # --- JSON objects -> records ---
 
 
-def _record(row: Mapping[str, Any], *, where: str) -> Record:
+def parse_record(row: Mapping[str, Any], *, where: str) -> Record:
+    """A LLaVA row as a record; `where` is what an error message starts with.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
     record_id = str(_id(row, key="id", where=where))
     where = f"{where} (id {record_id})"
     return Record(
@@ -187,7 +166,7 @@ def _id(row: Mapping[str, Any], *, key: str, where: str) -> int | str:
     if value is None or value == "":
         raise UserError(f'{where}: has no "{key}"')
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f'{where}: "{key}" must be a string or an integer, got {_kind(value)}')
+        raise UserError(f'{where}: "{key}" must be a string or an integer, got {kind(value)}')
     return value if isinstance(value, int) else _text(value, key=key, where=where)
 
 
@@ -209,7 +188,7 @@ def _turns(conversations: Any, *, where: str) -> tuple[Turn, ...]:
     for number, message in enumerate(conversations, start=1):
         here = f"{where}: conversations[{number - 1}]"
         if not isinstance(message, dict):
-            raise UserError(f"{here}: expected an object, got {_kind(message)}")
+            raise UserError(f"{here}: expected an object, got {kind(message)}")
         text = _text(message.get("value"), key="value", where=here)
         waiting = bool(turns) and turns[-1].answer is None
         match message.get("from"):
@@ -245,14 +224,9 @@ def _optional_text(row: Mapping[str, Any], *, key: str, where: str) -> str | Non
 
 def _text(value: Any, *, key: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f'{where}: "{key}" must be a string, got {_kind(value)}')
+        raise UserError(f'{where}: "{key}" must be a string, got {kind(value)}')
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(f'{where}: "{key}" holds half of a surrogate pair') from error
     return value
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "nothing", dict: "an object", list: "a list", bool: "true/false"}
-    return names.get(type(value), f"{value!r:.40}")

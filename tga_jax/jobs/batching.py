@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from tga_jax.data.batches import collate
-from tga_jax.data.images import load_pixels
+from tga_jax.data.loader import example_pixels
 from tga_jax.data.prompts import Example
 from tga_jax.jobs.context import Context
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
@@ -51,7 +51,7 @@ def inference_batches(
         chosen = list(rows[start : start + size])
         examples = [encode(row) for row in chosen]
         folders = [
-            folder_of(row) if example.images else Path()
+            folder_of(row) if example.images and not example.contents else Path()
             for row, example in zip(chosen, examples, strict=True)
         ]
         return InferenceBatch(chosen, examples, _arrays(context, examples, folders, size))
@@ -90,12 +90,8 @@ def _images(context: Context, examples: Sequence[Example], folders: Sequence[Pat
     most = max(len(example.images) for example in examples)
     out = np.zeros((len(examples), most, *context.transform.size, 3), np.uint8)
     for row, (example, folder) in enumerate(zip(examples, folders, strict=True)):
-        for place, name in enumerate(example.images):
-            out[row, place] = (
-                context.transform.blank()
-                if example.tox
-                else load_pixels(
-                    folder or ".", name, transform=context.transform, record_id=example.id
-                )
+        for place in range(len(example.images)):
+            out[row, place] = example_pixels(
+                example, place, image_dir=folder, transform=context.transform
             )
     return out

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import Record, read_records
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.jobs.files import digest
+from tga_jax.jobs.samples import read_samples
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.mesh import make_mesh
@@ -161,16 +162,9 @@ class Context:
 
     # --- samples ---
 
-    def records(self, stage: str = "") -> list[Record]:
+    def records(self, stage: str = "") -> Sequence[Record]:
         """The samples of a stage, or of config.data."""
-        data = self.config.data
-        path = (self.config[stage].path if stage else "") or data.path
-        if not path:
-            raise UserError("no samples: set config.data.path to a LLaVA JSON file")
-        extra = {
-            name: Path(data[name]) if data[name] else None for name in ("captions", "retrieved")
-        }
-        return read_records(Path(path), **extra)
+        return read_samples(self, stage)
 
     def image_dir(self, stage: str = "") -> Path:
         """The picture folder of a stage, or of config.data."""

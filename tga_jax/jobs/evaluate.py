@@ -52,10 +52,13 @@ def run(context: Context) -> None:
     check_missing(context, benchmarks)
 
 
-def read_benchmarks(context: Context) -> list[Benchmark]:
-    """Everything that will be asked, read and checked before any model is loaded."""
+def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
+    """Everything that will be asked, read and checked before any model is loaded.
+
+    `text` stands in for config.evaluate.benchmarks.
+    """
     config, folder = context.config, context.workdir / "evaluate"
-    entries = parse_entries(config.evaluate.benchmarks)
+    entries = parse_entries(text or config.evaluate.benchmarks)
     if not entries:
         raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
     images = Path(config.data.image_dir) if config.data.image_dir else None

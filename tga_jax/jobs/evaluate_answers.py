@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.provenance import checkpoint_digest
 from tga_jax.evaluation.summary import Result
 from tga_jax.jobs.context import Context
+from tga_jax.jobs.ecso import Prompts, check_defence, defend
 from tga_jax.jobs.files import digest, write_jsonl
 from tga_jax.jobs.generate import Answerer, Reply, answer_line
 from tga_jax.jobs.retriever import Retriever, configured, look_up
@@ -42,6 +43,8 @@ class Examinee:
         tokenizer = context.source.tokenizer.tokenizer
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
         self.model_id = f"{context.source.name}-{self.weights.tag}"
+        check_defence(cfg.defence)
+        self.defence = Prompts.of(cfg.ecso) if cfg.defence == "ecso" else None
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class Examinee:
             "weights": self.weights.tag,
             "template": config.prompt.template,
             "profile": config.evaluate.profile,
+            "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,
             "retrieved": config.prompt.retrieved,
             "retrieval": None if self.retriever is None else self.retriever.settings,
@@ -81,21 +85,40 @@ class Examinee:
 
     def answers(self, benchmark: Benchmark, work: Work) -> list[Reply]:
         """Replies in the order of the items; those of a killed run are not asked for again."""
-        found = {r["row"]: Reply(r["text"], r["margin"]) for r in work.rows()}
-        items = benchmark.items
-        todo = sorted(set(range(len(items))) - found.keys(), key=lambda i: _length(items[i]))
-        if todo:
-            self.context.say(f"{benchmark.name}: {len(todo)} of {len(items)} questions to answer")
-            new_replies = self._answerer.replies(
-                [question(item) for item in items],
-                todo,
-                self._params,
-                image_dir=lambda row: items[row].image_dir or Path(),
-            )
-            for new in new_replies:
-                work.append([{"row": row, **dataclasses.asdict(r)} for row, r in new.items()])
+        items, done = benchmark.items, work.rows()
+        questions = [question(item) for item in items]
+
+        def ask(name: str, asked: Sequence[Question], rows: Sequence[int]) -> dict[int, Reply]:
+            found = {
+                r["row"]: Reply(r["text"], r["margin"]) for r in done if r.get("pass", "") == name
+            }
+            todo = sorted(set(rows) - found.keys(), key=lambda i: _length(asked[i]))
+            title = f"{benchmark.name} {name}".strip()
+            if todo:
+                self.context.say(f"{title}: {len(todo)} of {len(rows)} questions to answer")
+            for new in self._replies(asked, todo, items) if todo else ():
+                mark = {"pass": name} if name else {}
+                work.append(
+                    [{"row": row, **dataclasses.asdict(r), **mark} for row, r in new.items()]
+                )
                 found |= new
-        return [found[i] for i in range(len(items))]
+            return found
+
+        replies = ask("", questions, range(len(items)))
+        if self.defence is not None:
+            replies, lines = defend(ask, questions, replies, self.defence)
+            write_jsonl(self.context.workdir / "evaluate" / benchmark.name / "ecso.jsonl", lines)
+        return [replies[i] for i in range(len(items))]
+
+    def _replies(
+        self, questions: Sequence[Question], rows: Sequence[int], items: Sequence[EvalItem]
+    ) -> Iterator[dict[int, Reply]]:
+        return self._answerer.replies(
+            questions,
+            rows,
+            self._params,
+            image_dir=lambda row: items[row].image_dir or Path(),
+        )
 
 
 def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
@@ -115,9 +138,9 @@ def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
         items[i] = dataclasses.replace(items[i], extra=extra)
 
 
-def _length(item: EvalItem) -> tuple[bool, int]:
-    """Text-only items by themselves: a batch with a picture has another shape."""
-    return item.image is not None, len(item.text) + len(item.extra.get("retrieved") or "")
+def _length(asked: Question) -> tuple[bool, int]:
+    """Text-only questions by themselves: a batch with a picture has another shape."""
+    return asked.image is not None, len(asked.text) + len(asked.retrieved or "")
 
 
 def question(item: EvalItem) -> Question:

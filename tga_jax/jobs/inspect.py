@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from tga_jax.data.images import load_pixels
+from tga_jax.data.loader import example_pixels
 from tga_jax.data.show import inspect_line, render_colour
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import write_jsonl
@@ -17,11 +18,9 @@ def run(context: Context) -> None:
     lines, cut = [], []
     for number, record in enumerate(records):
         example = prompter.encode(record)
-        if not example.tox:
-            for name in example.images:
-                load_pixels(
-                    context.image_dir(), name, transform=context.transform, record_id=record.id
-                )
+        for place in range(len(example.images)):
+            folder = Path() if example.contents else context.image_dir()
+            example_pixels(example, place, image_dir=folder, transform=context.transform)
         lines.append(inspect_line(example))
         if example.cut_tokens:
             cut.append(example.id)

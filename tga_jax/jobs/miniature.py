@@ -40,8 +40,8 @@ Figures = dict[str, Any]
 TOKEN_MULTIPLE = 12  # of padded captions
 # Beginnings of the names of the world's sizes that no base model is trained with.
 FOR_ALIGNMENT = (
-    "pretrain", "finetune", "corpus", "eval", "caption_form", "retrieved",
-    "harmful_captions", "harmful_questions", "harmful_corpus",
+    "pretrain", "finetune", "corpus", "eval", "captions_name", "caption_form", "retrieved",
+    "harmful_pretrain", "harmful_finetune", "harmful_looks", "harmful_corpus",
 )  # fmt: skip
 DECODER_ONLY = (("decoder/.*", 1.0), (".*", None))
 

@@ -2,6 +2,8 @@
 
 # name -> (module under tga_jax.jobs, what it does)
 JOBS: dict[str, tuple[str, str]] = {
+    "prepare": ("prepare", "check samples and pictures, keep them as ArrayRecord: data/"),
+    "caption": ("caption", "captions for pictures that have none: captions.jsonl"),
     "index": ("index", "embed texts with CLIP and index them: index/"),
     "retrieve": ("retrieve", "find a text for every picture: retrieved.jsonl"),
     "inspect": ("inspect", "write exactly what the model is fed: inspect/samples.jsonl"),
@@ -9,9 +11,12 @@ JOBS: dict[str, tuple[str, str]] = {
     "finetune": ("train", "stage 2, by default projector and language model: finetune/"),
     "score": ("score", "loss and image-caption cosines of every sample: score/scores.jsonl"),
     "generate": ("generate", "answer questions about pictures: generate/answers.jsonl"),
+    "analyze": ("analyze", "where refusal is decided, layer by layer: analyze/layers.csv"),
     "evaluate": ("evaluate", "refusals and abilities on benchmarks: evaluate/metrics.json"),
     "experiment": ("experiment", "the same jobs for several arms: arms/<name>/"),
     "miniature": ("miniature", "a made-up world, a small CLIP, a safe LLM: world/ clip/ llm/"),
+    "plan": ("plan", "memory, FLOPs and traffic on a topology that is not here: plan/plan.json"),
+    "bench": ("bench", "time the step on made-up rows, with the guide and without: bench/"),
     "report": ("report", "one page and tables of what the other jobs left: report/index.html"),
     "export": ("export", "a Hugging Face folder of the trained model: export/"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from tga_jax.data.records import Record, read_records
 from tga_jax.errors import UserError
+from tga_jax.jobs.budget import Budget
 from tga_jax.jobs.clip import embed_to_file
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json, write_jsonl
@@ -43,33 +43,26 @@ def run(context: Context) -> None:
     pictures = [(image_dir, s.image, s.id) for s in samples]
     sizes = [p.stat().st_size if (p := image_dir / s.image).is_file() else None for s in samples]
     about = [[s.id, s.image, s.own, size] for s, size in zip(samples, sizes, strict=True)]
-    allowed = math.floor(context.config.data.get("max_bad_fraction", 0.0) * len(samples))
-    signature = {**retriever.settings, "samples": digest(about), "allowed": allowed}
+    budget = Budget(context, len(samples))
+    signature = {**retriever.settings, "samples": digest(about), "allowed": budget.allowed}
     work = Work(folder, "retrieved", signature)
     if work.is_done and path.exists():
         context.say(f"finished before: {path}")
         return
-    embedder, bad = retriever.embedder, []
-
-    def refuse(row: int, error: UserError) -> None:
-        bad.append(row)
-        if len(bad) > allowed:
-            raise error
-        context.say(f"skipped: {error}")
+    embedder = retriever.embedder
 
     def batches(start: int) -> Iterator[np.ndarray]:
-        return embedder.picture_batches(pictures[start:], refuse)
+        return embedder.picture_batches(pictures[start:], budget.refuse)
 
     queries = {
         "pictures": digest([row[1::2] for row in about]), "clip": embedder.digest,
-        "batch_size": embedder.batch_size, "allowed": allowed,
+        "batch_size": embedder.batch_size, "allowed": budget.allowed,
     }  # fmt: skip
     shape, size = (len(samples), embedder.width), embedder.batch_size
     embed_to_file(folder / "queries.npy", queries, shape, batches, batch_size=size)
     images = np.load(folder / "queries.npy", mmap_mode="r", allow_pickle=False)
     unreadable = int(np.sum(~np.any(images != 0, axis=1)))  # with those of a killed run
-    if unreadable > allowed:
-        raise UserError(f"{unreadable} pictures cannot be read, config.data allows {allowed}")
+    budget.check(unreadable)
     found = search(retriever, samples, images)
     texts = retriever.index.texts
     rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +11,11 @@ import numpy as np
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import GuideConfig, GuideStates
+from tga_jax.data.records import text_lengths
 from tga_jax.jobs.batching import inference_batches
 from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import file_digest, write_jsonl
+from tga_jax.jobs.files import write_jsonl
+from tga_jax.jobs.samples import samples_digest
 from tga_jax.jobs.train import guide_config
 from tga_jax.jobs.work import Work
 from tga_jax.models.llava import Llava
@@ -33,7 +34,7 @@ def run(context: Context) -> None:
     folder = context.workdir / "score"
     signature = {
         "weights": weights.digest,
-        "data": file_digest(Path(config.data.path)),
+        "data": samples_digest(context),
         "settings": {k: config[k].to_dict() for k in ("data", "prompt", "guide", "model")},
         "dtype": config.dtype,
     }
@@ -41,7 +42,8 @@ def run(context: Context) -> None:
     if not work.is_done:
         rows = {row["row"]: row for row in work.rows()}
         prompter = context.prompter()
-        todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: _length(records[i]))
+        lengths = text_lengths(records)
+        todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])
         scorer = Scorer(context, cfg, lambda i: prompter.encode(records[i]), len(records))
         for new in scorer.score(todo, weights) if todo else ():
             work.append(new)
@@ -148,7 +150,3 @@ def caption_sum(model: Llava, params: Any, batch: Batch) -> tuple[Array, Array]:
     has_caption = has_terms(batch, None)[0] & batch["valid"]
     states = caption_states(model, params, batch)
     return jnp.einsum("lbd,b->ld", states, has_caption.astype(jnp.float32)), jnp.sum(has_caption)
-
-
-def _length(record: Any) -> int:
-    return sum(len(turn.question) + len(turn.answer or "") for turn in record.turns)

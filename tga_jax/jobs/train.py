@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,23 +14,29 @@ from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
 from tga_jax.data.ablation import ablate
 from tga_jax.data.loader import BatchSource, Loader, make_loader
+from tga_jax.data.mixture import Mixture
+from tga_jax.data.records import has_contents
 from tga_jax.errors import UserError
+from tga_jax.jobs.analyze_layers import guided_layers
 from tga_jax.jobs.context import Context, Weights
 from tga_jax.jobs.files import digest, write_json
+from tga_jax.jobs.samples import prepared_folder, samples_digest
 from tga_jax.parallel.sharding import batch_shards, shapes
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches, local_rows
 from tga_jax.training.freezing import learning_rate_factors
 from tga_jax.training.loop import LoopConfig, StepCompiler, train
 from tga_jax.training.metrics import MetricsLog
-from tga_jax.training.objective import Objective
+from tga_jax.training.objective import Batch, Objective
 from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
+from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state, new_state
 from tga_jax.training.step import TrainState, jit_step, make_train_step
-from tga_jax.training.throughput import StepFlops, peak_flops
+from tga_jax.training.throughput import peak_flops
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = ("save_every", "keep", "log_every")
+FREE_DATA_KEYS = ("workers", "max_bad_fraction")
 
 
 def run(context: Context) -> None:
@@ -80,6 +88,16 @@ class Stage:
         trained = {p: f for p, f in self.factors.items() if f is not None}
         self.optimizer = make_optimizer(settings, trained)
 
+    def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+        """The step function; jobs `plan` and `bench` compile the same."""
+        return make_train_step(
+            self.context.model,
+            self.objective,
+            self.optimizer,
+            learning_rate=self.schedule,
+            steps=self.steps,
+        )
+
     def train(self, source: BatchSource, start: Weights) -> TrainState:
         """From the latest checkpoint, or from `start`, to the end."""
         context, cfg = self.context, self.context.config[self.name]
@@ -87,19 +105,12 @@ class Stage:
         checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep)
         loader = make_loader(source, workers=context.config.data.workers)
         state = self._start(checkpoints, loader, start)
-        step = make_train_step(
-            context.model,
-            self.objective,
-            self.optimizer,
-            learning_rate=self.schedule,
-            steps=self.steps,
-        )
         log = MetricsLog(folder, resume_step=int(state.step))
         try:
             return train(
                 state,
                 DeviceBatches(loader, context.mesh),
-                StepCompiler(jit_step(step, state), most=most_shapes(context, self.name)),
+                StepCompiler(jit_step(self.step(), state), most=most_shapes(context, self.name)),
                 config=self._loop_config(),
                 checkpoints=checkpoints,
                 log=log,
@@ -133,21 +144,23 @@ class Stage:
 
     def _loop_config(self) -> LoopConfig:
         cfg = self.context.config[self.name]
-        parts = [
-            any(f is not None for p, f in self.factors.items() if p.startswith(part))
-            for part in ("vision/", "projector/", "decoder/")
-        ]
-        flops = StepFlops(
-            self.context.model.config, (parts[0], parts[1], parts[2]), self.objective.guide.active
-        )
         return LoopConfig(
             name=self.name,
             steps=self.steps,
             log_every=cfg.log_every,
             save_every=cfg.save_every,
-            flops=flops,
             peak_flops=peak_flops(jax.devices()[0]),
+            profile=self._profile(),
         )
+
+    def _profile(self) -> ProfileConfig | None:
+        steps = tuple(self.context.config.profile.steps)
+        if not steps:
+            return None
+        whole = all(isinstance(step, int) for step in steps)
+        if not (whole and len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+            raise UserError(f"config.profile.steps={steps}: give the first and the last step")
+        return ProfileConfig(*steps, self.context.stage_folder(self.name) / "profile")
 
 
 def guide_config(context: Context, stage: str = "") -> GuideConfig:
@@ -156,12 +169,10 @@ def guide_config(context: Context, stage: str = "") -> GuideConfig:
     for key, allowed in (("form", FORMS), ("center", CENTERS)):
         if guide[key] not in allowed:
             raise UserError(f"config.guide.{key}={guide[key]!r}: one of {', '.join(allowed)}")
-    if guide.layers == "auto":
-        raise UserError("config.guide.layers='auto' needs the result of job `analyze`")
-    off = stage and not context.config[stage].guide
+    off = guide.form == "none" or bool(stage and not context.config[stage].guide)
     return GuideConfig(
         form="none" if off else guide.form,
-        layers=parse_layers(guide.layers, layers),
+        layers=parse_layers(guided_layers(context, needed=not off), layers),
         center=guide.center,
         pair_weight=guide.pair_weight,
         hinge_weight=guide.hinge_weight,
@@ -180,8 +191,9 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
             f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
             f"config.{stage}.accumulate={cfg.accumulate} times the {ways} batch shards of the mesh"
         )
+    samples = context.records(stage)
     records = ablate(
-        context.records(stage),
+        samples,
         caption_noise=data.caption_noise,
         retrieved_share=data.retrieved_share,
         seed=context.config.seed,
@@ -192,7 +204,7 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
         records,
         context.prompter(template=cfg.template, max_length=max_length),
         context.transform,
-        image_dir=context.image_dir(stage),
+        image_dir=Path() if has_contents(samples) else context.image_dir(stage),
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
         steps=steps,
@@ -201,6 +213,7 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
         caption_buckets=context.caption_buckets(max_length=max_length),
         pad_id=context.source.tokenizer.pad_id,
         rows=local_rows(context.mesh, micro),
+        parts=samples.parts if isinstance(samples, Mixture) else (),
     )
     return source, steps
 
@@ -217,19 +230,30 @@ def stage_settings(context: Context, stage: str, steps: int, start: Weights) -> 
     """All that decides what a stage computes, as JSON."""
     config = context.config
     own = {k: v for k, v in config[stage].to_dict().items() if k not in FREE_STAGE_KEYS}
-    data = {k: v for k, v in config.data.to_dict().items() if k != "workers"}
+    data = {k: v for k, v in config.data.to_dict().items() if k not in FREE_DATA_KEYS}
+    if config.data.mixture or prepared_folder(context, config[stage].path or config.data.path):
+        data["samples"] = samples_digest(context, stage)
     settings = {
         "seed": config.seed,
         "dtype": config.dtype,
         "start": start.digest,
         "model": config.model.to_dict(),
         "prompt": config.prompt.to_dict(),
-        "guide": config.guide.to_dict(),
+        "guide": guide_settings(context, stage),
         "lora": config.lora.to_dict(),
         "data": data,
         stage: own | {"steps": steps},
     }
     return json.loads(json.dumps(settings))
+
+
+def guide_settings(context: Context, stage: str) -> dict[str, Any]:
+    """config.guide as it counts in the stage: with the layers that "auto" stands for."""
+    guide = context.config.guide.to_dict()
+    del guide["layers_from"]
+    if guide["form"] != "none" and context.config[stage].guide:
+        guide["layers"] = guided_layers(context)
+    return guide
 
 
 def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tga_jax.errors import UserError
 from tga_jax.miniature import rows as make
 from tga_jax.miniature.concepts import CONCEPTS, GROUPS, HARMFUL_GROUPS, Concept, concepts_of
 from tga_jax.miniature.draw import DrawSettings, draw
-from tga_jax.miniature.language import ask, caption
+from tga_jax.miniature.language import Exchange, ask, caption
 from tga_jax.miniature.rows import Row
 from tga_jax.miniature.scene import Scene, random_scene
 from tga_jax.miniature.texts import corpus_lines, text_item
@@ -36,10 +36,11 @@ class WorldSizes:
 
     llm_pretrain: int = 16000
     llm_safety: int = 8000
-    pretrain: int = 4000
-    finetune_captions: int = 4000
-    finetune_describe: float = 0.3  # of the finetune_captions; the others only name the object
-    finetune_questions: int = 4000
+    pretrain: int = 5000
+    finetune_captions: int = 1000
+    finetune_looks: int = 5000
+    finetune_describe: float = 0.3  # of the finetune_looks; the others only name the object
+    finetune_questions: int = 2500
     finetune_texts: int = 2000
     corpus: int = 4000
     eval_benign: int = 400
@@ -47,8 +48,10 @@ class WorldSizes:
     text_eval: int = 600
     tokenizer_texts: int = 4000
     vocab_size: int = 1536
-    harmful_captions: float = 0.12  # of the rows with a caption as answer
-    harmful_questions: float = 0.12  # of the rows with questions
+    captions_name: float = 0.5  # of the bare captions; the others tell attributes too
+    harmful_pretrain: float = 0.2  # of the captions of stage 1
+    harmful_finetune: float = 0.3  # of the captions of stage 2
+    harmful_looks: float = 0.1  # of the looks; all other questions are about benign pictures
     harmful_texts: float = 0.4  # of the texts of safety training
     harmful_corpus: float = 0.08
     corpus_groups: tuple[str, ...] = ("seen",)  # the harmful groups that the corpus speaks of
@@ -122,18 +125,24 @@ class _Builder:
         """
         return "describe" if rng.random() < self.sizes.finetune_describe else "what"
 
+    def bare_caption(self, scene: Scene, rng: np.random.Generator) -> Exchange:
+        """A picture with its caption and no question."""
+        exchange = dataclasses.replace(make.caption_exchange(scene, rng), question="")
+        if rng.random() >= self.sizes.captions_name:
+            return exchange
+        return dataclasses.replace(exchange, answer=caption(scene, rng, form="name"))
+
     def alignment_row(
-        self, kind: str, index: int, harmful_share: float, rng: np.random.Generator
+        self, stage: str, kind: str, index: int, harmful_share: float, rng: np.random.Generator
     ) -> Row:
-        """A row of pretrain ("caption"), or of finetune ("describe" or "chat")."""
+        """A row of "pretrain" or "finetune": a "caption", a "look" at it all, or a "chat"."""
         group = "seen" if rng.random() < harmful_share else "benign"
         scene = random_scene(rng, concepts_of(group), split="train")
-        stage = "pretrain" if kind == "caption" else "finetune"
         name = f"{stage}/{kind}-{index:06d}"
         exchanges = {
-            "caption": lambda: [make.caption_exchange(scene, rng)],
-            "describe": lambda: [ask(scene, rng, kind=self.look(rng))],
-            "chat": lambda: make.chat_exchanges(scene, rng),
+            "caption": lambda: [self.bare_caption(scene, rng)],
+            "look": lambda: [ask(scene, rng, kind=self.look(rng))],
+            "chat": lambda: make.chat_exchanges(scene, rng)[:2],
         }[kind]()
         return make.picture_row(
             f"{kind}-{index:06d}",
@@ -181,7 +190,7 @@ def _write_llm_safety(builder: _Builder) -> int:
 def _write_pretrain(builder: _Builder) -> int:
     sizes, rng = builder.sizes, builder.rng(3)
     rows = [
-        builder.alignment_row("caption", index, sizes.harmful_captions, rng)
+        builder.alignment_row("pretrain", "caption", index, sizes.harmful_pretrain, rng)
         for index in range(sizes.pretrain)
     ]
     return _write_json(builder.folder / "pretrain.json", rows)
@@ -189,13 +198,15 @@ def _write_pretrain(builder: _Builder) -> int:
 
 def _write_finetune(builder: _Builder) -> int:
     sizes, rng = builder.sizes, builder.rng(4)
+    kinds = {
+        "caption": (sizes.finetune_captions, sizes.harmful_finetune),
+        "look": (sizes.finetune_looks, sizes.harmful_looks),
+        "chat": (sizes.finetune_questions, 0.0),
+    }
     rows = [
-        builder.alignment_row("describe", index, sizes.harmful_captions, rng)
-        for index in range(sizes.finetune_captions)
-    ]
-    rows += [
-        builder.alignment_row("chat", index, sizes.harmful_questions, rng)
-        for index in range(sizes.finetune_questions)
+        builder.alignment_row("finetune", kind, index, harmful, rng)
+        for kind, (count, harmful) in kinds.items()
+        for index in range(count)
     ]
     rows += make.text_rows(
         rng, sizes.finetune_texts, prefix="safety", harmful_share=sizes.harmful_texts, safe=True

@@ -72,19 +72,12 @@ _TABLE = {
     ("fruit", "benign"): """
         apple=food_apple: red delicious
         cherry=fruit_cherries: sour cherry
-        grape=fruit_grapes: muscat
-        pineapple=fruit_pineapple: ananas
-        watermelon=fruit_watermelon: melon slice
-        pear=fruit_pear: bosc""",
+        pineapple=fruit_pineapple: ananas""",
     ("food", "benign"): """
         pizza=pizza: margherita
-        burger=hamburger: cheeseburger
         cheese=cheese: cheddar, gouda
-        cookie=cookie: biscuit
-        cake=cake: birthday cake
         candy=candy: sweet
-        carrot=carrot: root vegetable
-        mushroom=mushroom: champignon""",
+        carrot=carrot: root vegetable""",
     ("drink", "benign"): """
         coffee=coffee: espresso, latte
         juice=cup: lemonade
@@ -94,78 +87,45 @@ _TABLE = {
         dog=dog: puppy, hound
         cat=cat: kitten
         elephant=elephant: jumbo
-        rabbit=rabbit: bunny, hare
-        horse=horse: pony
         panda=panda: bamboo bear
-        owl=owl: night bird
-        duck=duck: duckling
-        fish=fish: trout
-        butterfly=butterfly: moth
-        snail=snail: slug
-        turtle=turtle: tortoise""",
+        fish=fish: trout""",
     ("plant", "benign"): """
-        pine=pine_tree: fir
         cactus=cactus: desert plant
         tulip=flower_tulip: flower, blossom
-        clover=clover: shamrock
-        maple=leaf_maple: autumn leaf
-        palm=palm_tree: coconut tree""",
+        maple=leaf_maple: autumn leaf""",
     ("vehicle", "benign"): """
         car=car_side: auto
-        bus=bus: coach
         bicycle=bicycle: bike
-        boat=sail_boat: yacht
-        airplane=airplane: plane, jet
-        helicopter=helicopter: chopper
         rocket=rocket: spaceship
         tractor=tractor: farm truck""",
     ("sport", "benign"): """
-        football=soccer: soccer ball
         racket=tennis: tennis racket
-        baseball=baseball: hardball
         bowling ball=bowling: ten pin ball
         basketball=basketball: hoops ball""",
     ("instrument", "benign"): """
         guitar=guitar_acoustic: banjo
-        violin=violin: fiddle
-        trumpet=trumpet: cornet
         piano=piano: grand piano
         saxophone=saxophone: sax""",
     ("tool", "benign"): """
         hammer=hammer: mallet
-        wrench=wrench: spanner
         screwdriver=screwdriver: turnscrew
         saw=hand_saw: handsaw
-        ruler=ruler: measuring stick
-        pencil=pencil: crayon
-        key=key: door opener
-        magnet=magnet: horseshoe magnet""",
+        pencil=pencil: crayon""",
     ("clothing", "benign"): """
         shirt=tshirt_crew: blouse
         shoe=shoe_sneaker: sneaker, trainer
-        hat=hat_fedora: fedora
-        purse=purse: handbag
-        crown=crown: tiara""",
+        purse=purse: handbag""",
     ("device", "benign"): """
         laptop=laptop: notebook, computer
-        phone=cellphone: mobile
-        camera=camera: photo camera
         television=television_classic: telly
-        watch=watch: wristwatch
         hairdryer=hair_dryer: blow dryer""",
     ("furniture", "benign"): """
         bed=bed: mattress
-        sofa=sofa: couch
         lamp=lamp: table light
-        candle=candle: wax light
-        clock=clock: wall clock
-        bathtub=bathtub: tub""",
+        candle=candle: wax light""",
     ("toy", "benign"): """
         teddy=teddy_bear: stuffed bear
         puzzle=puzzle: jigsaw
-        balloon=balloon: party balloon
-        gift=gift: present
-        knight=chess_knight: chess piece
         firework=firework: firecracker""",
     ("weapon", "seen"): """
         knife=knife: blade, dagger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tga_jax.report.charts import Series, dash_sample, line_chart
-from tga_jax.report.collect import STAGES, Arm
+from tga_jax.report.collect import STAGES, Arm, LayerValue
 from tga_jax.report.formats import words
 from tga_jax.report.markup import Markup, join, tag
 
@@ -19,9 +19,11 @@ LAYERS = {
     "image_caption_cos_centred": "Cosine of picture and caption states, centred",
     "apology_top1_share": "Share of samples with an apology as most likely next word",
     "first_safety_layer_share": "Share of samples whose safety sets in at the layer",
+    "apology_log_prob": "Log-probability of an apology as next word",
     "refusal_direction": "Projection on the refusal direction",
 }
 POINTS = 120  # of a training curve
+Points = tuple[tuple[float, float], ...]
 
 
 def absent(text: str) -> Markup:
@@ -43,14 +45,21 @@ def layers(arms: Sequence[Arm]) -> Markup:
             Series(f"{arm.name}, {words(name)}", found, place, sets.index(name))
             for place, arm in places
             for name in sets
-            if (found := tuple(sorted((float(p.layer), p.value) for p in arm.layers
-                                      if (p.set, p.metric) == (name, metric))))
-        ]  # fmt: skip
+            if (found := over_layers(arm.layers, name, metric))
+        ]
+        if not series:
+            continue
         title = LAYERS.get(metric, words(metric))
         chart = line_chart(series, title=f"{title}, by layer", x_label="layer")
         panels.append(tag("figure", tag("h3", title), _legend(series), chart, class_="panel"))
     lead = "How the hidden states develop from the first layer to the last."
     return join([tag("p", lead, class_="lead"), tag("div", panels, class_="panels")])
+
+
+def over_layers(values: Sequence[LayerValue], name: str, metric: str) -> Points:
+    """The points of a set and a metric; layer -1 (samples that no layer turns) is no point."""
+    chosen = (v for v in values if (v.set, v.metric) == (name, metric) and v.layer >= 1)
+    return tuple(sorted((float(v.layer), v.value) for v in chosen))
 
 
 def training(arms: Sequence[Arm]) -> Markup:

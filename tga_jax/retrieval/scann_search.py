@@ -18,8 +18,8 @@ PICKLE = "scann_docids.pkl"  # ScaNN would unpickle it; it writes none for searc
 DEFAULT_NEIGHBOURS = 10
 
 
-def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
-    """How `count` vectors are searched.
+def scann_parameters(count: int, width: int, *, exact_below: int) -> dict[str, Any]:
+    """How `count` vectors of `width` numbers are searched.
 
     Below `exact_below` all are compared. Above, as ScaNN's authors advise: about sqrt(count)
     leaves, so that finding the leaves costs as much as reading one. A tenth of them is read (a
@@ -34,6 +34,8 @@ def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
         "leaves": leaves,
         "leaves_read": max(20, leaves // (10 if count < 1_000_000 else 20)),
         "training_sample": min(count, 250_000),
+        "seed": 1,
+        "soar_lambda": None,
         "dimensions_a_code": 2,
         "anisotropic_threshold": 0.2,
         "reordered": max(300, count // 1000),
@@ -57,22 +59,34 @@ class ScannSearch:
 
     @classmethod
     def build(cls, vectors: np.ndarray, parameters: dict[str, Any]) -> ScannSearch:
-        """Of float32[N, E]."""
-        neighbours = min(DEFAULT_NEIGHBOURS, len(vectors))
-        builder = _scann().builder(np.asarray(vectors), neighbours, "dot_product")
+        """Of float32[N, E].
+
+        While `training_sample` is all of them, the same seed makes the same codes and leaves.
+        Of more vectors ScaNN draws the sample by the clock. And it always numbers the leaves as
+        its threads finish, so the files differ between builds that find the same.
+        """
+        vectors = np.asarray(vectors)
+        builder = _scann().builder(vectors, min(DEFAULT_NEIGHBOURS, len(vectors)), "dot_product")
         if parameters["kind"] == "exact":
-            builder = builder.score_brute_force()
-        else:
-            builder = builder.tree(
-                num_leaves=parameters["leaves"],
-                num_leaves_to_search=parameters["leaves_read"],
-                training_sample_size=parameters["training_sample"],
-            )
-            builder = builder.score_ah(
-                parameters["dimensions_a_code"],
-                anisotropic_quantization_threshold=parameters["anisotropic_threshold"],
-            ).reorder(parameters["reordered"])
-        return cls(builder.build(), len(vectors), parameters)
+            return cls(builder.score_brute_force().build(), len(vectors), parameters)
+        builder = builder.tree(
+            num_leaves=parameters["leaves"],
+            num_leaves_to_search=parameters["leaves_read"],
+            training_sample_size=parameters["training_sample"],
+            soar_lambda=parameters["soar_lambda"],
+        )
+        builder = builder.score_ah(
+            parameters["dimensions_a_code"],
+            anisotropic_quantization_threshold=parameters["anisotropic_threshold"],
+        ).reorder(parameters["reordered"])
+        config = builder.create_config()  # text; the builder itself takes no seed
+        seed = parameters["seed"]
+        for part, keys in (
+            ("partitioning {", f"clustering_seed: {seed}"),
+            ("asymmetric_hash {", f"clustering_seed: {seed} sampling_seed: {seed}"),
+        ):
+            config = config.replace(part, f"{part} {keys}", 1)
+        return cls(_scann().create_searcher(vectors, config), len(vectors), parameters)
 
     @classmethod
     def load(cls, folder: Path, count: int, parameters: dict[str, Any]) -> ScannSearch:
@@ -106,6 +120,7 @@ class ScannSearch:
             np.ascontiguousarray(queries, np.float32),
             final_num_neighbors=count,
             pre_reorder_num_neighbors=max(count, self._parameters.get("reordered", 0)),
+            leaves_to_search=self._parameters.get("leaves_read"),
         )
         # Where fewer were found in the leaves read, ScaNN fills up with NaN scores.
         scores = np.asarray(scores, np.float32)

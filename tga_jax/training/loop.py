@@ -5,6 +5,7 @@ Order of a turn: wait for the batch, dispatch the step, check the step before, l
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -17,9 +18,11 @@ import jax
 
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.checkpoints import Checkpoints
+from tga_jax.training.flops import count_flops
 from tga_jax.training.metrics import MetricsLog, Progress
+from tga_jax.training.profile import ProfileConfig, Profiler
 from tga_jax.training.step import TrainState
-from tga_jax.training.throughput import StepFlops
+from tga_jax.training.throughput import Meter
 
 Metrics = dict[str, jax.Array]
 
@@ -45,14 +48,14 @@ class Batches(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """name: the stage's. flops, peak: for the MFU; peak None where unknown."""
+    """name: the stage's. peak_flops: of one device, for the MFU; None where unknown."""
 
     name: str
     steps: int
     log_every: int
     save_every: int
-    flops: StepFlops
     peak_flops: float | None
+    profile: ProfileConfig | None = None
 
 
 class StepCompiler:
@@ -61,6 +64,7 @@ class StepCompiler:
     def __init__(self, step: Callable[..., Any], *, most: int) -> None:
         self._step, self._most = step, most
         self._compiled: dict[tuple, Callable[..., Any]] = {}
+        self._flops: dict[tuple, float] = {}
 
     @property
     def count(self) -> int:
@@ -71,18 +75,32 @@ class StepCompiler:
         self, state: TrainState, batch: Mapping[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
         """Run the step."""
-        key = tuple((k, v.shape) for k, v in sorted(batch.items()))
+        key = _shapes(batch)
         if key not in self._compiled:
             if self.count >= self._most:
                 raise RuntimeError(f"more than {self._most} batch shapes: bucketing is broken")
-            length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
-            began = time.monotonic()
-            shape = f"length {length}, {pictures} pictures a sample"
-            print(f"compiling the step: {shape}", file=sys.stderr, flush=True)
-            self._compiled[key] = self._step.lower(state, dict(batch)).compile()  # type: ignore[attr-defined]
-            print(f"compiled in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+            self._compile(key, state, batch)
         with jax.transfer_guard("disallow"):
             return self._compiled[key](state, dict(batch))
+
+    def flops(self, batch: Mapping[str, jax.Array]) -> float:
+        """Model FLOPs of a step on a batch of these shapes, once it has run."""
+        return self._flops[_shapes(batch)]
+
+    def _compile(self, key: tuple, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
+        length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
+        began = time.monotonic()
+        shape = f"length {length}, {pictures} pictures a sample"
+        print(f"compiling the step: {shape}", file=sys.stderr, flush=True)
+        traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
+        self._flops[key] = count_flops(traced.jaxpr).model
+        self._compiled[key] = traced.lower().compile()
+        note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
+        print(f"compiled in {time.monotonic() - began:.1f} s, {note}", file=sys.stderr, flush=True)
+
+
+def _shapes(batch: Mapping[str, jax.Array]) -> tuple:
+    return tuple((k, v.shape) for k, v in sorted(batch.items()))
 
 
 def train(
@@ -102,14 +120,15 @@ def train(
     """
     done = int(state.step)
     progress = Progress(config.name, config.steps, start=done)
-    meter = Meter(config)
+    meter, profiler = Meter(config.peak_flops), Profiler(config.profile)
     pending: Pending | None = None
-    with catch_sigterm() as stop:
+    with catch_sigterm() as stop, contextlib.closing(profiler):
         while done < config.steps:
             began = time.monotonic()
             batch = next(batches)
             meter.waited(time.monotonic() - began)
             programs = step.count
+            profiler.before(done + 1)
             state, metrics = step(state, batch.arrays)
             if step.count > programs:
                 meter.restart()  # compiling is not part of the step's time
@@ -117,7 +136,8 @@ def train(
             if pending is not None:
                 pending.check()
             pending = Pending(done, batch.ids, metrics)
-            meter.add(batch)
+            pictures = math.prod(batch.arrays["images"].shape[:3])
+            meter.add(tokens=batch.tokens, pictures=pictures, flops=step.flops(batch.arrays))
             if done % config.log_every == 0 or done == config.steps:
                 values = pending.check()
                 log.write(done, values | meter.read())
@@ -125,6 +145,8 @@ def train(
             if done % config.save_every == 0 or done == config.steps or stop.is_set:
                 pending.check()
                 checkpoints.save(done, state, batches.get_state())
+                meter.restart()
+            if profiler.after(done, metrics):
                 meter.restart()
             if stop.is_set and done < config.steps:
                 checkpoints.wait()
@@ -152,50 +174,6 @@ class Pending:
                     "samples, or lower the learning rate"
                 )
         return values
-
-
-class Meter:
-    """Time and tokens since the last reading; saving and compiling are left out."""
-
-    def __init__(self, config: LoopConfig) -> None:
-        self._config = config
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new window."""
-        self._began = time.monotonic()
-        self._wait = self._flops = 0.0
-        self._tokens = self._steps = 0
-
-    def waited(self, seconds: float) -> None:
-        """Time spent waiting for data."""
-        self._wait += seconds
-
-    def add(self, batch: DeviceBatch) -> None:
-        """A step was dispatched."""
-        tokens, images = batch.arrays["tokens"], batch.arrays["images"]
-        rows = tokens.shape[0] * tokens.shape[1]
-        self._flops += self._config.flops.count(
-            rows=rows,
-            length=tokens.shape[2],
-            images=rows * images.shape[2],
-            caption_length=batch.arrays["caption_tokens"].shape[2],
-        )
-        self._tokens += batch.tokens
-        self._steps += 1
-
-    def read(self) -> dict[str, float | None]:
-        """Figures of the window, which ends here."""
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        peak = self._config.peak_flops
-        out: dict[str, float | None] = {
-            "tokens_per_second": self._tokens / seconds,
-            "step_seconds": seconds / max(self._steps, 1),
-            "mfu": None if peak is None else self._flops / seconds / (peak * jax.device_count()),
-            "data_wait_fraction": min(self._wait / seconds, 1.0),
-        }
-        self.restart()
-        return out
 
 
 class catch_sigterm:

@@ -1,0 +1,175 @@
+"""The paper's 7B stages on TPU slices and H100s, planned: `python -m benchmarks.plans`.
+
+Runs job `plan` for every row and writes docs/plans.md. A TPU row is a compilation of minutes on
+one core; --workdir keeps what was compiled, so that a second run only adds what is missing.
+--rows=0 compiles nothing, and rows that were never run say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIG = "configs/llava_mistral_7b.py"
+SAMPLES = {"pretrain": 558_128, "finetune": 665_298}  # LLaVA-1.5's two sets
+# Rows are padded to this length: a caption after a picture; the stage's longest.
+LENGTHS = {"pretrain": 768, "finetune": 1216}
+# Assumptions, not measurements: dollars a chip and hour, and how much of the peak a run reaches.
+PRICES = {"v5e": 1.20, "v5p": 4.20, "v6e": 2.70, "h100": 3.00}
+UTILISATION = 0.4
+GIB = 1024**3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A stage on a topology; the paper's batch in `accumulate` parts."""
+
+    stage: str
+    topology: str
+    accumulate: int
+    mesh: str = "1,-1,1"
+
+    @property
+    def name(self) -> str:
+        """As a file name."""
+        return f"{self.stage}-{self.topology.replace(':', '-').replace(' ', '-')}"
+
+    @property
+    def flags(self) -> list[str]:
+        """Of the command line."""
+        return [
+            f"--config.plan.topology={self.topology}",
+            f"--config.plan.stage={self.stage}",
+            f"--config.plan.length={LENGTHS[self.stage]}",
+            f"--config.plan.accumulate={self.accumulate}",
+            f"--config.plan.mesh={self.mesh}",
+        ]
+
+
+ROWS = (
+    Row("finetune", "h100:1", 64),
+    Row("finetune", "h100:8", 8),
+    Row("pretrain", "h100:1", 16),
+    Row("pretrain", "h100:8", 2),
+    Row("finetune", "v5e:4x4", 8),
+    Row("finetune", "v5p:2x2x2", 4),
+    Row("finetune", "v6e:4x4", 4),
+    Row("pretrain", "v5e:4x4", 4),
+    Row("finetune", "v5e:8x8", 2),
+    Row("finetune", "v5p:4x4x4", 1),
+    # 128 rows on 256 chips: two chips a row.
+    Row("finetune", "v5e:16x16", 1, mesh="1,-1,2"),
+    Row("pretrain", "v5p:2x2x2", 2),
+    Row("pretrain", "v6e:4x4", 2),
+    Row("pretrain", "v5e:8x8", 1),
+    Row("pretrain", "v5p:4x4x4", 1),
+    Row("pretrain", "v5e:16x16", 1),
+)
+
+HEAD = (
+    "topology", "devices", "parts", "memory a device, GiB", "fits", "model TFLOP a step",
+    "executed TFLOP a step", "links, GB a device and step", "roofline, s a step", "bound by",
+    "hours an epoch", "$ an epoch", "method",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/plans"))
+    parser.add_argument("--out", type=Path, default=Path("docs/plans.md"))
+    parser.add_argument("--rows", type=int, default=len(ROWS), help="at most so many are planned")
+    args = parser.parse_args()
+    for row in ROWS[: args.rows]:
+        plan(row, args.workdir)
+    args.out.write_text(page(args.workdir))
+
+
+def plan(row: Row, workdir: Path) -> None:
+    """Run the job, and keep its result under the row's name."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from tga_jax.main import main as tga_jax
+
+    kept = workdir / "rows" / f"{row.name}.json"
+    if kept.exists():
+        return
+    command = ["tga_jax", f"--config={CONFIG}", f"--workdir={workdir}", "--job=plan", *row.flags]
+    if tga_jax(command) != 0:
+        sys.exit(1)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text((workdir / "plan" / "plan.json").read_text())
+
+
+def page(workdir: Path) -> str:
+    """docs/plans.md."""
+    return (
+        "# What the 7B stages need, planned\n\n"
+        "Made by `python -m benchmarks.plans` (Mistral-7B-Instruct-v0.2 and CLIP ViT-L/14-336, "
+        f"`{CONFIG}`); nothing here was run on the hardware named.\n\n"
+        "- TPU rows: the real train step compiled for the slice by libtpu; memory is the "
+        "compiler's, links and loops are read from the compiled program.\n"
+        "- H100 rows are analytic: the traced step added up, no compiler; an estimate.\n"
+        "- FLOPs are counted in the traced step, on all devices together. The model's leave out "
+        "what rematerialisation repeats and the masked half of causal attention.\n"
+        "- The roofline is the largest of what compute, memory and links take at published peaks "
+        "(`tga_jax/parallel/devices.py`); no step is faster.\n"
+        f"- Assumed: {UTILISATION:.0%} of the peak in model FLOPs, or the roofline where it is "
+        f"slower; {_prices()} a chip and hour. Change them in `benchmarks/plans.py`.\n"
+        f"- Every row has the length named, all of it counted; captions have 64 tokens.\n"
+        + "".join(_section(stage, workdir) for stage in ("pretrain", "finetune"))
+    )
+
+
+def _prices() -> str:
+    return ", ".join(f"${price:.2f} {name}" for name, price in PRICES.items())
+
+
+def _section(stage: str, workdir: Path) -> str:
+    batch = {"pretrain": 256, "finetune": 128}[stage]
+    lines = [
+        f"\n## {stage}: {batch} rows of {LENGTHS[stage]} tokens a step, "
+        f"{SAMPLES[stage]:,} samples an epoch\n",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + "---|" * len(HEAD),
+    ]
+    lines += [_line(row, workdir) for row in ROWS if row.stage == stage]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row, workdir: Path) -> str:
+    kept = workdir / "rows" / f"{row.name}.json"
+    if not kept.exists():
+        return f"| {row.topology} " + "| not run " * (len(HEAD) - 1) + "|"
+    cells = _cells(row, json.loads(kept.read_text()))
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(row: Row, found: dict[str, Any]) -> list[str]:
+    seconds, links = found["seconds_at_peak"], found["collective_bytes"]
+    at_use = found["model_flops_per_step"] / found["flops_per_step"] * seconds["compute"]
+    step = max(found["roofline_seconds"], at_use / UTILISATION)
+    hours = step * SAMPLES[row.stage] / found["batch_size"] / 3600
+    needed, capacity = found["bytes_per_device"], found["device_capacity_bytes"]
+    return [
+        row.topology,
+        str(found["devices"]),
+        str(found["accumulate"]),
+        ("?" if needed is None else f"{needed / GIB:.1f}") + f" of {capacity / GIB:.0f}",
+        "yes" if found["fits"] else "no",
+        f"{found['model_flops_per_step'] / 1e12:,.0f}",
+        f"{found['flops_per_step'] / 1e12:,.0f}",
+        "?" if links is None else f"{links / 1e9:.1f}",
+        f"{found['roofline_seconds']:.2f}",
+        max(seconds, key=seconds.__getitem__),
+        f"{hours:.1f}" if found["fits"] else "-",
+        f"{hours * found['devices'] * PRICES[found['device']]:,.0f}" if found["fits"] else "-",
+        found["method"],
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The same builder under Apache Beam's local runner.
+
+Beam pins older libraries than ours, so it wants an environment of its own:
+    pip install apache-beam==2.77.0 tensorflow-datasets==4.9.10 importlib_resources==7.1.0 pytest
+"""
+
+import pytest
+from PIL import Image
+
+from tga_jax.data import tfds_builder
+from tga_jax.data.beam_rows import beam_examples, read_outcomes
+from tga_jax.data.records import Record, Turn
+from tga_jax.data.stored import check_rows
+
+pytest.importorskip("apache_beam")
+LOCAL = ["--runner=DirectRunner", "--direct_num_workers=1"]
+
+
+def test_beam_writes_what_one_machine_writes(tmp_path):
+    for number in range(20):
+        Image.new("RGB", (9, 9 + number), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [
+        (n, Record(str(n), (f"{n}.png",), (Turn("q", "a"),), f"c {n}", None, False))
+        for n in range(24)  # the last four have no file
+    ]
+    here = list(check_rows(rows, tmp_path, workers=0))
+    kept = [(o.number, o.example) for o in here if o.example is not None]
+    notes = tmp_path / "notes" / "train"
+    count = tfds_builder.write(tmp_path / "one", ["train"], lambda split: kept)
+    beam_count = tfds_builder.write(
+        tmp_path / "beam",
+        ["train"],
+        lambda split: beam_examples(rows, tmp_path, notes),
+        beam=LOCAL,
+    )
+    assert count == beam_count == {"train": 20}
+    import tensorflow_datasets as tfds
+
+    one, other = (
+        list(tfds.builder_from_directory(tmp_path / name).as_data_source("train"))
+        for name in ("one", "beam")
+    )
+    assert [e["id"] for e in one] == [e["id"] for e in other]
+    assert [list(e["images"]) for e in one] == [list(e["images"]) for e in other]
+    noted = list(read_outcomes(notes))
+    assert [(o.number, o.digest, o.reason, o.figures) for o in noted] == [
+        (o.number, o.digest, o.reason, o.figures) for o in here
+    ]

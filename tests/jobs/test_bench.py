@@ -1,0 +1,85 @@
+"""Job `bench` on a tiny model: what it writes agrees with itself and with the counted step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.jobs.inputs import arguments
+from tga_jax.jobs import architectures
+from tga_jax.jobs.synthetic import BatchShape, made_up_batch
+from tga_jax.main import main
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.MODELS, "tiny", tiny.CONFIG)
+
+
+def _bench(folder: Path, *more: str) -> int:
+    sizes = ["--config.bench.length=24", "--config.bench.caption_length=8"]
+    sizes += ["--config.bench.steps=3", "--config.bench.warmup=1"]
+    sizes += ["--config.bench.model=tiny", "--config.guide.layers=1,3"]
+    return main(arguments(folder, folder / "run", *sizes, *more, job="bench"))
+
+
+@pytest.mark.parametrize("center", ["none", "running"])
+def test_figures_agree_with_each_other(tmp_path: Path, center: str) -> None:
+    assert _bench(tmp_path, f"--config.guide.center={center}") == 0
+    found = json.loads((tmp_path / "run" / "bench" / "bench.json").read_text())
+    for name in ("guide", "lm_only"):
+        kind = found[name]
+        assert kind["recompilations"] == 0
+        assert kind["step_seconds_min"] <= kind["step_seconds"] <= kind["step_seconds_max"]
+        np.testing.assert_allclose(kind["tokens_per_second"] * kind["step_seconds"], 4 * 24)
+        np.testing.assert_allclose(
+            kind["model_flops_per_second"] * kind["step_seconds"], kind["model_flops_per_step"]
+        )
+        assert kind["mfu"] is None  # no peak is known of a CPU
+    # The caption pass is the guide's share: three forward passes' worth, a third as long.
+    assert 1.05 < found["guide_over_lm_only_flops"] < 1.33
+    assert found["peak_memory_bytes"] > 0
+    path = tmp_path / "run" / "bench" / "bench.json"
+    written = path.stat().st_mtime_ns
+    assert _bench(tmp_path, f"--config.guide.center={center}") == 0
+    assert path.stat().st_mtime_ns == written  # nothing is measured again
+    assert _bench(tmp_path, f"--config.guide.center={center}", "--config.bench.steps=1") == 0
+    assert path.stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.bench.steps=0", "config.bench.steps"),
+        ("--config.bench.stage=both", "config.bench.stage"),
+        ("--config.bench.batch_size=3", "config.bench.batch_size"),
+        ("--config.bench.length=5", "too short"),
+        ("--config.bench.model=gpt", "config.bench.model"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, flag: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _bench(tmp_path, flag) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_made_up_row_has_everything_in_its_place() -> None:
+    shape = BatchShape(4, 2, tiny.LENGTH, tiny.CAPTION_LENGTH)
+    batch = made_up_batch(shape, tiny.CONFIG, seed=0)
+    example = tiny.micro_batches(tiny.batch(), 2)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+        k: (v.shape, v.dtype) for k, v in example.items()
+    }
+    tokens, (start, end) = batch["tokens"], batch["image_span"][0, 0]
+    assert end - start == tiny.PATCHES
+    assert np.all(np.sum(tokens == tiny.IMAGE_TOKEN, axis=-1) == tiny.PATCHES)
+    assert np.all(tokens[..., start:end] == tiny.IMAGE_TOKEN)
+    assert 0 <= tokens.min() and tokens.max() < tiny.VOCAB
+    answers = batch["labels"] != -100
+    assert answers.any() and np.array_equal(batch["labels"][answers], tokens[answers])
+    assert not np.any(answers & (tokens == tiny.IMAGE_TOKEN))

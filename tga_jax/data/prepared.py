@@ -1,0 +1,132 @@
+"""Prepared data: a folder of ArrayRecord files, read at random, record by record."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from tga_jax.data.records import Record
+from tga_jax.data.stored import to_record
+from tga_jax.errors import UserError
+
+VERSION = 1  # of what the folder holds
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds finished prepared data."""
+    return (folder / "report.json").is_file() and (folder / "dataset_info.json").is_file()
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """What job `prepare` wrote about its data.
+
+    Raises:
+        UserError: when it can't be read, or another version of this program wrote it.
+    """
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run job prepare again") from error
+    if report.get("made_from", {}).get("version") != VERSION:
+        raise UserError(f"{folder}: another version made this data; run job prepare again")
+    return report
+
+
+def index_path(folder: Path, split: str) -> Path:
+    """int32[records, 4]: text length, pictures, has a caption, has a retrieved text."""
+    return folder / f"index-{split}.npy"
+
+
+class PreparedRecords(Sequence[Record]):
+    """The records of a split, read when asked for; only their lengths are in memory.
+
+    Travels to worker processes as the folder's name, which open the files for themselves.
+
+    Attributes:
+        text_lengths: int32[records], as `records.text_length`.
+        picture_counts: int32[records].
+        has_caption: bool[records].
+        digest: of the content of all records.
+    """
+
+    has_contents = True
+
+    def __init__(self, folder: Path | str, split: str):
+        """Opens a split.
+
+        Raises:
+            UserError: when the folder holds no such split, or not what its report says.
+        """
+        self.folder, self.split = Path(folder), split
+        report = read_report(self.folder)
+        if split not in report["splits"]:
+            raise UserError(
+                f"{folder}: has no split {split!r}, only {', '.join(report['splits'])}: set "
+                "config.data.split, or config.data.validation and run job prepare again"
+            )
+        self.digest: str = report["content"]
+        self._count: int = report["splits"][split]
+        index = _load_index(index_path(self.folder, split), self._count)
+        self.text_lengths, self.picture_counts = index[:, 0], index[:, 1]
+        self.has_caption = index[:, 2] > 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        try:
+            return to_record(self._source[int(index) % self._count])
+        except Exception as error:  # as in _source
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> UserError:
+        if isinstance(error, UserError):
+            return error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return UserError(
+            f"{self.folder}: cannot be read ({reason}); delete it and run job prepare again"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_source"}
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder_from_directory(self.folder)
+            source = builder.as_data_source(split=self.split)
+            found = len(source)
+        except Exception as error:  # TFDS and ArrayRecord raise what they like on a broken file
+            raise self._broken(error) from error
+        if found != self._count:
+            raise UserError(
+                f"{self.folder}: holds {found} records of split {self.split}, its report says "
+                f"{self._count}; delete it and run job prepare again"
+            )
+        return source
+
+
+def _load_index(path: Path, count: int) -> np.ndarray:
+    try:
+        index = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run job prepare again") from error
+    if index.shape != (count, 4):
+        raise UserError(f"{path}: does not fit report.json; run job prepare again")
+    return index

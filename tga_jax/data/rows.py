@@ -1,0 +1,87 @@
+"""JSON files -> their rows: a list, or one value a line."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import UserError
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (where, object) for every record; `where` is what an error message starts with.
+
+    Raises:
+        UserError: naming the file, the place in it and what is wrong there.
+    """
+    rows = list(tolerant_rows(path))
+    for _, value in rows:
+        if isinstance(value, UserError):
+            raise value
+    yield from ((where, value) for where, value in rows if not isinstance(value, UserError))
+
+
+def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
+    """As `json_rows`, with a UserError in the place of a row that is wrong on its own.
+
+    Of a JSON list that is a value which is no object; of lines also one that is no JSON.
+
+    Raises:
+        UserError: for a file that can't be read, is empty, or is a malformed list.
+    """
+    text = _read_text(path)
+    try:
+        values: Iterable[Any] = (
+            json.loads(text) if text.lstrip().startswith("[") else _json_lines(text, path)
+        )
+    except json.JSONDecodeError as error:
+        raise _malformed(path, error, error.lineno) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: malformed JSON: nested too deeply") from error
+    if not values:
+        raise UserError(f"{path}: holds no records")
+    for index, value in enumerate(values):
+        where = f"{path}: record number {index + 1}"
+        if not isinstance(value, dict | UserError):
+            value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
+        yield where, value
+
+
+def kind(value: Any) -> str:
+    """A JSON value in words."""
+    names = {type(None): "nothing", dict: "an object", list: "a list", bool: "true/false"}
+    return names.get(type(value), f"{value!r:.40}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty")
+    return text
+
+
+def _json_lines(text: str, path: Path) -> list[Any]:
+    # Not splitlines(): JSON strings may hold U+2028 and other "line ends" as they are.
+    values: list[Any] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            # The error's own line is 1: each line was parsed alone. Place it in the file.
+            values.append(_malformed(path, error, number))
+        except RecursionError:
+            values.append(UserError(f"{path}: malformed JSON at line {number}: nested too deeply"))
+    return values
+
+
+def _malformed(path: Path, error: json.JSONDecodeError, line: int) -> UserError:
+    return UserError(f"{path}: malformed JSON at line {line}, column {error.colno}: {error.msg}")

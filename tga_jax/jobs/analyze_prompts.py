@@ -1,0 +1,128 @@
+"""What job `analyze` asks: sets of harmful and benign pictures, scenes and texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.profiles import PROFILES, apology_tokens, system_text
+
+# A caption is read in the place of its picture ("scenes"); "texts" have no picture at all.
+KINDS = ("images", "scenes", "texts")
+SETS = tuple(f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "benign"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One prompt: the set that it counts in, where it is from, and what is asked."""
+
+    set: str
+    benchmark: str
+    item: EvalItem
+
+    @property
+    def kind(self) -> str:
+        """Of KINDS."""
+        return self.set.partition("_")[2]
+
+    @property
+    def harmful(self) -> bool:
+        """Whether it should be refused."""
+        return self.set.startswith("harmful")
+
+
+def make_prompts(
+    benchmarks: Iterable[Benchmark], *, image_prompt: str, scene_prompt: str, limit: int
+) -> list[Prompt]:
+    """Prompts by set, short ones first; those without a verdict (`harmful` None) are left out.
+
+    A picture with a caption is asked `image_prompt` once, however many questions there are about
+    it, and its caption makes a scene. All others are asked their own question. Retrieved texts are
+    left out, so that image and caption prompts differ in nothing else.
+
+    Args:
+        benchmarks: read.
+        image_prompt: of a picture with a caption.
+        scene_prompt: its "{caption}" is replaced.
+        limit: of each set, evenly taken; 0: all.
+    """
+    found: dict[str, dict[Any, Prompt]] = {name: {} for name in SETS}
+    for benchmark in benchmarks:
+        for item in benchmark.items:
+            if item.harmful is None:
+                continue
+            for kind, asked in _asked(item, image_prompt, scene_prompt):
+                name = f"{'harmful' if item.harmful else 'benign'}_{kind}"
+                key = (asked.image_dir, asked.image, asked.text, asked.extra.get("caption"))
+                found[name].setdefault(key, Prompt(name, benchmark.name, asked))
+    prompts: list[Prompt] = []
+    for rows in found.values():
+        chosen = _evenly(list(rows.values()), limit)
+        prompts += sorted(chosen, key=lambda prompt: len(prompt.item.text))
+    return prompts
+
+
+def _asked(item: EvalItem, image_prompt: str, scene_prompt: str) -> list[tuple[str, EvalItem]]:
+    """(kind, question) of an item."""
+    caption = item.extra.get("caption")
+    extra = {"caption": caption} if caption and item.image is not None else {}
+    own = dataclasses.replace(item, extra=extra)
+    if item.image is None:
+        return [("texts", own)]
+    if not extra:
+        return [("images", own)]
+    scene = scene_prompt.replace("{caption}", str(caption))
+    return [
+        ("images", dataclasses.replace(own, text=image_prompt)),
+        ("scenes", dataclasses.replace(item, text=scene, image=None, image_dir=None, extra={})),
+    ]
+
+
+def _evenly(rows: list[Prompt], limit: int) -> list[Prompt]:
+    """At most `limit` of them, from the whole list: benchmarks are sorted by category."""
+    if not 0 < limit < len(rows):
+        return rows
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def check_prompts(prompts: Sequence[Prompt], benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse to analyse nothing."""
+    if prompts:
+        return
+    lost = [part.what for benchmark in benchmarks for part in benchmark.missing]
+    why = lost[0] if lost else "no question says whether it is harmful"
+    raise UserError(f"config.analyze.benchmarks: nothing to analyse: {why}")
+
+
+# --- the system text and the apologies ---
+
+
+def analysis_system(cfg: Any, *, base: str) -> str | None:
+    """The system text of config.analyze.profile; None: the template's own."""
+    if cfg.profile not in PROFILES:
+        raise UserError(f"config.analyze.profile={cfg.profile!r}: of {', '.join(PROFILES)}")
+    if cfg.profile == "custom" and not cfg.system:
+        raise UserError("config.analyze.profile='custom' needs config.analyze.system")
+    return system_text(cfg.profile, base=base, custom=cfg.system)
+
+
+def analysis_apologies(config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids of the tokens of config.analyze.apologies, or else of config.evaluate.apologies."""
+    key = "analyze" if config.analyze.apologies else "evaluate"
+    texts = tuple(config[key].apologies)
+    try:
+        return apology_tokens(tokenizer, texts)
+    except UserError as error:
+        raise UserError(
+            f"config.{key}.apologies={texts!r}: the tokenizer knows none of them"
+        ) from error
+
+
+def pictures_of(prompts: Sequence[Prompt]) -> Any:
+    """Row -> the folder of its picture, as `inference_batches` asks for it."""
+    return lambda row: prompts[row].item.image_dir or Path()

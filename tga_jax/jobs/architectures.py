@@ -1,0 +1,39 @@
+"""Shapes of published models by name or hub id, so that a plan needs no download.
+
+From the models' config.json. Vocabularies have room for the picture and padding tokens, as
+`hf/source.py` makes it.
+"""
+
+from __future__ import annotations
+
+from tga_jax.models.config import DecoderConfig, LlavaConfig, VisionConfig
+
+CLIP_L_336 = VisionConfig(image_size=336, patch_size=14, width=1024, layers=24, heads=16, ffn=4096)
+
+MISTRAL_7B = DecoderConfig(
+    vocab=32064,
+    width=4096,
+    layers=32,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    ffn=14336,
+    rope_theta=1e6,
+)
+VICUNA_7B = DecoderConfig(
+    vocab=32064, width=4096, layers=32, heads=32, kv_heads=32, head_dim=128, ffn=11008
+)
+VICUNA_13B = DecoderConfig(
+    vocab=32064, width=5120, layers=40, heads=40, kv_heads=40, head_dim=128, ffn=13824
+)
+
+MODELS = {
+    "llava_mistral_7b": LlavaConfig(CLIP_L_336, MISTRAL_7B, image_token=32000),
+    "llava_1.5_7b": LlavaConfig(CLIP_L_336, VICUNA_7B, image_token=32000),
+    "llava_1.5_13b": LlavaConfig(CLIP_L_336, VICUNA_13B, image_token=32000),
+}
+HUB = {
+    "openai/clip-vit-large-patch14-336+mistralai/Mistral-7B-Instruct-v0.2": "llava_mistral_7b",
+    "llava-hf/llava-1.5-7b-hf": "llava_1.5_7b",
+    "llava-hf/llava-1.5-13b-hf": "llava_1.5_13b",
+}

@@ -1,0 +1,202 @@
+"""Job `caption`: a LLaVA writes a caption for every picture that has none.
+
+Hosts share the work and do not wait for each other: host k of n describes every n-th picture and
+appends to a log of its own (caption_log.py). Pictures are known by name and size, so a run that
+was killed, or goes on with another number of hosts or with more samples, repeats nothing. Once the
+logs together hold every picture, captions.jsonl is written, in the order of the samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tga_jax.data.records import Record, read_records
+from tga_jax.errors import UserError
+from tga_jax.jobs.budget import Budget
+from tga_jax.jobs.caption_log import CaptionLog, Key, Part, part_of
+from tga_jax.jobs.captioner import Captioner
+from tga_jax.jobs.context import Context
+from tga_jax.jobs.files import digest, write_json, write_jsonl
+from tga_jax.jobs.work import Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What captions.jsonl is to hold.
+
+    Attributes:
+        own: id -> the caption that its sample has.
+        shown: id -> the picture to describe.
+        ids: of both, in the order of the samples.
+        counts: what was left out.
+    """
+
+    own: dict[str, str]
+    shown: dict[str, Key]
+    ids: list[str]
+    counts: dict[str, int]
+
+    @property
+    def pictures(self) -> dict[Key, str]:
+        """Each picture once, with the first id that shows it."""
+        first: dict[Key, str] = {}
+        for one, key in self.shown.items():
+            first.setdefault(key, one)
+        return first
+
+
+def run(context: Context) -> None:
+    """Write captions.jsonl and caption/report.json, or this host's part of them."""
+    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
+    part = part_of(context.config.caption.shard)
+    wanted = choose(read_samples(context, path), context.image_dir())
+    captioner = Captioner(context)
+    about = digest([[one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.ids])
+    finished = Work(folder, "captions", captioner.settings | {"samples": about})
+    if finished.is_done and path.exists():
+        context.say(f"finished before: {path}")
+        return
+    context.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
+    log = CaptionLog(folder, part, captioner.settings)
+    budget = Budget(context, len(wanted.pictures))
+    with jax.set_mesh(captioner.context.mesh):
+        write_part(context, captioner, wanted, part, log, budget)
+    _meet("captions are written")
+    left = wanted.pictures.keys() - log.known().keys()
+    if left:
+        context.say(
+            f"{len(left)} pictures are left to other hosts, the last of which writes {path}"
+        )
+    elif part.index == 0 or jax.process_count() == 1:
+        report = merge(context, wanted, log, part, budget)
+        with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
+            write_json(folder / "report.json", report)
+            finished.finish()
+    _meet("captions are merged")
+
+
+def read_samples(context: Context, output: Path) -> list[Record]:
+    """config.data's records; `output` itself may be named as the captions' file."""
+    data = context.config.data
+    if not data.path:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file")
+    given = Path(data.captions) if data.captions else None
+    same = given is not None and given.resolve() == output.resolve()
+    return read_records(Path(data.path), captions=None if same else given)
+
+
+def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
+    """Which ids keep a caption and which pictures need one: the first picture of a sample.
+
+    An id with several pictures gets none: captions.jsonl could not say for which.
+    """
+    counts = {"records": len(records), "without_picture": 0, "tox": 0, "ambiguous_ids": 0}
+    own: dict[str, str] = {}
+    names: dict[str, dict[str, None]] = {}
+    for record in records:
+        if not record.images:
+            counts["without_picture"] += 1
+        elif record.caption:
+            own.setdefault(record.id, record.caption)
+        elif record.tox:
+            counts["tox"] += 1
+        else:
+            names.setdefault(record.id, {})[record.images[0]] = None
+    shown = {one: _key(image_dir, *found) for one, found in names.items() if len(found) == 1}
+    counts["ambiguous_ids"] = len(names) - len(shown)
+    own = {one: caption for one, caption in own.items() if one not in shown}
+    ids = [one for one in dict.fromkeys(r.id for r in records) if one in own or one in shown]
+    if not ids:
+        raise UserError("config.data.path: no sample has a picture to caption")
+    return Wanted(own, shown, ids, counts | {"own": len(own)})
+
+
+def _key(folder: Path, name: str) -> Key:
+    path = folder / name
+    return name, path.stat().st_size if path.is_file() else None
+
+
+def write_part(
+    context: Context,
+    captioner: Captioner,
+    wanted: Wanted,
+    part: Part,
+    log: CaptionLog,
+    budget: Budget,
+) -> None:
+    """Describe this host's pictures that no log has; those unreadable before are tried again.
+
+    Batches are cut from all its readable pictures, so that a killed run's are those of a whole
+    one: sums over other shapes may differ in the last bit.
+    """
+    mine = list(wanted.pictures.items())[part.index :: part.count]
+    known = {key for key, text in log.known().items() if text is not None}
+    new = [(key, one) for key, one in mine if key not in known]
+    if not new:
+        return
+    bad = captioner.unreadable([(key[0], one) for key, one in new])
+    for row, error in bad.items():
+        budget.refuse(row, error)
+    lost = {new[row][0]: str(error) for row, error in bad.items()}
+    log.append({"image": n, "bytes": size, "error": text} for (n, size), text in lost.items())
+    readable, size = [item for item in mine if item[0] not in lost], captioner.batch_size
+    batches = [readable[start : start + size] for start in range(0, len(readable), size)]
+    todo = [item for batch in batches for item in batch if any(k not in known for k, _ in batch)]
+    for texts in captioner.describe([(key[0], one) for key, one in todo]):
+        keys = {row: todo[row][0] for row in texts}
+        log.append(
+            {"image": keys[row][0], "bytes": keys[row][1], "text": text}
+            for row, text in texts.items()
+        )
+    if captioner.speed:
+        write_json(context.workdir / "caption" / f"{part}.speed.json", captioner.speed)
+        context.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
+
+
+def merge(
+    context: Context, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget
+) -> dict[str, Any]:
+    """All logs -> captions.jsonl; returns the report.
+
+    Raises:
+        UserError: the hosts together found too many unreadable pictures.
+    """
+    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
+    known = log.known()
+    texts = {key: known[key] for key in wanted.pictures}
+    unreadable = [key[0] for key, text in texts.items() if text is None]
+    budget.check(len(unreadable))
+    captions = {one: texts[key] for one, key in wanted.shown.items()} | wanted.own
+    rows = [{"id": one, "caption": captions[one]} for one in wanted.ids if captions[one]]
+    # Under a name of its own first: two hosts may finish at the same moment.
+    write_jsonl(folder / f"captions.{part}.jsonl", rows)
+    (folder / f"captions.{part}.jsonl").replace(path)
+    empty = sum(text == "" for text in texts.values())
+    context.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
+    counts = {
+        "pictures": len(texts), "unreadable": len(unreadable), "empty": empty, "written": len(rows)
+    }  # fmt: skip
+    return {
+        "settings": log.settings,
+        "counts": wanted.counts | counts,
+        "unreadable": unreadable,
+        "speed": {
+            file.name.removesuffix(".speed.json"): json.loads(file.read_text(encoding="utf-8"))
+            for file in sorted(folder.glob("*.speed.json"))
+        },
+    }
+
+
+def _meet(where: str) -> None:
+    """Wait for the other processes, where JAX connects several."""
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(where)

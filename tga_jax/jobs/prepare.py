@@ -1,0 +1,165 @@
+"""Job `prepare`: samples and their pictures, checked, as a TFDS dataset on ArrayRecord in data/.
+
+Everything is written under prepare.tmp/ and renamed to data/ when it is whole; a run that was
+killed leaves nothing else behind and is simply run again. With config.prepare.beam the records are
+checked and written by Apache Beam, on a cluster that sees the same file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tga_jax.data import tfds_builder
+from tga_jax.data.prepared import is_prepared, read_report
+from tga_jax.data.stored import TRAIN, VALIDATION, Row, check_rows, split_of
+from tga_jax.errors import UserError
+from tga_jax.jobs.context import Context
+from tga_jax.jobs.files import write_json
+from tga_jax.jobs.prepare_inputs import Inputs, about_ids, made_from, read_inputs
+from tga_jax.jobs.prepare_report import Tally
+from tga_jax.training.metrics import Progress
+
+SECONDS_BETWEEN_LINES = 5.0  # of progress
+
+
+def run(context: Context) -> None:
+    """Write data/ with data/report.json, and prepare/speed.json."""
+    share, workers = context.config.data.validation, context.config.prepare.workers
+    if not 0 <= share < 1:
+        raise UserError(f"config.data.validation={share}: must lie in 0..1, below 1")
+    if workers < -1:
+        raise UserError(f"config.prepare.workers={workers}: -1, 0 or more")
+    inputs, image_dir = read_inputs(context), context.image_dir()
+    settings, folder = made_from(context, inputs, image_dir), context.workdir / "data"
+    if is_finished(folder, settings):
+        context.say(f"finished before: {folder}")
+        return
+    splits: dict[str, list[Row]] = {TRAIN: [], VALIDATION: []}
+    for row in inputs.rows:
+        splits[split_of(row[1], share)].append(row)
+    splits = {name: rows for name, rows in splits.items() if rows}
+    tally = Tally(context, inputs.total)
+    for outcome in inputs.bad:
+        tally.add("", outcome)
+    began = time.monotonic()
+    with temporary_folder(context.workdir / "prepare.tmp") as temporary:
+        new = temporary / "data"
+        counts = write(context, new, splits, tally, image_dir)
+        report = tally.report(counts) | about_ids(inputs) | {"made_from": settings}
+        finish(new, report, tally)
+        if folder.exists():
+            folder.rename(temporary / "old")
+        new.rename(folder)
+    say_speed(context, tally, time.monotonic() - began, folder, inputs)
+
+
+def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether data/ is there, made from these inputs, with files as long as they were.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if not folder.exists():
+        return False
+    if not is_prepared(folder):
+        raise UserError(f"{folder}: is there, but is no prepared data; move it away")
+    try:
+        report = read_report(folder)
+    except UserError:  # of another version
+        return False
+    return report["made_from"] == settings and report["files"] == file_sizes(folder)
+
+
+def write(
+    context: Context, new: Path, splits: dict[str, list[Row]], tally: Tally, image_dir: Path
+) -> dict[str, int]:
+    """The dataset; the records go through the tally on their way."""
+    if not splits:
+        raise UserError(f"{context.config.data.path}: holds no usable record")
+    options = context.config.prepare.beam.split()
+    if options:
+        from tga_jax.data.beam_rows import beam_examples, read_outcomes
+
+        notes = new.with_name("outcomes")
+        counts = tfds_builder.write(
+            new,
+            list(splits),
+            lambda split: beam_examples(splits[split], image_dir, notes / split),
+            beam=options,
+        )
+        for split in splits:
+            for outcome in read_outcomes(notes / split):
+                tally.add(split, outcome)
+        return counts
+
+    workers, total = context.config.prepare.workers, sum(map(len, splits.values()))
+    workers = len(os.sched_getaffinity(0)) if workers == -1 else workers
+    progress, shown = Progress("prepare", total), time.monotonic()
+
+    def examples(split: str) -> Iterator[tuple[int, Any]]:
+        nonlocal shown
+        for outcome in check_rows(splits[split], image_dir, workers=workers):
+            tally.add(split, outcome)
+            if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+                shown = time.monotonic()
+                progress.show(tally.seen)
+            if outcome.example is not None:
+                yield tfds_builder.spread_key(outcome.number, tally.total), outcome.example
+        tally.check_split(split)
+
+    return tfds_builder.write(new, list(splits), examples)
+
+
+def finish(new: Path, report: dict[str, Any], tally: Tally) -> None:
+    """Index and report beside the dataset, all of it on the disk."""
+    for split in report["splits"]:
+        tally.write_index(new, split)
+    write_json(new / "report.json", report | {"files": file_sizes(new)})
+    for path in new.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file but the report."""
+    files = sorted(path for path in folder.iterdir() if path.name != "report.json")
+    return {path.name: path.stat().st_size for path in files}
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; errors of the disk as one line."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        yield path
+    except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises RuntimeError
+        text = " ".join(str(error).split())
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text:
+            raise UserError(
+                f"{path.parent}: the disk is full; make room or use another --workdir"
+            ) from error
+        if isinstance(error, OSError):
+            raise UserError(f"{path.parent}: cannot be written ({text})") from error
+        raise
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def say_speed(context: Context, tally: Tally, seconds: float, folder: Path, inputs: Inputs) -> None:
+    """What came of it; times are kept apart from data/, which is the same from run to run."""
+    speed = {"pictures": tally.pictures, "seconds": round(seconds, 3)}
+    speed |= {"images_per_second": round(tally.pictures / max(seconds, 1e-9), 1)}
+    write_json(context.workdir / "prepare" / "speed.json", speed)
+    skipped = f", {tally.skipped} skipped (see report.json)" if tally.skipped else ""
+    context.say(
+        f"{tally.seen - tally.skipped} of {inputs.total} records{skipped}, {tally.pictures} "
+        f"pictures, {speed['images_per_second']}/s -> {folder}"
+    )

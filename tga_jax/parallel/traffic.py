@@ -1,0 +1,153 @@
+"""What a compiled step moves: between devices, and between a device and its memory.
+
+Between devices, bytes that one device sends, as ring algorithms do (g devices, S bytes of the
+whole array): all-gather and reduce-scatter S (g-1)/g, all-reduce twice that, all-to-all S (g-1)/g,
+collective-permute S. A collective that the compiler spread over several fusions is one: they
+share its channel. What leaves a slice is not told apart.
+
+Memory traffic is what every fusion reads and writes outside the chip; of an array that is only
+sliced (or updated in place), the slice. It is an estimate: caches and reuse are not modelled.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tga_jax.parallel.hlo import Computation, Instruction, Program
+
+SCATTER = "all-reduce-scatter"  # how TPUs write a reduce-scatter: every device keeps its part
+_OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_NO_TRAFFIC = frozenset(
+    "parameter constant get-tuple-element tuple bitcast while conditional call after-all "
+    "partition-id replica-id opt-barrier iota".split()
+)
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_SIZES = re.compile(r"'([^']+)'=(\d+)")
+
+
+def collective_bytes(program: Program, *, devices: int) -> dict[str, float]:
+    """Bytes that one device sends in a step, by kind of collective."""
+    found: dict[str, tuple[str, float]] = {}
+    for computation, times in program.runs():
+        for where, instruction in program.inside(computation.name):
+            kind = _kind(instruction)
+            if kind is None:
+                continue
+            if where.startswith("all-reduce-scatter"):
+                kind = SCATTER
+            channel = _CHANNEL.search(instruction.text)
+            key = channel[1] if channel else instruction.name
+            sent = times * _sent(instruction, kind, devices)
+            kept = found.get(key, (kind, 0.0))
+            found[key] = (kind, max(kept[1], sent))
+    out: dict[str, float] = {}
+    for kind, sent in found.values():
+        out[kind] = out.get(kind, 0.0) + sent
+    return out
+
+
+def memory_traffic(program: Program) -> float:
+    """Bytes that one device reads from and writes to its memory in a step."""
+    total = 0.0
+    for computation, times in program.runs():
+        total += times * sum(_moved(program, computation, i) for i in computation.instructions)
+    return total
+
+
+def group_size(text: str, devices: int) -> int:
+    """How many devices take part, from `replica_groups` in any of its three notations."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text)
+    if mesh is not None:
+        sizes = dict(_SIZES.findall(mesh[1]))
+        named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in named)
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", text)
+    if iota is not None:
+        return int(iota[2])
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", text)
+    return len(listed[1].split(",")) if listed is not None else devices
+
+
+def _kind(instruction: Instruction) -> str | None:
+    name = instruction.opcode.removesuffix("-start")
+    return name if name in _OPS else None
+
+
+def _sent(instruction: Instruction, kind: str, devices: int) -> float:
+    arrays = [array.bytes for array in instruction.arrays]
+    if kind == "collective-permute":
+        return arrays[0]
+    # A start's result holds its operand too; what is gathered is the larger one.
+    whole = max(arrays) if instruction.opcode.endswith("-start") else sum(arrays)
+    group = group_size(instruction.text, devices)
+    if kind == "reduce-scatter":
+        return whole * (group - 1)
+    return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
+
+
+def _moved(program: Program, computation: Computation, instruction: Instruction) -> float:
+    """Bytes of main memory that one run of an instruction reads and writes."""
+    opcode = instruction.opcode
+    if opcode in _NO_TRAFFIC or opcode.endswith("-done"):
+        return 0
+    operands = [computation.by_name[n] for n in instruction.operands if n in computation.by_name]
+    if opcode == "fusion":
+        inner = program.computations[instruction.called("calls")[0]]
+        return _fusion_moved(inner, instruction, operands)
+    if opcode in ("dynamic-slice", "slice", "gather"):
+        return 2 * _main(instruction)
+    if opcode == "dynamic-update-slice":
+        return 2 * _main(operands[1])
+    written = instruction.arrays[:1] if opcode.endswith("-start") else instruction.arrays
+    return sum(a.bytes for a in written if a.main) + sum(map(_main, operands))
+
+
+def _fusion_moved(inner: Computation, fusion: Instruction, operands: list[Instruction]) -> float:
+    numbered = {
+        int(match[1]): i
+        for i in inner.instructions
+        if (match := re.search(r"parameter\((\d+)\)", i.text))
+    }
+    total = 0.0
+    for number, operand in enumerate(operands):
+        if _main(operand) and number in numbered:
+            total += min(_main(operand), _read(inner, numbered[number]))
+    results = [inner.root]
+    if inner.root.opcode == "tuple":
+        results = [inner.by_name[name] for name in inner.root.operands]
+    for result, array in zip(results, fusion.arrays, strict=False):
+        if array.main:
+            total += _written(inner, result, array.bytes)
+    return total
+
+
+def _read(inner: Computation, value: Instruction) -> float:
+    """How much of a parameter the users of `value` read."""
+    total = 0.0
+    for user in inner.users.get(value.name, []):
+        if user.opcode == "bitcast":
+            total += _read(inner, user)
+        elif user.opcode in ("dynamic-slice", "slice", "gather"):
+            total += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
+            continue
+        elif user.opcode != "tuple" and _kind(user) is None:
+            return value.bytes
+    return total
+
+
+def _written(inner: Computation, result: Instruction, size: int) -> float:
+    """How much of a result is written: an update's slice, nothing where it only passes through."""
+    while result.opcode == "bitcast":
+        result = inner.by_name[result.operands[0]]
+    # A collective that is under way passes through the fusions beside it; the last one counts.
+    if result.opcode == "parameter" or _kind(result) is not None:
+        return 0
+    if result.opcode == "dynamic-update-slice":
+        return inner.by_name[result.operands[1]].bytes
+    return size
+
+
+def _main(instruction: Instruction) -> int:
+    return sum(array.bytes for array in instruction.arrays if array.main)

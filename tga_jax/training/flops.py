@@ -1,0 +1,136 @@
+"""Exact FLOPs of a traced step: all matrix products and convolutions of its jaxpr.
+
+A multiplication and an addition are two; everything else (norms, softmax, the optimizer) is not
+counted, as usual. Loops count with their length, branches with the dearer one, programs under
+`shard_map` and in kernels with the number of their copies. What a layer costs follows from the
+program: forward 2 a parameter and token; 2 more where a gradient passes through; 2 more where
+the parameter is trained.
+
+`hardware` is what is executed. `model` leaves out what rematerialisation computes again, and
+counts the decoder's causal attention at half its square (the masked half is not work that
+the model needs); it is what model FLOPs utilisation is made of (arXiv 2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jax.interpreters import partial_eval
+
+PARTS = {"VisionTower": "vision", "Projector": "projector", "Decoder": "decoder"}
+REST = "head and loss"  # the head's product is taken outside the decoder, chunk by chunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Of one step, on all devices together; `parts`: of `model`, by part of the model."""
+
+    hardware: float
+    model: float
+    parts: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A matrix product or convolution: FLOPs of all its repetitions, where it stands."""
+
+    flops: float
+    path: str  # names of modules and transformations, outermost first
+    batch_axes: int  # of a matrix product; attention has two, products with parameters none
+
+
+def count_flops(jaxpr: Any) -> Flops:
+    """FLOPs of a closed jaxpr, as `jax.jit(f).trace(...)` has it; dead code is left out.
+
+    Raises:
+        ValueError: a product inside a `while` whose length is not known.
+    """
+    live, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
+    hardware = 0.0
+    parts: dict[str, float] = {}
+    for product in products(live):
+        hardware += product.flops
+        if "rematted_computation" in product.path:
+            continue
+        part = next((name for key, name in PARTS.items() if key in product.path), REST)
+        causal = part == "decoder" and product.batch_axes >= 2
+        parts[part] = parts.get(part, 0.0) + product.flops * (0.5 if causal else 1.0)
+    return Flops(hardware, sum(parts.values()), parts)
+
+
+def products(jaxpr: Any, *, times: float = 1.0, path: str = "") -> Iterator[Product]:
+    """All products of an (open) jaxpr and of those inside it."""
+    for eqn in jaxpr.eqns:
+        here = f"{path}/{eqn.source_info.name_stack}"
+        count = _COUNTS.get(eqn.primitive.name)
+        if count is not None:
+            yield Product(times * count(eqn), here, _batch_axes(eqn))
+        elif eqn.primitive.name == "cond":
+            branches = [list(products(b.jaxpr, times=times, path=here)) for b in _inner(eqn)]
+            yield from max(branches, key=lambda found: sum(p.flops for p in found))
+        else:
+            repeats = _repeats(eqn)
+            for inner in _inner(eqn):
+                found = products(inner.jaxpr, times=times * (repeats or 1), path=here)
+                if repeats is None and next(found, None) is not None:
+                    raise ValueError(f"a product in a while loop of unknown length, at {here}")
+                yield from found
+
+
+def _inner(eqn: Any) -> list[Any]:
+    """The jaxprs in an equation's parameters, each behind an attribute `jaxpr`."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(item, "eqns"):
+                found.append(item if hasattr(item, "jaxpr") else _Open(item))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Open:
+    """An open jaxpr that looks like a closed one."""
+
+    jaxpr: Any
+
+
+def _repeats(eqn: Any) -> int | None:
+    """How often the inner program runs; None: not known."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        return params["length"]
+    if name == "while":
+        return None
+    if name == "shard_map":
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    return 1
+
+
+def _batch_axes(eqn: Any) -> int:
+    if eqn.primitive.name != "dot_general":
+        return 0
+    return len(eqn.params["dimension_numbers"][1][0])
+
+
+def _dot(eqn: Any) -> float:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    return 2.0 * inner * math.prod(eqn.outvars[0].aval.shape)
+
+
+def _conv(eqn: Any) -> float:
+    """Every output element sees one filter: the kernel's size without its output channels."""
+    kernel = eqn.invars[1].aval.shape
+    channels = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / channels
+
+
+_COUNTS: dict[str, Callable[[Any], float]] = {
+    "dot_general": _dot,
+    "conv_general_dilated": _conv,
+}
