@@ -1,4 +1,4 @@
-"""Memory and speed of reading a checkpoint: `python benchmarks/load_weights.py`.
+"""Memory and speed of reading a checkpoint: `python -m benchmarks.load_weights`.
 
 Makes a checkpoint of random bfloat16 weights in a temporary folder (2.3 GB by default), reads
 it in a fresh process into each dtype, and prints a JSON line a reading. `over_model_bytes` is
@@ -37,8 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), args.layers)
         for dtype in ("bfloat16", "float32"):
-            child = [sys.executable, __file__, "--read", folder, "--dtype", dtype]
-            subprocess.run([*child, "--layers", str(args.layers)], check=True)
+            child = [sys.executable, "-m", "benchmarks.load_weights", "--read", folder]
+            subprocess.run([*child, "--dtype", dtype, "--layers", str(args.layers)], check=True)
 
 
 def _leaves(layers: int, dtype: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def exact_settings(texts: np.ndarray, folder: Path, given: dict[str, Any]) -> It
 def scann_settings(texts: np.ndarray, folder: Path, given: dict[str, Any]) -> Iterator[Setting]:
     from tga_jax.retrieval.scann_search import ScannSearch, scann_parameters
 
-    ours = scann_parameters(*texts.shape, exact_below=0)
+    ours = scann_parameters(len(texts), exact_below=0)
     ScannSearch.build(texts, ours | given).save(folder / "scann")
     # Leaves read and the number compared exactly can be chosen after building.
     for more in given.get("_then", [{}]):

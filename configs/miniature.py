@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
 
-# The projector learns 2,000 times faster than the language model (in the paper 500 times, 1e-3 and
-# 2e-6): an LLM that learns fast learns here that pictures are never refused.
-GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0005))
+# The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
+# paper 500 times): an LLM that learns fast learns here that pictures are never refused.
+GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0002))
 FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
 FROZEN = (("projector/.*", 1.0), (".*", None))
 LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
@@ -50,17 +50,17 @@ ABLATIONS: dict[str, dict] = {
 SEEDS = range(5)
 
 
-def benchmarks(split: str) -> str:
-    """What the arms are asked: pictures to name and describe, attributes, texts."""
-    questions = (
-        f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
-        "?images={workdir}/world/images&scene=group&only=kind:"
-    )
+def pictures(split: str, kinds: str) -> str:
+    """The questions of these kinds about pictures, as a benchmark."""
     return (
-        f"pictures={questions}describe+what, "
-        f"attributes={questions}colour+background+place+size+category+presence, "
-        f"texts=texts:{{workdir}}/world/text_eval_{split}.jsonl?scene=group"
+        f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
+        f"?images={{workdir}}/world/images&scene=group&only=kind:{kinds}"
     )
+
+
+def texts(split: str) -> str:
+    """Texts, half of them harmful, as a benchmark."""
+    return f"texts:{{workdir}}/world/text_eval_{split}.jsonl?scene=group"
 
 
 # Figure of summary.json -> benchmark/scene/metric of an arm's evaluate/metrics.json.
@@ -129,18 +129,26 @@ def get_config(variant: str = "") -> ConfigDict:
     config.guide.pair_weight = 1.0
     config.guide.hinge_weight = 0.1
     config.pretrain.path = "{workdir}/world/pretrain.json"
-    config.pretrain.steps = 800
+    config.pretrain.steps = 300
     config.finetune.path = "{workdir}/world/finetune.json"
-    config.finetune.steps = 1500
+    config.finetune.steps = 1800
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
     config.generate.max_new_tokens = 32
     config.generate.batch_size = 100
-    config.evaluate.benchmarks = benchmarks("test" if variant == "full" else "dev")
+    split = "test" if variant == "full" else "dev"
+    attributes = "colour+background+place+size+category+presence"
+    config.evaluate.benchmarks = (
+        f"pictures={pictures(split, 'describe+what')}, "
+        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
+    )
     config.evaluate.apologies = ("Sorry", "sorry")
+    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
+    config.analyze.profile = "none"
+    config.analyze.limit, config.analyze.batch_size = 150, 50
     config.experiment.processes = 2
-    config.experiment.jobs = ("pretrain", "finetune", "evaluate")
+    config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms(variant))

@@ -84,7 +84,7 @@ def test_exact_search_is_a_stable_sort(monkeypatch):
 @needs_scann
 def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
     x, q = vectors(200), vectors(20, seed=1)
-    parameters = scann_parameters(200, 16, exact_below=201)
+    parameters = scann_parameters(200, exact_below=201)
     assert parameters == {"kind": "exact"}
     ScannSearch.build(x, parameters).save(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -99,7 +99,7 @@ def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
 def test_the_tree_recalls_what_exact_search_finds():
     x = vectors(60_000, 64, clusters=1000)
     q = vectors(200, 64, seed=5, clusters=1000)
-    parameters = scann_parameters(*x.shape, exact_below=50_000)
+    parameters = scann_parameters(len(x), exact_below=50_000)
     assert parameters["kind"] == "tree"
     found = ScannSearch.build(x, parameters)(q, 10)[0]
     wanted = ExactSearch(x)(q, 10)[0]
@@ -110,7 +110,7 @@ def test_the_tree_recalls_what_exact_search_finds():
 @needs_scann
 def test_the_same_seed_makes_a_tree_that_finds_the_same():
     x, q = vectors(3000, 32, clusters=50), vectors(100, 32, seed=5, clusters=50)
-    parameters = scann_parameters(*x.shape, exact_below=1000)
+    parameters = scann_parameters(len(x), exact_below=1000)
     parameters |= {"leaves_read": 5, "reordered": 20}
 
     def found(seed: int) -> np.ndarray:

@@ -42,11 +42,11 @@ def read_appended(path: Path) -> list[Any]:
     """The whole lines of a file of finished work; a last line cut short by a kill is removed."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text(path, whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_text(path, whole.decode())
+    return [json.loads(line) for line in whole.split(b"\n")[:-1]]
 
 
 def digest(value: Any) -> str:

@@ -97,7 +97,7 @@ def seal_index(
     parameters: dict[str, Any] = {"kind": "exact"}
     files: dict[str, str] = {}
     if backend == "scann":
-        parameters = scann_parameters(*embeddings.shape, exact_below=exact_below)
+        parameters = scann_parameters(len(embeddings), exact_below=exact_below)
         ScannSearch.build(embeddings, parameters).save(folder / "scann")
         files = {path.name: hash_of(path) for path in sorted((folder / "scann").iterdir())}
     return {
