@@ -37,13 +37,15 @@ def run(inputs: Path, folder: Path, arms: str, *more: str) -> int:
     return main(flags)
 
 
-def test_each_arm_runs_with_its_changes_in_its_own_workdir(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_arm_runs_with_its_changes_in_its_own_workdir(tmp_path: Path, processes: int) -> None:
     inputs = make_inputs(tmp_path / "inputs")
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / "samples.json").write_bytes((inputs / "samples.json").read_bytes())
     arms = '{"one": {}, "two": {"prompt": {"retrieved": False}}}'
-    assert run(inputs, tmp_path, arms, "--config.data.path={workdir}/samples.json") == 0
+    more = f"--config.experiment.processes={processes}"
+    assert run(inputs, tmp_path, arms, "--config.data.path={workdir}/samples.json", more) == 0
     one, two = (
         read_jsonl(workdir / "arms" / name / "inspect" / "samples.jsonl") for name in ("one", "two")
     )
