@@ -29,14 +29,16 @@ TWO = ("baseline", "tga")
 # What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "pair-only": {"guide": {"hinge_weight": 0.0}},
-    "hinge-only": {"guide": {"pair_weight": 0.0, "hinge_weight": 1.0}},
-    "paper": {"guide": {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0}},
-    "released": {"guide": {"form": "released", "center": "none"}},
+    "hinge-only": {"guide": {"pair_weight": 0.0, "hinge_weight": 3.0}},
+    "paper": {
+        "guide": {"layers": "all", "center": "none", "pair_weight": 1.0, "hinge_weight": 1.0}
+    },
+    "released": {"guide": {"layers": "all", "form": "released", "center": "none"}},
     "running-mean": {"guide": {"center": "running"}},
-    "layers-1-3": {"guide": {"layers": "1-3"}},
-    "layers-4-6": {"guide": {"layers": "4-6"}},
-    "third-of-the-weight": {"guide": {"pair_weight": 0.33}},
-    "three-times-the-weight": {"guide": {"pair_weight": 3.0}},
+    "all-layers": {"guide": {"layers": "all", "pair_weight": 1.0}},
+    "other-layers": {"guide": {"layers": "1,4-6", "pair_weight": 1.5}},
+    "third-of-the-weight": {"guide": {"pair_weight": 1.0}},
+    "three-times-the-weight": {"guide": {"pair_weight": 9.0}},
     "llm-frozen": {"finetune": {"trainable": FROZEN}},
     "llm-frozen-baseline": {"finetune": {"trainable": FROZEN}} | BASELINE,
     "llm-lora": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}},
@@ -126,7 +128,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.buckets = (40, 60, 84)
     config.data.caption_buckets = (24,)
     config.guide.center = "batch"
-    config.guide.pair_weight = 1.0
+    config.guide.layers = "2-3"  # the safety layers that job analyze finds
+    config.guide.pair_weight = 3.0  # a layer; so that the two together weigh as all six at 1
     config.guide.hinge_weight = 0.1
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.pretrain.steps = 300

@@ -61,9 +61,9 @@ class ScannSearch:
     def build(cls, vectors: np.ndarray, parameters: dict[str, Any]) -> ScannSearch:
         """Of float32[N, E].
 
-        While `training_sample` is all of them, the same seed makes the same codes and leaves.
-        Of more vectors ScaNN draws the sample by the clock. And it always numbers the leaves as
-        its threads finish, so the files differ between builds that find the same.
+        A tree is not the same twice, in spite of the seed: ScaNN draws a sample by the clock where
+        `training_sample` is not all vectors, and its threads add up and number leaves as they
+        finish. Two builds find nearly the same texts.
         """
         vectors = np.asarray(vectors)
         builder = _scann().builder(vectors, min(DEFAULT_NEIGHBOURS, len(vectors)), "dot_product")
