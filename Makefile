@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 WORKDIR ?= runs/miniature
 
-.PHONY: run first-run test test-slow lint format clean
+.PHONY: run first-run test test-slow test-tpu lint format clean
 
 run: $(STAMP)
 	$(BIN)/python -m tga_jax.main --config=configs/miniature.py --workdir=$(WORKDIR)
@@ -18,6 +18,12 @@ test: lint
 
 test-slow: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "slow"
+
+# Compiles for TPUs that are not here; libtpu is kept out of every other run, as it looks for one.
+test-tpu: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check libtpu==0.0.52
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m pytest -m "tpu_compile"
+	$(BIN)/pip uninstall --quiet --yes libtpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
