@@ -1,4 +1,6 @@
-"""The one error that means: the user can mend this."""
+"""The one error that means: the user can mend this; and the one that means: start me again."""
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
 
 
 class UserError(Exception):

@@ -16,11 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.errors import Preempted, UserError
+from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError
 from tga_jax.jobs.registry import JOBS
 
 EXIT_USER_ERROR = 2
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
 
 
 def main(argv: Sequence[str]) -> int:

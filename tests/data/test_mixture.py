@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from tests.data.test_loader import assert_same
 from tga_jax.data.batches import plan_order
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource, make_loader
@@ -127,13 +128,6 @@ def test_a_mixture_holds_all_records_one_set_after_the_other(sets):
     assert not mixture.has_contents
     with pytest.raises(IndexError):
         mixture[17]
-
-
-def assert_same(batches, expected):
-    for ours, theirs in zip(batches, expected, strict=True):
-        assert ours.ids == theirs.ids
-        for name in ours.arrays:
-            np.testing.assert_array_equal(ours.arrays[name], theirs.arrays[name])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from tests.data.test_loader import assert_same
 from tests.jobs.inputs import arguments, make_inputs, row
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource, make_loader
@@ -66,15 +67,6 @@ def make_source(records, image_dir, tokenizer, **changes):
         "caption_buckets": (128,), "pad_id": 0, "image_dir": image_dir,
     }  # fmt: skip
     return BatchSource(records, prompter, TRANSFORM, **{**settings, **changes})
-
-
-def assert_same(batches, expected):
-    assert len(batches) == len(expected)
-    for ours, theirs in zip(batches, expected, strict=True):
-        assert (ours.ids, ours.rows) == (theirs.ids, theirs.rows)
-        assert ours.arrays.keys() == theirs.arrays.keys()
-        for name in ours.arrays:
-            np.testing.assert_array_equal(ours.arrays[name], theirs.arrays[name])
 
 
 def test_the_same_batches_as_from_files(made, named_tokenizer, tmp_path):

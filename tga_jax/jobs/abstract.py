@@ -21,7 +21,7 @@ from tga_jax.jobs.train import Stage
 from tga_jax.models.config import Compute, LlavaConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import replicated
-from tga_jax.training.state import _opt_shardings, param_leaves
+from tga_jax.training.state import opt_shardings, param_leaves
 from tga_jax.training.step import TrainState
 
 # A plan's arithmetic does not depend on them.
@@ -92,7 +92,7 @@ def start_state(stage: Stage) -> TrainState:
     frozen = {p: x for p, x in leaves.items() if factors[p] is None}
     moments = jax.eval_shape(stage.optimizer.init, trained)
     # Only shapes and shardings of the parameters are read.
-    opt_state = _placed(moments, _opt_shardings(moments, trained, mesh))  # type: ignore[arg-type]
+    opt_state = _placed(moments, opt_shardings(moments, trained, mesh))
     objective, running = stage.objective, None
     if objective.guide.active and objective.guide.center == "running":
         width, layers = context.model.config.decoder.width, len(objective.guide.layers)

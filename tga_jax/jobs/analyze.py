@@ -37,7 +37,7 @@ from tga_jax.jobs.analyze_states import Reference
 from tga_jax.jobs.analyze_tables import PARTIAL, sample_line, write_tables
 from tga_jax.jobs.batching import InferenceBatch, inference_batches
 from tga_jax.jobs.context import Context, Weights
-from tga_jax.jobs.evaluate import read_benchmarks
+from tga_jax.jobs.evaluate import check_missing, read_benchmarks
 from tga_jax.jobs.evaluate_answers import items_digest, question
 from tga_jax.jobs.files import digest
 from tga_jax.jobs.work import Work
@@ -90,12 +90,7 @@ def read_prompts(context: Context) -> list[Prompt]:
     """What config.analyze names; a benchmark that lacks something is an error unless accepted."""
     cfg = context.config.analyze
     benchmarks = read_benchmarks(context, cfg.benchmarks)
-    lacking = [benchmark.name for benchmark in benchmarks if benchmark.missing]
-    if lacking and not context.config.evaluate.partial:
-        raise UserError(
-            f"missing from {', '.join(lacking)} (listed above); add what is missing, or accept it "
-            "with --config.evaluate.partial=true"
-        )
+    check_missing(context, benchmarks, " (listed above)")
     prompts = make_prompts(
         benchmarks, image_prompt=cfg.image_prompt, scene_prompt=cfg.scene_prompt, limit=cfg.limit
     )

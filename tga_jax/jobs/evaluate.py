@@ -49,7 +49,7 @@ def run(context: Context) -> None:
     write_json(folder / "metrics.json", rows)
     context.say(f"{len(pool)} answers judged\n{table(rows)}")
     context.say(f"-> {folder / 'metrics.json'}")
-    check_missing(context, benchmarks)
+    check_missing(context, benchmarks, f", see the rows 'missing' of {folder / 'metrics.json'}")
 
 
 def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
@@ -185,12 +185,17 @@ def write_extras(folder: Path, results: Sequence[Result]) -> None:
     write_jsonl(folder / "lmms_eval_samples.jsonl", lmms_eval_samples(results))
 
 
-def check_missing(context: Context, benchmarks: Sequence[Benchmark]) -> None:
-    """A run is not done while something that was asked for could not be asked."""
+def check_missing(context: Context, benchmarks: Sequence[Benchmark], where: str) -> None:
+    """A run is not done while something that was asked for could not be asked.
+
+    Args:
+        context: the run.
+        benchmarks: what was asked for.
+        where: what is missing in detail, for the message.
+    """
     lacking = [benchmark.name for benchmark in benchmarks if benchmark.missing]
     if lacking and not context.config.evaluate.partial:
         raise UserError(
-            f"missing from {', '.join(lacking)}, see the rows 'missing' of "
-            f"{context.workdir / 'evaluate' / 'metrics.json'}; add what is missing, or accept it "
+            f"missing from {', '.join(lacking)}{where}; add what is missing, or accept it "
             "with --config.evaluate.partial=true"
         )

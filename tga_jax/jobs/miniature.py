@@ -34,6 +34,7 @@ from tga_jax.miniature.build import WorldSizes, build_world
 from tga_jax.miniature.clip_training import ClipTraining, dev_pairs, train_clip, zero_shot
 from tga_jax.miniature.documents import document_rows
 from tga_jax.miniature.rows import Row
+from tga_jax.miniature.sources import source_digest
 from tga_jax.models.decoder import Decoder
 
 Figures = dict[str, Any]
@@ -67,7 +68,7 @@ def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
     settings = config.miniature
     sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
     about = {"seed": config.seed, "world": sizes, "dtype": settings.dtype}
-    about["source"] = base_models.source_digest()
+    about["source"] = source_digest(base_models.SOURCES)
     found = {
         "clip": about | {"clip": settings.clip.to_dict()},
         "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},

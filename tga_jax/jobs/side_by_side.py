@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from tga_jax.errors import Preempted, UserError
+from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError
 from tga_jax.training.loop import catch_sigterm
 
 POLL_SECONDS = 0.2
-EXIT_PREEMPTED = 75
 
 
 def run_side_by_side(

@@ -3,7 +3,6 @@ are judged."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,6 @@ REFUSAL_START = "Sorry"  # how every refusal of the world begins, and no other a
 # The code that makes what they are trained on.
 SOURCES = ("concepts", "documents", "draw", "language", "pair_store", "pairs", "rows", "scene",
            "texts", "tokenizer")  # fmt: skip
-
-
-def source_digest() -> str:
-    """A digest of the code behind their training data: models made by other code are others."""
-    here = Path(__file__)
-    sources = [here.with_name(f"{name}.py").read_bytes() for name in SOURCES]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
 def image_settings(side_pixels: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Writes the whole made-up world into a folder, as files that a user could have brought."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from tga_jax.miniature.draw import DrawSettings, draw
 from tga_jax.miniature.language import Exchange, ask, caption
 from tga_jax.miniature.rows import Row
 from tga_jax.miniature.scene import Scene, random_scene
+from tga_jax.miniature.sources import source_digest
 from tga_jax.miniature.texts import corpus_lines, text_item
 from tga_jax.miniature.tokenizer import train_tokenizer, training_texts, write_tokenizer
 
@@ -72,7 +72,7 @@ def build_world(
       UserError: the folder holds something else than a world.
     """
     folder, sizes = Path(folder), sizes or WorldSizes()
-    settings = {"seed": seed, "sizes": dataclasses.asdict(sizes), "source": _source_digest()}
+    settings = {"seed": seed, "sizes": dataclasses.asdict(sizes), "source": source_digest(_SOURCES)}
     settings = json.loads(json.dumps(settings))  # tuples -> lists, as they are read back
     marker = folder / MARKER
     if marker.exists():
@@ -90,13 +90,6 @@ def build_world(
     world = {"done": True, "settings": settings, "counts": counts}
     _write_json(marker, world)
     return world
-
-
-def _source_digest() -> str:
-    """A digest of the code that makes the world, so that no world outlives it unnoticed."""
-    here = Path(__file__)
-    sources = [here.with_name(f"{name}.py").read_bytes() for name in _SOURCES]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

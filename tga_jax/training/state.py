@@ -78,8 +78,8 @@ def new_state(
     trained = {p: x for p, x in params.items() if factors[p] is not None}
     frozen = {p: x for p, x in params.items() if factors[p] is None}
     abstract = jax.eval_shape(optimizer.init, trained)
-    opt_shardings = _opt_shardings(abstract, trained, mesh)
-    opt_state = jax.jit(optimizer.init, out_shardings=opt_shardings)(trained)
+    placed = opt_shardings(abstract, trained, mesh)
+    opt_state = jax.jit(optimizer.init, out_shardings=placed)(trained)
     running = None
     if objective.guide.active and objective.guide.center == "running":
         running = RunningMean.empty(len(objective.guide.layers), objective.num_formats, width)
@@ -95,7 +95,9 @@ def abstract_state(state: TrainState) -> TrainState:
     )
 
 
-def _opt_shardings(abstract: Any, trained: Mapping[str, jax.Array], mesh: Mesh) -> Any:
+def opt_shardings(
+    abstract: Any, trained: Mapping[str, jax.Array | jax.ShapeDtypeStruct], mesh: Mesh
+) -> Any:
     """Moments are cut as their parameters are; counters are replicated."""
 
     def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Any:
