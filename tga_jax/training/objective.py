@@ -1,8 +1,11 @@
 """The training objective: language modelling plus the guide terms, as sums over samples.
 
 Sums and counts are kept apart, so that a mean over the global batch comes out the same however
-the batch is accumulated or sharded. Letters: A micro-batches, B samples, T length, L guided
-layers, F prompt formats, D width.
+the batch is accumulated or sharded. Letters: A micro-batches, R rows, B samples, T length, L
+guided layers, F prompt formats, D width.
+
+Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
+the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class Objective:
 
 @flax.struct.dataclass
 class Passes:
-    """What the forward passes leave: nll float32[B, T], states float32[all layers, B, D]."""
+    """What the forward passes leave: nll float32[R, T], states float32[all layers, B, D]."""
 
     nll: Array
     states: GuideStates | None
@@ -69,7 +72,7 @@ def forward(
     Args:
         model: the model.
         params: its parameters.
-        batch: tokens, labels, segments, positions int32[B, T]; images uint8[B, M, side, side, 3];
+        batch: tokens, labels, segments, positions int32[R, T]; images uint8[R, M, side, side, 3];
             image_span, retrieved_span, caption_span int32[B, 2]; caption_tokens,
             caption_segments int32[B, Tc].
         guided: whether hidden states are pooled and the caption pass is run.
@@ -79,7 +82,8 @@ def forward(
     pool = None
     if guided:
         spans = jnp.stack([batch["image_span"], batch["retrieved_span"]], axis=1)
-        pool = span_mask(spans, batch["tokens"].shape[1])
+        rows, length = batch["tokens"].shape
+        pool = span_mask(spans.reshape(rows, -1, 2), length)
     embeddings = model.embed(params, batch["tokens"], batch["images"])
     out = model.decode(
         params,
@@ -94,7 +98,8 @@ def forward(
     if out.pooled is None:
         return Passes(nll, None)
     caption = caption_states(model, params, batch, detach=detach)
-    return Passes(nll, GuideStates(out.pooled[:, :, 0], out.pooled[:, :, 1], caption))
+    pooled = out.pooled.reshape(*caption.shape[:2], -1, caption.shape[2])  # [all layers, B, 2, D]
+    return Passes(nll, GuideStates(pooled[:, :, 0], pooled[:, :, 1], caption))
 
 
 def caption_states(model: Llava, params: Params, batch: Batch, *, detach: bool = True) -> Array:
