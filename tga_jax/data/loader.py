@@ -89,7 +89,7 @@ class BatchSource:
                 f"batch_size {batch_size} is not a multiple of accumulate {accumulate} times "
                 f"packing {packing}"
             )
-        self._records = records
+        self.records = records
         self._prompter = prompter
         self._transform = transform
         self._image_dir = Path(image_dir)
@@ -115,7 +115,7 @@ class BatchSource:
     def __getitem__(self, index: int) -> Batch:
         """The batch of step `index`."""
         examples = self._in_rows(
-            [self._prompter.encode(self._records[i]) for i in self._order[index]]
+            [self._prompter.encode(self.records[i]) for i in self._order[index]]
         )
         arrays = collate(
             examples,

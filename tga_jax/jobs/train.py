@@ -20,6 +20,7 @@ from tga_jax.errors import UserError
 from tga_jax.jobs.analyze_layers import guided_layers
 from tga_jax.jobs.context import Context, Weights
 from tga_jax.jobs.files import digest, write_json
+from tga_jax.jobs.sample_report import report_samples
 from tga_jax.jobs.samples import prepared_folder, samples_digest
 from tga_jax.parallel.sharding import batch_shards, shapes
 from tga_jax.training.checkpoints import Checkpoints
@@ -53,6 +54,7 @@ def run(context: Context) -> None:
         return
     settings = stage_settings(context, stage, steps, start)
     claim_folder(context, stage, settings)
+    report_samples(context, stage, source.records)
     trained = Stage(context, stage, steps).train(source, start)
     marker = {"step": int(trained.step), "digest": digest(settings)}
     write_json(context.stage_folder(stage) / "done.json", marker)
