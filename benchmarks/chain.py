@@ -4,8 +4,8 @@ Draws pictures of the miniature world, writes them as a user has them (LLaVA JSO
 a corpus), and times every job from there to data with captions and retrieved texts, from the
 command line, then loading the batches of an epoch. CLIP and language model are those of the
 miniature experiment; two steps of `pretrain` make a projector, because a new one writes no
-captions. One sample in a hundred lacks a caption, so that job `caption` has work. Prints a JSON line
-a phase: seconds by the clock and of CPU time, and records a second of CPU time.
+captions. One sample in a hundred lacks a caption, so that job `caption` has work. Prints a JSON
+line a phase: seconds by the clock and of CPU time, and records a second of CPU time.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def command(inputs: Path, workdir: Path, *more: str, job: str) -> list[str]:
         f"--config.retrieval.clip={MODELS / 'clip'}", "--config.prompt.template=tokenizer",
         f"--config.retrieval.corpus={inputs / 'corpus.txt'}", "--config.caption.max_new_tokens=12",
         f"--config.data.path={inputs / 'samples.json'}", "--config.inspect.show=1",
-        f"--config.data.image_dir={inputs / 'images'}", "--config.data.max_length=256", "--config.pretrain.steps=2", *more,
+        f"--config.data.image_dir={inputs / 'images'}", "--config.data.max_length=256",
+        "--config.pretrain.steps=2", *more,
     ]  # fmt: skip
 
 
