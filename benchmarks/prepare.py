@@ -2,9 +2,14 @@
 
 Makes JPEG files in a temporary folder and prints a JSON line a measurement, medians of --repeats:
 checking pictures as job `prepare` does, writing ArrayRecord, and loading at 224 and 336 pixels from
-files, from prepared data, and with a torch DataLoader and the same steps of Pillow. All of it runs
-in one process on one core, so the figures are per core; repeats of the loaders take turns, so that
-a busy machine slows all of them alike.
+files, from prepared data, and with a torch DataLoader and the same steps of Pillow; making tokens
+of a sample, and copying a batch out of a worker's shared memory. All of it runs in one process on
+one core, so the figures are per core; repeats of the loaders take turns, so that a busy machine
+slows all of them alike.
+
+From these it works out how many cores of a host keep the 7B steps of docs/plans.md supplied. Their
+seconds are the roofline's: no step is faster, so no step needs more. While a host has these cores,
+batches are ready before they are wanted, and the next one is fetched while the devices are busy.
 """
 
 from __future__ import annotations
@@ -24,9 +29,17 @@ from PIL import Image, ImageFilter
 
 from tga_jax.data import tfds_builder
 from tga_jax.data.images import ImageTransform, load_image, load_pixels
+from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
 from tga_jax.data.stored import check_rows
+from tga_jax.hf.source import open_parts
 
+# Stage and hardware, samples a step, seconds a step (docs/plans.md), hosts, cores of a host.
+STEPS = (
+    ("pretrain, h100:8", 256, 1.05, 1, 208),  # a3-highgpu-8g
+    ("finetune, h100:8", 128, 1.12, 1, 208),
+    ("finetune, v5e:4x4", 128, 3.06, 4, 112),  # ct5lp-hightpu-4t
+)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -59,6 +72,44 @@ def main() -> None:
                     taken[kind].append(timed(lambda load=load: list(load())))
             for kind, seconds in taken.items():
                 tell(f"load {side}: {kind}", args.pictures, seconds, core)
+        encode = make_encode()
+        tokens = [timed(lambda: [encode() for _ in range(50)]) / 50 for _ in range(args.repeats)]
+        pixels = np.zeros((64, 336, 336, 3), np.uint8)
+        copies = [timed(lambda: np.array(pixels)) / 64 for _ in range(args.repeats)]
+        image = statistics.median(taken["prepared data"]) / args.pictures
+        supply(image, statistics.median(tokens), statistics.median(copies))
+
+
+def make_encode() -> Callable[[], Any]:
+    """A function that makes the tokens of a sample of three turns and 1500 characters."""
+    models = Path(__file__).parents[1] / "assets" / "miniature"
+    source = open_parts(vision=str(models / "clip"), llm=str(models / "llm"))
+    prompter = Prompter(
+        source.tokenizer.tokenizer, template="vicuna_v1", image_token=source.tokenizer.image_token,
+        image_tokens=576, max_length=4096, use_retrieved=True,
+    )  # fmt: skip
+    turns = [Turn("what is it and where is it " * 3, "a small red cup on the left " * 14)] * 3
+    turns[0] = Turn("<image>\n" + turns[0].question, turns[0].answer)
+    record = Record("1", ("1.jpg",), tuple(turns), "a red cup", "a cup on a table", False)
+    return lambda: prompter.encode(record)
+
+
+def supply(image: float, tokens: float, copy: float) -> None:
+    """Cores that a host needs for each of STEPS, from seconds of a core for one sample.
+
+    Args:
+        image: to decode and prepare its picture; a host prepares those of its own devices.
+        tokens: to make its tokens; every host makes those of the whole batch.
+        copy: to copy its picture into the training process.
+    """
+    each = {"tokens_ms": round(1000 * tokens, 3), "copy_ms": round(1000 * copy, 3)}
+    print(json.dumps({"what": "a sample", "picture_ms": round(1000 * image, 2), **each}))
+    for name, samples, seconds, hosts, cores in STEPS:
+        needed = (samples / hosts * image + samples * tokens) / seconds
+        line = {"step": name, "samples": samples, "hosts": hosts, "step_seconds": seconds}
+        line |= {"cores_needed": round(needed, 1), "of_cores": cores}
+        line |= {"copying_share_of_step": round(samples / hosts * copy / seconds, 4)}
+        print(json.dumps(line))
 
 
 def make_pictures(folder: Path, count: int) -> list[Record]:

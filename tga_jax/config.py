@@ -108,6 +108,7 @@ def _data() -> ConfigDict:
             max_length=2048,
             buckets=(),  # padded lengths; (): 64, 96, 128, 192, 256, ... up to max_length
             caption_buckets=(),  # of the caption pass; (): likewise
+            packing=1,  # samples that share a row in training; buckets are then of rows
             workers=0,  # processes that prepare batches; 0: threads of this one
             mixture="",  # several sets in place of `path`: "a.json:2, folder/data:1" by weight
             validation=0.0,  # share of the pictures whose samples are kept out of training

@@ -1,5 +1,8 @@
 """The one error that means: the user can mend this; and the one that means: start me again."""
 
+import errno
+import os
+
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
 
 
@@ -8,6 +11,17 @@ class UserError(Exception):
 
     `tga_jax.main` prints it on stderr without a traceback and exits with code 2.
     """
+
+
+def disk_problem(error: Exception) -> str | None:
+    """What the user can mend about a disk, in one line; None for any other error."""
+    text, number = " ".join(str(error).split()), getattr(error, "errno", None)
+    # Libraries in C++ raise errors of their own, which say so in words.
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
+        return "the disk is full; make room or use another --workdir"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+        return text
+    return None
 
 
 class Preempted(Exception):

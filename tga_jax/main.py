@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError
+from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError, disk_problem
 from tga_jax.jobs.registry import JOBS
 
 EXIT_USER_ERROR = 2
@@ -37,6 +37,12 @@ def main(argv: Sequence[str]) -> int:
     except Preempted as stop:
         print(f"{stop}; run the same command again to go on", file=sys.stderr)
         return EXIT_PREEMPTED
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        print(f"error: --workdir={flags.workdir}: {problem}", file=sys.stderr)
+        return EXIT_USER_ERROR
     return 0
 
 

@@ -3,7 +3,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tga_jax.data.batches import collate, default_buckets, pick_bucket, plan_order
+from tga_jax.data.batches import (
+    balanced_rows,
+    collate,
+    default_buckets,
+    pick_bucket,
+    plan_order,
+)
 from tga_jax.data.prompts import Example
 from tga_jax.errors import UserError
 
@@ -113,3 +119,36 @@ def test_collate_takes_the_smallest_buckets_and_refuses_longer_examples():
         batch([make_example("a", 4), make_example("b", 9)])
     with pytest.raises(UserError, match="caption pass of record b has 7 tokens"):
         batch([make_example("a", 4), make_example("b", 4, caption=7)])
+
+
+def test_packed_rows_hold_each_sample_as_it_is_alone():
+    examples = [
+        make_example("a", 3, image_spans=((1, 2),), retrieved_span=(0, 1)),
+        make_example("b", 4, image_spans=((2, 3),), caption=3),
+        make_example("c", 1),
+        make_example("d", 2, retrieved_span=(0, 2)),
+    ]
+    arrays = batch(examples, accumulate=1, packing=2)
+    assert arrays["tokens"][0].tolist() == [[1, 2, 3, 1, 2, 3, 4, 9], [1, 1, 2, 9, 9, 9, 9, 9]]
+    assert arrays["segments"][0].tolist() == [[1, 1, 1, 2, 2, 2, 2, 0], [1, 2, 2, 0, 0, 0, 0, 0]]
+    assert arrays["positions"][0].tolist() == [[0, 1, 2, 0, 1, 2, 3, 0], [0, 0, 1, 0, 0, 0, 0, 0]]
+    # A sample's first token is learnt by nobody: the token before it is another sample's.
+    assert arrays["labels"][0, 0].tolist() == [7, 7, 7, -100, 7, 7, 7, -100]
+    assert arrays["image_span"][0].tolist() == [[1, 2], [5, 6], [0, 0], [0, 0]]
+    assert arrays["retrieved_span"][0].tolist() == [[0, 1], [0, 0], [0, 0], [1, 3]]
+    assert arrays["caption_span"][0].tolist() == [[0, 0], [1, 3], [0, 0], [0, 0]]
+    assert arrays["caption_tokens"].shape == (1, 4, 6) and arrays["format"].shape == (1, 4)
+    with pytest.raises(UserError, match="records a, b has 9 tokens, more than the largest"):
+        batch([make_example("a", 4), make_example("b", 5)], accumulate=1, packing=2)
+
+
+def test_rows_are_balanced_and_without_packing_nothing_moves():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 900, 48).tolist()
+    assert balanced_rows(lengths, 1) == list(range(48))
+    for packing in (2, 3, 4):
+        order = balanced_rows(lengths, packing)
+        assert sorted(order) == list(range(48))
+        rows = np.array(lengths)[order].reshape(-1, packing).sum(axis=1)
+        given = np.array(lengths).reshape(-1, packing).sum(axis=1)
+        assert rows.max() < 1.15 * rows.mean() < 1.3 * rows.mean() < given.max()

@@ -21,7 +21,7 @@ from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.data.prepared import PreparedRecords
 from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import Record, Turn, read_records, text_lengths
+from tga_jax.data.records import Record, Turn, has_flags, read_records, text_lengths
 from tga_jax.data.stored import check_row, check_rows, split_of
 from tga_jax.errors import UserError
 from tga_jax.main import main
@@ -103,7 +103,8 @@ def test_lengths_and_flags_are_known_without_reading(made):
     )
     assert list(text_lengths(kept)) == list(text_lengths(records))
     assert list(kept.picture_counts) == [len(r.images) for r in records]
-    assert list(kept.has_caption) == [r.caption is not None for r in records]
+    assert kept.has_flags.tolist() == has_flags(records).tolist()
+    assert kept.has_flags.any(axis=0).all() and not kept.has_flags.all(axis=0).any()
     assert kept[-1] == kept[COUNT - 1] and [r.id for r in kept[2:4]] == ["r2", "r3"]
     with pytest.raises(IndexError):
         kept[COUNT]

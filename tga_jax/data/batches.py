@@ -1,6 +1,7 @@
 """Which samples form a batch, and how their tokens become arrays of a few fixed shapes.
 
-Letters: A micro-batches a step (accumulation), b rows a micro-batch, T tokens, C caption tokens.
+Letters: A micro-batches a step (accumulation), b rows a micro-batch, n samples a micro-batch (as
+many as rows, without packing), T tokens, C caption tokens.
 """
 
 import itertools
@@ -180,64 +181,95 @@ def collate(
     buckets: Sequence[int],
     caption_buckets: Sequence[int],
     accumulate: int,
+    packing: int = 1,
 ) -> dict[str, np.ndarray]:
     """Puts the examples of one step into arrays, padded on the right to a bucket's length.
 
-    Returns int32 arrays; a row lacking something has the span (0, 0):
-        tokens, labels [A, b, T]; segments [A, b, T], 1 for tokens and 0 for padding;
-        positions [A, b, T]; image_span [A, b, 2], of the first picture; retrieved_span [A, b, 2];
-        caption_tokens, caption_segments [A, b, C]; caption_span [A, b, 2];
-        answer_span, caption_answer_span [A, b, 2], of one token each;
-        format [A, b], the prompt format, always 0.
+    Args:
+        examples: in the order of `balanced_rows`: those of a row are next to each other.
+        pad_id: token for the padding.
+        buckets: allowed lengths of rows.
+        caption_buckets: allowed lengths of the caption pass.
+        accumulate: A.
+        packing: examples a row, so n = b * packing.
+
+    Returns int32 arrays; a sample lacking something has the span (0, 0):
+        tokens, labels, positions [A, b, T]; segments [A, b, T], 0 for padding and 1, 2, ... for
+        the samples of a row; positions and labels are those of the sample alone.
+        image_span [A, n, 2], of the first picture; retrieved_span [A, n, 2]; both within the row.
+        caption_tokens, caption_segments [A, n, C]; caption_span [A, n, 2]: always a row each.
+        answer_span [A, n, 2], caption_answer_span [A, n, 2], of one token each.
+        format [A, n], the prompt format, always 0.
 
     Raises:
-        UserError: naming an example that is longer than the largest bucket.
+        UserError: naming the examples of a row that is longer than the largest bucket.
     """
-    main = _padded([e.tokens for e in examples], examples, buckets, fill=pad_id)
+    rows = [examples[i : i + packing] for i in range(0, len(examples), packing)]
+    names = [f"record{'s' * (packing > 1)} {', '.join(e.id for e in row)}" for row in rows]
+    length = _bucket([sum(len(e.tokens) for e in row) for row in rows], names, buckets)
     captions = [e.caption_tokens for e in examples]
-    caption = _padded(captions, examples, caption_buckets, fill=pad_id, name="the caption pass of ")
-    segments = _segments([e.tokens for e in examples], main.shape[1])
-    labels = np.full_like(main, NO_LABEL)
-    for row, example in zip(labels, examples, strict=True):
-        row[: len(example.labels)] = example.labels
+    names = [f"the caption pass of record {e.id}" for e in examples]
+    caption_length = _bucket([len(tokens) for tokens in captions], names, caption_buckets)
+    # Where in its row an example begins.
+    starts = [sum(len(e.tokens) for e in row[:i]) for row in rows for i in range(len(row))]
+    nowhere = [0] * len(examples)  # the caption pass has a row for each example
+    images = [e.image_spans[0] if e.image_spans else None for e in examples]
     arrays = {
-        "tokens": main,
-        "labels": labels,
-        "segments": segments,
-        "positions": np.arange(main.shape[1], dtype=np.int32) * segments,
-        "image_span": _spans([e.image_spans[0] if e.image_spans else None for e in examples]),
-        "retrieved_span": _spans([e.retrieved_span for e in examples]),
-        "caption_tokens": caption,
-        "caption_segments": _segments(captions, caption.shape[1]),
-        "caption_span": _spans([e.caption_span for e in examples]),
-        "answer_span": _spans([e.answer_span for e in examples]),
-        "caption_answer_span": _spans([e.caption_answer_span for e in examples]),
+        "tokens": _joined([[e.tokens for e in row] for row in rows], length, pad_id),
+        "labels": _joined([_labels(row) for row in rows], length, NO_LABEL),
+        "segments": _joined([_numbers(row) for row in rows], length, 0),
+        "positions": _joined([[np.arange(len(e.tokens)) for e in r] for r in rows], length, 0),
+        "image_span": _spans(images, starts),
+        "retrieved_span": _spans([e.retrieved_span for e in examples], starts),
+        "answer_span": _spans([e.answer_span for e in examples], starts),
+        "caption_tokens": _joined([[tokens] for tokens in captions], caption_length, pad_id),
+        "caption_segments": _joined([[np.ones_like(t)] for t in captions], caption_length, 0),
+        "caption_span": _spans([e.caption_span for e in examples], nowhere),
+        "caption_answer_span": _spans([e.caption_answer_span for e in examples], nowhere),
         "format": np.zeros(len(examples), np.int32),
     }
     return {name: array.reshape(accumulate, -1, *array.shape[1:]) for name, array in arrays.items()}
 
 
-def _padded(
-    rows: Sequence[np.ndarray],
-    examples: Sequence[Example],
-    buckets: Sequence[int],
-    *,
-    fill: int,
-    name: str = "",
-) -> np.ndarray:
-    """Returns int32[B, bucket]; the examples are there for their names only."""
-    longest = max(range(len(rows)), key=lambda i: len(rows[i]))
-    name = f"{name}record {examples[longest].id}"
-    padded = np.full((len(rows), pick_bucket(len(rows[longest]), buckets, name=name)), fill, "i4")
-    for target, row in zip(padded, rows, strict=True):
+def balanced_rows(lengths: Sequence[int], packing: int) -> list[int]:
+    """Returns an order of samples in which every `packing` of them make a row of like length.
+
+    The longest sample not yet placed goes to the shortest row that has room. Without packing the
+    order stays as it is.
+    """
+    rows: list[list[int]] = [[] for _ in range(len(lengths) // packing)]
+    for sample in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        open_rows = (row for row in rows if len(row) < packing)
+        min(open_rows, key=lambda row: sum(lengths[i] for i in row)).append(sample)
+    return [sample for row in sorted(sorted(row) for row in rows) for sample in row]
+
+
+def _bucket(lengths: Sequence[int], names: Sequence[str], buckets: Sequence[int]) -> int:
+    longest = int(np.argmax(lengths))
+    return pick_bucket(lengths[longest], buckets, name=names[longest])
+
+
+def _joined(rows: Sequence[Sequence[np.ndarray]], length: int, fill: int) -> np.ndarray:
+    """Returns int32[rows, length], the parts of a row one after the other."""
+    out = np.full((len(rows), length), fill, np.int32)
+    for target, parts in zip(out, rows, strict=True):
+        row = np.concatenate(parts)
         target[: len(row)] = row
-    return padded
+    return out
 
 
-def _segments(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    lengths = np.array([len(row) for row in rows])
-    return (np.arange(length) < lengths[:, None]).astype(np.int32)
+def _labels(row: Sequence[Example]) -> list[np.ndarray]:
+    """A sample's first token is predicted by nothing, so not by the sample before it either."""
+    labels = [np.array(example.labels) for example in row]
+    for later in labels[1:]:
+        later[:1] = NO_LABEL
+    return labels
 
 
-def _spans(spans: Sequence[tuple[int, int] | None]) -> np.ndarray:
-    return np.array([span or (0, 0) for span in spans], np.int32)
+def _numbers(row: Sequence[Example]) -> list[np.ndarray]:
+    return [np.full(len(e.tokens), number) for number, e in enumerate(row, start=1)]
+
+
+def _spans(spans: Sequence[tuple[int, int] | None], starts: Sequence[int]) -> np.ndarray:
+    pairs = zip(spans, starts, strict=True)
+    return np.array([(s[0] + at, s[1] + at) if s else (0, 0) for s, at in pairs], np.int32)

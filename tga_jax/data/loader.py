@@ -12,7 +12,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from tga_jax.data.batches import collate, plan_order
+from tga_jax.data.batches import balanced_rows, collate, plan_order
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example, Prompter
@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         arrays: those of `batches.collate`, and "images" uint8[A, R, M, H, W, 3] for the R `rows`
-            of each of the A micro-batches; M is the most pictures that a sample of the step has.
+            of each of the A micro-batches; M is the most pictures that a row of the step has.
         ids: of all samples, row after row, micro-batch after micro-batch.
         rows: which rows of each micro-batch "images" holds.
     """
@@ -55,6 +55,7 @@ class BatchSource:
         pad_id: int,
         rows: Sequence[int] | None = None,
         parts: Sequence[Part] = (),
+        packing: int = 1,
     ):
         """Plans the order of all steps.
 
@@ -67,29 +68,37 @@ class BatchSource:
             accumulate: micro-batches a step.
             steps: the run's length.
             seed: of the order.
-            buckets: allowed prompt lengths.
+            buckets: allowed lengths of rows.
             caption_buckets: allowed lengths of the caption pass.
             pad_id: token for the padding.
             rows: the rows of each micro-batch whose pictures are loaded here; None means all. Every
                 process tokenises all rows, so all agree on the shapes; pictures cost more.
             parts: sizes and weights of the sets that `records` is a mixture of.
+            packing: samples a row. Which samples a step and a micro-batch hold is not changed.
 
         Raises:
-            UserError: when there are no records, or `accumulate` doesn't divide `batch_size`.
+            UserError: when there are no records, or `accumulate` times `packing` doesn't divide
+                `batch_size`.
         """
         if not records:
             raise UserError("there are no records to make batches of")
         if batch_size % accumulate:
             raise UserError(f"batch_size {batch_size} is not a multiple of accumulate {accumulate}")
-        self._records = records
+        if batch_size // accumulate % packing:
+            raise UserError(
+                f"batch_size {batch_size} is not a multiple of accumulate {accumulate} times "
+                f"packing {packing}"
+            )
+        self.records = records
         self._prompter = prompter
         self._transform = transform
         self._image_dir = Path(image_dir)
-        self._accumulate = accumulate
+        self._accumulate, self._packing = accumulate, packing
         self._buckets = tuple(buckets)
         self._caption_buckets = tuple(caption_buckets)
         self._pad_id = pad_id
-        self._rows = tuple(range(batch_size // accumulate) if rows is None else rows)
+        count = batch_size // accumulate // packing
+        self._rows = tuple(range(count) if rows is None else rows)
         self._order = plan_order(
             text_lengths(records),
             np.asarray(picture_counts(records)) > 0,
@@ -105,28 +114,46 @@ class BatchSource:
 
     def __getitem__(self, index: int) -> Batch:
         """The batch of step `index`."""
-        examples = [self._prompter.encode(self._records[i]) for i in self._order[index]]
+        examples = self._in_rows(
+            [self._prompter.encode(self.records[i]) for i in self._order[index]]
+        )
         arrays = collate(
             examples,
             pad_id=self._pad_id,
             buckets=self._buckets,
             caption_buckets=self._caption_buckets,
             accumulate=self._accumulate,
+            packing=self._packing,
         )
         arrays["images"] = self._images(examples)
         return Batch(arrays, tuple(example.id for example in examples), self._rows)
 
+    def _in_rows(self, examples: list[Example]) -> list[Example]:
+        """The examples of each micro-batch, those of a row next to each other."""
+        size = len(examples) // self._accumulate
+        parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+        return [
+            part[i]
+            for part in parts
+            for i in balanced_rows([len(example.tokens) for example in part], self._packing)
+        ]
+
     def _images(self, examples: Sequence[Example]) -> np.ndarray:
         """Returns uint8[A, R, M, H, W, 3]; places without a picture stay zero."""
-        most = max(len(example.images) for example in examples)
-        shape = (self._accumulate, len(self._rows), most, *self._transform.size, 3)
+        rows = [
+            [(example, n) for example in examples[i : i + self._packing] for n in _numbers(example)]
+            for i in range(0, len(examples), self._packing)
+        ]
+        shape = (self._accumulate, len(self._rows), max(map(len, rows)), *self._transform.size, 3)
         images = np.zeros(shape, np.uint8)
-        rows_per_micro_batch = len(examples) // self._accumulate
+        rows_per_micro_batch = len(rows) // self._accumulate
         for micro_batch in range(self._accumulate):
             for place, row in enumerate(self._rows):
-                example = examples[micro_batch * rows_per_micro_batch + row]
-                for number in range(len(example.images)):
-                    images[micro_batch, place, number] = example_pixels(
+                pictures = rows[micro_batch * rows_per_micro_batch + row]
+                for target, (example, number) in zip(
+                    images[micro_batch, place], pictures, strict=False
+                ):
+                    target[:] = example_pixels(
                         example, number, image_dir=self._image_dir, transform=self._transform
                     )
         return images
@@ -213,6 +240,10 @@ def example_pixels(
         record_id=example.id,
         content=example.contents[number] if example.contents else None,
     )
+
+
+def _numbers(example: Example) -> range:
+    return range(len(example.images))
 
 
 def _to_tree(batch: Batch) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from tga_jax.data.records import Record, has_contents, picture_counts, text_lengths
+from tga_jax.data.records import Record, has_contents, has_flags, picture_counts, text_lengths
 from tga_jax.errors import UserError
 
 
@@ -52,6 +52,7 @@ class Mixture(Sequence[Record]):
         parts: size and weight of each; what `batches.plan_order` draws by.
         text_lengths: of all records.
         picture_counts: of all records.
+        has_flags: of all records.
         has_contents: whether every set brings its pictures along.
     """
 
@@ -61,6 +62,7 @@ class Mixture(Sequence[Record]):
         self._ends = np.cumsum([part.size for part in self.parts])
         self.text_lengths = np.concatenate([np.asarray(text_lengths(s)) for s in sets])
         self.picture_counts = np.concatenate([np.asarray(picture_counts(s)) for s in sets])
+        self.has_flags = np.concatenate([has_flags(s) for s in sets])
         self.has_contents = all(has_contents(s) for s in sets)
 
     def __len__(self) -> int:

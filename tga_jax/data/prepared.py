@@ -14,7 +14,7 @@ from tga_jax.data.records import Record
 from tga_jax.data.stored import to_record
 from tga_jax.errors import UserError
 
-VERSION = 1  # of what the folder holds
+VERSION = 2  # of what the folder holds
 
 
 def is_prepared(folder: Path) -> bool:
@@ -39,7 +39,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def index_path(folder: Path, split: str) -> Path:
-    """int32[records, 4]: text length, pictures, has a caption, has a retrieved text."""
+    """int32[records, 5]: text length, pictures, has a caption, has a retrieved text, is "tox"."""
     return folder / f"index-{split}.npy"
 
 
@@ -51,7 +51,7 @@ class PreparedRecords(Sequence[Record]):
     Attributes:
         text_lengths: int32[records], as `records.text_length`.
         picture_counts: int32[records].
-        has_caption: bool[records].
+        has_flags: bool[records, 4], as `records.has_flags`.
         digest: of the content of all records.
     """
 
@@ -74,7 +74,7 @@ class PreparedRecords(Sequence[Record]):
         self._count: int = report["splits"][split]
         index = _load_index(index_path(self.folder, split), self._count)
         self.text_lengths, self.picture_counts = index[:, 0], index[:, 1]
-        self.has_caption = index[:, 2] > 0
+        self.has_flags = index[:, 1:] > 0
 
     def __len__(self) -> int:
         return self._count
@@ -127,6 +127,6 @@ def _load_index(path: Path, count: int) -> np.ndarray:
         index = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run job prepare again") from error
-    if index.shape != (count, 4):
+    if index.shape != (count, 5):
         raise UserError(f"{path}: does not fit report.json; run job prepare again")
     return index

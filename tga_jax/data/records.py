@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tga_jax.data.rows import json_rows, kind
 from tga_jax.errors import UserError
 
@@ -94,6 +96,14 @@ def picture_counts(records: Sequence[Record]) -> Sequence[int]:
     """How many pictures every record has; likewise."""
     known = getattr(records, "picture_counts", None)
     return [len(record.images) for record in records] if known is None else known
+
+
+def has_flags(records: Sequence[Record]) -> np.ndarray:
+    """What every record has: bool[records, 4] (pictures, caption, retrieved text, "tox")."""
+    known = getattr(records, "has_flags", None)
+    if known is not None:
+        return np.asarray(known)
+    return np.array([(r.images != (), bool(r.caption), bool(r.retrieved), r.tox) for r in records])
 
 
 def has_contents(records: Sequence[Record]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.textfile import read_text
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -29,7 +30,7 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     Raises:
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         values: Iterable[Any] = (
             json.loads(text) if text.lstrip().startswith("[") else _json_lines(text, path)
@@ -51,20 +52,6 @@ def kind(value: Any) -> str:
     """A JSON value in words."""
     names = {type(None): "nothing", dict: "an object", list: "a list", bool: "true/false"}
     return names.get(type(value), f"{value!r:.40}")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty")
-    return text
 
 
 def _json_lines(text: str, path: Path) -> list[Any]:

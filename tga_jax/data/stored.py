@@ -82,6 +82,7 @@ def check_row(row: Row, image_dir: Path) -> Outcome:
             len(record.images),
             int(record.caption is not None),
             int(record.retrieved is not None),
+            int(record.tox),
         ),
         encoded=tuple(change for _, _, change in pictures if change),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.textfile import read_text
 
 Row = dict[str, Any]
 
@@ -21,7 +22,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing, no text or no JSON.
     """
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: malformed JSON: {error}") from error
 
@@ -30,7 +31,7 @@ def read_rows(path: Path) -> list[Row]:
     """The objects of a JSON list, of JSON lines or of a CSV/TSV file with a header."""
     if path.suffix.lower() in (".csv", ".tsv"):
         return _csv_rows(path)
-    text = _text(path)
+    text = read_text(path)
     values = read_json(path) if text.lstrip().startswith("[") else _json_lines(path, text)
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
@@ -71,7 +72,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
 
 
 def _csv_rows(path: Path) -> list[Row]:
-    text = _text(path)
+    text = read_text(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -82,15 +83,3 @@ def _csv_rows(path: Path) -> list[Row]:
         if None in row or None in row.values():
             raise UserError(f"{path}: record number {number} has another number of columns")
     return rows
-
-
-def _text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty")
-    return text

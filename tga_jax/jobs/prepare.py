@@ -8,7 +8,6 @@ checked and written by Apache Beam, on a cluster that sees the same file system.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -135,20 +134,11 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; errors of the disk as one line."""
+    """An empty folder that is gone afterwards."""
     try:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         yield path
-    except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises RuntimeError
-        text = " ".join(str(error).split())
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text:
-            raise UserError(
-                f"{path.parent}: the disk is full; make room or use another --workdir"
-            ) from error
-        if isinstance(error, OSError):
-            raise UserError(f"{path.parent}: cannot be written ({text})") from error
-        raise
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

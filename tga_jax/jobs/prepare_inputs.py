@@ -49,8 +49,7 @@ def read_inputs(context: Context) -> Inputs:
     if not context.config.data.path or path.is_dir():
         raise UserError(f"config.data.path={str(path)!r}: job prepare needs a LLaVA JSON file")
     files = {name: side_file(context, name) for name in SIDE_FILES}
-    keys = {"captions": "caption", "retrieved": "text"}
-    texts = {name: texts_by_id(p, key=keys[name]) for name, p in files.items() if p}
+    texts = {name: texts_by_id(p, key=SIDE_FILES[name]) for name, p in files.items() if p}
     rows: list[Row] = []
     bad: list[Outcome] = []
     total = 0
@@ -99,14 +98,15 @@ def about_ids(inputs: Inputs) -> dict[str, Any]:
     """Ids that occur twice, side texts without a record, and pictures without texts."""
     ids = Counter(record.id for _, record in inputs.rows)
     pictures = [record for _, record in inputs.rows if record.images and not record.tox]
-    out: dict[str, Any] = {"duplicate_ids": _named(name for name, n in ids.items() if n > 1)}
+    out: dict[str, Any] = {"duplicate_ids": named(name for name, n in ids.items() if n > 1)}
     for name, texts in inputs.side_texts.items():
-        out[name] = {"texts": len(texts), "unknown_ids": _named(texts.keys() - ids.keys())}
-    out["pictures_without_caption"] = _named(r.id for r in pictures if r.caption is None)
-    out["pictures_without_retrieved"] = _named(r.id for r in pictures if r.retrieved is None)
+        out[name] = {"texts": len(texts), "unknown_ids": named(texts.keys() - ids.keys())}
+    out["pictures_without_caption"] = named(r.id for r in pictures if r.caption is None)
+    out["pictures_without_retrieved"] = named(r.id for r in pictures if r.retrieved is None)
     return out
 
 
-def _named(ids: Iterable[str]) -> dict[str, Any]:
+def named(ids: Iterable[str]) -> dict[str, Any]:
+    """How many ids, and the first of them."""
     every: Sequence[str] = sorted(ids)
     return {"count": len(every), "first": every[:SHOWN]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from tga_jax.jobs.files import digest, file_digest
 if TYPE_CHECKING:
     from tga_jax.jobs.context import Context
 
-SIDE_FILES = ("captions", "retrieved")
+# Files of texts beside the samples, as config.data names them: the key of a line's text.
+SIDE_FILES = {"captions": "caption", "retrieved": "text"}
 
 
 def read_samples(context: Context, stage: str = "") -> Sequence[Record]:
@@ -30,16 +31,16 @@ def read_samples(context: Context, stage: str = "") -> Sequence[Record]:
         raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
     if not 0 <= data.validation < 1:
         raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
-    sets = [_read_set(context, path) for path, _ in _sets(context, stage)]
+    sets = [_read_set(context, path) for path, _ in sample_sets(context, stage)]
     if not _is_mixture(context, stage):
         return sets[0]
-    return Mixture(sets, [weight for _, weight in _sets(context, stage)])
+    return Mixture(sets, [weight for _, weight in sample_sets(context, stage)])
 
 
 def samples_digest(context: Context, stage: str = "") -> str:
     """A short hash of what `read_samples` reads from, side files apart."""
     found = []
-    for path, _ in _sets(context, stage):
+    for path, _ in sample_sets(context, stage):
         folder = prepared_folder(context, path)
         found.append(read_report(folder)["content"] if folder else file_digest(Path(path)))
     return found[0] if len(found) == 1 else digest(found)
@@ -80,7 +81,7 @@ def prepared_folder(context: Context, path: str) -> Path | None:
     return own
 
 
-def _check_inputs(context: Context, folder: Path, names: Sequence[str]) -> None:
+def _check_inputs(context: Context, folder: Path, names: Iterable[str]) -> None:
     made_from = read_report(folder)["made_from"]
     for name in names:
         path = side_file(context, name)
@@ -95,8 +96,8 @@ def _is_mixture(context: Context, stage: str) -> bool:
     return bool(context.config.data.mixture) and not (stage and context.config[stage].path)
 
 
-def _sets(context: Context, stage: str) -> list[tuple[str, float]]:
-    """(path, weight) of each set."""
+def sample_sets(context: Context, stage: str = "") -> list[tuple[str, float]]:
+    """(path, weight) of each set that `read_samples` reads."""
     if _is_mixture(context, stage):
         return parse_mixture(context.config.data.mixture)
     return [((context.config[stage].path if stage else "") or context.config.data.path, 1.0)]

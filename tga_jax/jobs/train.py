@@ -20,6 +20,7 @@ from tga_jax.errors import UserError
 from tga_jax.jobs.analyze_layers import guided_layers
 from tga_jax.jobs.context import Context, Weights
 from tga_jax.jobs.files import digest, write_json
+from tga_jax.jobs.sample_report import report_samples
 from tga_jax.jobs.samples import prepared_folder, samples_digest
 from tga_jax.parallel.sharding import batch_shards, shapes
 from tga_jax.training.checkpoints import Checkpoints
@@ -53,6 +54,7 @@ def run(context: Context) -> None:
         return
     settings = stage_settings(context, stage, steps, start)
     claim_folder(context, stage, settings)
+    report_samples(context, stage, source.records)
     trained = Stage(context, stage, steps).train(source, start)
     marker = {"step": int(trained.step), "digest": digest(settings)}
     write_json(context.stage_folder(stage) / "done.json", marker)
@@ -188,12 +190,14 @@ def guide_config(context: Context, stage: str = "") -> GuideConfig:
 def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
     """The stage's batches, and how many steps it has."""
     cfg, data = context.config[stage], context.config.data
-    micro = cfg.batch_size // cfg.accumulate
-    ways = batch_shards(context.mesh)
-    if cfg.batch_size % cfg.accumulate or micro % ways:
+    if data.packing < 1:
+        raise UserError(f"config.data.packing={data.packing}: must be 1 or more")
+    rows, ways = cfg.batch_size // cfg.accumulate // data.packing, batch_shards(context.mesh)
+    if cfg.batch_size % (cfg.accumulate * data.packing * ways):
         raise UserError(
             f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
-            f"config.{stage}.accumulate={cfg.accumulate} times the {ways} batch shards of the mesh"
+            f"config.{stage}.accumulate={cfg.accumulate} times config.data.packing={data.packing} "
+            f"times the {ways} batch shards of the mesh"
         )
     samples = context.records(stage)
     records = ablate(
@@ -213,11 +217,12 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
         accumulate=cfg.accumulate,
         steps=steps,
         seed=context.config.seed,
-        buckets=context.buckets(max_length=max_length),
+        buckets=context.buckets(max_length=max_length * data.packing),
         caption_buckets=context.caption_buckets(max_length=max_length),
         pad_id=context.source.tokenizer.pad_id,
-        rows=local_rows(context.mesh, micro),
+        rows=local_rows(context.mesh, rows),
         parts=samples.parts if isinstance(samples, Mixture) else (),
+        packing=data.packing,
     )
     return source, steps
 
@@ -225,8 +230,9 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
 def most_shapes(context: Context, stage: str) -> int:
     """How many batch shapes can occur: lengths x caption lengths x numbers of pictures."""
     length = context.config[stage].max_length or context.config.data.max_length
-    pictures = 8
-    lengths = len(context.buckets(max_length=length))
+    packing = context.config.data.packing
+    pictures = 8 * packing
+    lengths = len(context.buckets(max_length=length * packing))
     return lengths * len(context.caption_buckets(max_length=length)) * pictures
 
 

@@ -14,7 +14,10 @@ from tga_jax.training.loop import DeviceBatch
 
 
 class HostBatch(Protocol):
-    """arrays of [A, B, ...]; `images` holds only `rows` of each micro-batch (None: all)."""
+    """arrays of [A, B, ...]; `images` holds only `rows` of each micro-batch (None: all).
+
+    B is rows, or for what belongs to a sample samples: as many, or with packing a multiple.
+    """
 
     arrays: dict[str, np.ndarray]
     ids: tuple[str, ...]
@@ -38,11 +41,13 @@ class DeviceBatches:
 
     def __next__(self) -> DeviceBatch:
         host: HostBatch = next(self._loader)
-        batch = host.arrays["tokens"].shape[1]
+        rows = host.arrays["tokens"].shape[1]
         arrays = {
-            name: _place(value, batch, self._sharding, host.rows if name == "images" else None)
+            name: _place(value, value.shape[1], self._sharding, None)
             for name, value in host.arrays.items()
+            if name != "images"
         }
+        arrays["images"] = _place(host.arrays["images"], rows, self._sharding, host.rows)
         tokens = int(np.sum(host.arrays["segments"] > 0))
         return DeviceBatch(arrays, host.ids, tokens)
 

@@ -1,8 +1,11 @@
 """The training objective: language modelling plus the guide terms, as sums over samples.
 
 Sums and counts are kept apart, so that a mean over the global batch comes out the same however
-the batch is accumulated or sharded. Letters: A micro-batches, B samples, T length, L guided
-layers, F prompt formats, D width.
+the batch is accumulated or sharded. Letters: A micro-batches, R rows, B samples, T length, L
+guided layers, F prompt formats, D width.
+
+Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
+the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class Objective:
 
 @flax.struct.dataclass
 class Passes:
-    """What the forward passes leave: nll float32[B, T], states float32[all layers, B, D]."""
+    """What the forward passes leave: nll float32[R, T], states float32[all layers, B, D]."""
 
     nll: Array
     states: GuideStates | None
@@ -80,7 +83,7 @@ def forward(
     Args:
         model: the model.
         params: its parameters.
-        batch: tokens, labels, segments, positions int32[B, T]; images uint8[B, M, side, side, 3];
+        batch: tokens, labels, segments, positions int32[R, T]; images uint8[R, M, side, side, 3];
             image_span, retrieved_span, caption_span int32[B, 2]; caption_tokens,
             caption_segments int32[B, Tc].
         guided: whether hidden states are pooled and the caption pass is run.
@@ -93,7 +96,8 @@ def forward(
     if guided:
         names = ["image_span", "retrieved_span", *["answer_span"] * answers]
         spans = jnp.stack([batch[name] for name in names], axis=1)
-        pool = span_mask(spans, batch["tokens"].shape[1])
+        rows, length = batch["tokens"].shape
+        pool = span_mask(spans.reshape(rows, -1, 2), length)
     embeddings = model.embed(params, batch["tokens"], batch["images"])
     out = model.decode(
         params,
@@ -109,10 +113,12 @@ def forward(
         return Passes(nll, None)
     names = ["caption_span", *["caption_answer_span"] * answers]
     caption = caption_pass(model, params, batch, names, detach=detach)
-    states = GuideStates(out.pooled[:, :, 0], out.pooled[:, :, 1], caption[:, :, 0])
+    # [all layers, B, N, D]: a packed row holds the spans of several samples.
+    pooled = out.pooled.reshape(*caption.shape[:2], -1, caption.shape[3])
+    states = GuideStates(pooled[:, :, 0], pooled[:, :, 1], caption[:, :, 0])
     if not answers:
         return Passes(nll, states)
-    return Passes(nll, states, AnswerStates(out.pooled[:, :, 2], caption[:, :, 1]))
+    return Passes(nll, states, AnswerStates(pooled[:, :, 2], caption[:, :, 1]))
 
 
 def caption_states(model: Llava, params: Params, batch: Batch) -> Array:

@@ -1,0 +1,77 @@
+"""What training says of samples that lack a caption or a text, and of ids that nobody has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs.inputs import arguments, make_inputs, row, write_jsonl
+from tga_jax.jobs import train
+from tga_jax.main import main
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, pictures, and samples beside which texts lie that fit in part."""
+    folder = make_inputs(tmp_path_factory.mktemp("good"))
+    write_jsonl(
+        folder / "captions.jsonl",
+        [{"id": "p2", "caption": "a cat"}, {"id": "x", "caption": "of nobody"}],
+    )
+    write_jsonl(folder / "texts.jsonl", [{"id": "p0", "text": "a found text"}])
+    return folder
+
+
+def trained(inputs: Path, workdir: Path, *more: str, job: str = "pretrain") -> dict[str, Any]:
+    """<stage>/samples.json of a run of one step."""
+    flags = (
+        f"--config.data.captions={inputs / 'captions.jsonl'}",
+        f"--config.data.retrieved={inputs / 'texts.jsonl'}",
+        "--config.prepare.workers=0", "--config.pretrain.steps=1", *more,
+    )  # fmt: skip
+    assert main(arguments(inputs, workdir, *flags, job=job)) == 0
+    return json.loads((workdir / "pretrain" / "samples.json").read_text())
+
+
+@pytest.fixture
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training itself is not of interest here."""
+
+    class Trained:
+        step = 1
+
+    monkeypatch.setattr(train.Stage, "train", lambda *_: Trained)
+
+
+def test_absent_texts_and_unknown_ids_are_counted(
+    good: Path, tmp_path: Path, no_steps: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    about = trained(good, tmp_path / "files")
+    assert about == {
+        "samples": 6, "pictures": 4, "text_only": 1, "tox": 1,
+        "pictures_without_caption": {"count": 0, "first": []},
+        "pictures_without_retrieved": {"count": 1, "first": ["p3"]},
+        "captions": {"texts": 2, "unknown_ids": {"count": 1, "first": ["x"]}},
+        "retrieved": {"texts": 1, "unknown_ids": {"count": 0, "first": []}},
+    }  # fmt: skip
+    said = capfd.readouterr().err
+    assert "6 samples, 4 with a picture: 0 of these without a caption" in said
+    assert "1 without a retrieved text" in said and "captions: 1 unknown ids" in said
+    assert trained(good, tmp_path / "kept", job="prepare,pretrain") == about
+
+
+def test_of_a_mixture_and_after_texts_were_left_out(
+    good: Path, tmp_path: Path, no_steps: None
+) -> None:
+    ask = [("human", "<image>\nWhat is it?"), ("gpt", "It.")]
+    (tmp_path / "more.json").write_text(json.dumps([row("x", ask, image="0.png")]))
+    sets = f"--config.data.mixture={good / 'samples.json'}:2,{tmp_path / 'more.json'}:1"
+    about = trained(good, tmp_path / "a", sets)
+    assert (about["samples"], about["pictures"]) == (7, 5)
+    assert about["captions"]["unknown_ids"]["count"] == 0
+    assert about["pictures_without_retrieved"] == {"count": 2, "first": ["p3", "x"]}
+    about = trained(good, tmp_path / "b", "--config.data.retrieved_share=0.0")
+    assert about["pictures_without_retrieved"]["count"] == 4
