@@ -198,6 +198,7 @@ def collate(
         the samples of a row; positions and labels are those of the sample alone.
         image_span [A, n, 2], of the first picture; retrieved_span [A, n, 2]; both within the row.
         caption_tokens, caption_segments [A, n, C]; caption_span [A, n, 2]: always a row each.
+        answer_span [A, n, 2], caption_answer_span [A, n, 2], of one token each.
         format [A, n], the prompt format, always 0.
 
     Raises:
@@ -211,6 +212,7 @@ def collate(
     caption_length = _bucket([len(tokens) for tokens in captions], names, caption_buckets)
     # Where in its row an example begins.
     starts = [sum(len(e.tokens) for e in row[:i]) for row in rows for i in range(len(row))]
+    nowhere = [0] * len(examples)  # the caption pass has a row for each example
     images = [e.image_spans[0] if e.image_spans else None for e in examples]
     arrays = {
         "tokens": _joined([[e.tokens for e in row] for row in rows], length, pad_id),
@@ -219,9 +221,11 @@ def collate(
         "positions": _joined([[np.arange(len(e.tokens)) for e in r] for r in rows], length, 0),
         "image_span": _spans(images, starts),
         "retrieved_span": _spans([e.retrieved_span for e in examples], starts),
+        "answer_span": _spans([e.answer_span for e in examples], starts),
         "caption_tokens": _joined([[tokens] for tokens in captions], caption_length, pad_id),
         "caption_segments": _joined([[np.ones_like(t)] for t in captions], caption_length, 0),
-        "caption_span": _spans([e.caption_span for e in examples], [0] * len(examples)),
+        "caption_span": _spans([e.caption_span for e in examples], nowhere),
+        "caption_answer_span": _spans([e.caption_answer_span for e in examples], nowhere),
         "format": np.zeros(len(examples), np.int32),
     }
     return {name: array.reshape(accumulate, -1, *array.shape[1:]) for name, array in arrays.items()}
