@@ -83,7 +83,10 @@ def main() -> None:
 def make_encode() -> Callable[[], Any]:
     """A function that makes the tokens of a sample of three turns and 1500 characters."""
     models = Path(__file__).parents[1] / "assets" / "miniature"
-    source = open_parts(vision=str(models / "clip"), llm=str(models / "llm"))
+    source = open_parts(
+        vision=str(models / "clip"), llm=str(models / "llm"), projector="mlp2x_gelu",
+        feature_layer=-2, feature_select="default",
+    )  # fmt: skip
     prompter = Prompter(
         source.tokenizer.tokenizer, template="vicuna_v1", image_token=source.tokenizer.image_token,
         image_tokens=576, max_length=4096, use_retrieved=True,

@@ -22,7 +22,6 @@ from examples.first_run.prepare import copy_photographs, file_name, make_samples
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import read_jsonl
 from tga_jax.data.loader import BatchSource, make_loader
-from tga_jax.hf.source import open_parts
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.train import batch_source
 from tga_jax.main import device_scope, parse_flags
@@ -30,7 +29,7 @@ from tga_jax.main import device_scope, parse_flags
 pytestmark = pytest.mark.slow
 DRAWN, JOBS = 3000, "prepare,pretrain,caption,index,retrieve,prepare,inspect"
 PHOTOGRAPHS = Path("examples/first_run/photographs.json")
-# What must not depend on kills; the index's own report names the time it took nowhere.
+# What must not depend on kills.
 KEPT = ("captions.jsonl", "retrieved.jsonl", "index/texts.jsonl", "index/embeddings.npy",
         "inspect/samples.jsonl", "data")  # fmt: skip
 
@@ -84,9 +83,8 @@ def test_every_sample_gets_what_the_objective_needs(inputs: Path, run: tuple[Pat
 
 def test_inspect_shows_texts_and_captions_in_place(inputs: Path, run: tuple[Path, float]) -> None:
     workdir, rows = run[0], json.loads((inputs / "samples.json").read_text())
-    tokenizer = open_parts(
-        vision="assets/miniature/clip", llm="assets/miniature/llm"
-    ).tokenizer.tokenizer  # fmt: skip
+    context = context_of(inputs, workdir)
+    tokenizer = context.source.tokenizer.tokenizer
     texts = {row["id"]: row["text"] for row in read_jsonl(workdir / "retrieved.jsonl")}
     lines = read_jsonl(workdir / "inspect" / "samples.jsonl")
     assert [line["id"] for line in lines] == [str(row["id"]) for row in rows]
@@ -98,13 +96,16 @@ def test_inspect_shows_texts_and_captions_in_place(inputs: Path, run: tuple[Path
         assert shown == row["image_caption"].strip()
 
 
-def training_batches(inputs: Path, workdir: Path, *more: str) -> BatchSource:
-    flags = parse_flags(
-        command(inputs, workdir, "--config.pretrain.steps=12", *more, job="pretrain")
-    )
-    context = Context(flags.config, workdir, "pretrain")
+def context_of(inputs: Path, workdir: Path) -> Context:
+    """The run of job `finetune`, whose prompts hold the retrieved texts."""
+    flags = parse_flags(command(inputs, workdir, "--config.finetune.steps=12", job="finetune"))
+    return Context(flags.config, workdir, "finetune")
+
+
+def training_batches(inputs: Path, workdir: Path) -> BatchSource:
+    context = context_of(inputs, workdir)
     with device_scope(context):
-        return batch_source(context, "pretrain")[0]
+        return batch_source(context, "finetune")[0]
 
 
 def test_batches_do_not_depend_on_restarts_workers_or_processes(

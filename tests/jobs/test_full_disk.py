@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 # Job -> (the file that it is writing when the disk is full, what must not be there then).
 CASES = {
     "index": ("index/texts.jsonl.tmp", "index/texts.jsonl"),
-    "index, embedding": ("index/embeddings.npy.partial", "index/embeddings.npy"),
+    "index, at its end": ("index/index.json.tmp", "index/index.json"),
     "retrieve": ("retrieved.jsonl.tmp", "retrieved.jsonl"),
     "caption": ("caption/captions.0-of-1.jsonl.tmp", "captions.jsonl"),
     "pretrain": ("pretrain/samples.json.tmp", "pretrain/samples.json"),

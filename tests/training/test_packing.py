@@ -97,7 +97,8 @@ def test_packed_equals_unpacked(packing: int, form: str, center: str) -> None:
         assert (int(expected[1].pairs), int(expected[1].hinges)) == (4, 3)
 
     def close(a: Any, b: Any) -> None:
-        scale = float(np.max(np.abs(a), initial=1e-6))
+        # Some gradients are zero but for rounding, as those of the vision tower's key biases.
+        scale = float(np.max(np.abs(a), initial=1e-2))
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=2e-5 * scale)
 
     jax.tree.map(close, expected, found)

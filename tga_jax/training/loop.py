@@ -90,7 +90,7 @@ class StepCompiler:
     def _compile(self, key: tuple, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
         began = time.monotonic()
-        shape = f"length {length}, {pictures} pictures a sample"
+        shape = f"length {length}, {pictures} pictures a row"
         print(f"compiling the step: {shape}", file=sys.stderr, flush=True)
         traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
         self._flops[key] = count_flops(traced.jaxpr).model
