@@ -80,7 +80,7 @@ def where_refusal_arises(arm: Arm) -> str | None:
     if layers:
         text = f"at layers {layers} of {arm.analysis['layers']}"
     else:
-        text = str(arm.analysis.get("reason"))
+        text = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
     last = max((value.layer for value in arm.layers), default=0)
     shares = [
         f"{figure_text('dsr', Figure(value.value, value.low, value.high))} of {words(value.set)}"
