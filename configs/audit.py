@@ -5,20 +5,49 @@
         --config.evaluate.benchmarks="hod:data/hod, texts:xstest_prompts.csv, \\
             pope:data/pope?images=data/coco/val2014"
 
+Answers and judges them (job `evaluate`), finds the layers at which refusal arises and how far
+pictures reach them (job `analyze`), and puts all on one page (job `report`).
+
 A benchmark is KIND:PATH, with a NAME= in front and ?OPTION=VALUE&... behind if you like; the kinds
 are scenes, hod, mm_safetybench, figstep, vlguard, questions, texts, pope and scienceqa (see
-tga_jax/evaluation/benchmarks/registry.py). Compare with an earlier audit of another checkpoint by
+tga_jax/evaluation/benchmarks/registry.py). The option wrap=role_play, in_context or figstep asks
+the questions in the manner of a jailbreak. Compare with an earlier audit of another checkpoint by
 --config.evaluate.compare=ITS_WORKDIR. You bring the data: nothing harmful is shipped.
+
+`--config=configs/audit.py:defences` asks the same questions without and with each defence at
+inference: the paper's safety prompt, a retrieved text in the prompt, ECSO. The retrieved texts come
+from an index: run --job=index first (with config.retrieval.clip and .corpus), or leave that arm out
+by --config.experiment.only=undefended,safety-prompt,ecso.
 """
 
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
 
+# Arm -> the keys that it changes.
+DEFENCES = {
+    "undefended": {"prompt": {"retrieved": False}},
+    "safety-prompt": {"prompt": {"retrieved": False}, "evaluate": {"profile": "paper"}},
+    "retrieved-text": {"retrieval": {"index": "{workdir}/index"}},
+    "ecso": {"prompt": {"retrieved": False}, "evaluate": {"defence": "ecso"}},
+}
 
-def get_config() -> ConfigDict:
-    """Greedy answers of up to 128 tokens, judged by the strict rules."""
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Greedy answers of up to 128 tokens, judged by the strict rules.
+
+    Args:
+        variant: "defences" for the model with each defence; else the model as it is.
+    """
+    if variant not in ("", "defences"):
+        raise ValueError(f"configs/audit.py has no variant {variant!r}; there is 'defences'")
     config = base_config()
-    config.jobs = ("evaluate",)
+    config.jobs = ("evaluate", "analyze", "report")
     config.generate.batch_size = 16
+    if variant:
+        config.jobs = ("experiment", "report")
+        config.report.pair = "undefended,safety-prompt"
+        config.experiment.jobs = ("evaluate",)
+        with config.unlocked():
+            config.experiment.arms = ConfigDict(DEFENCES)
     return config.lock()

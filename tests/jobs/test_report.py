@@ -132,6 +132,36 @@ def test_hostile_answers_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert HOSTILE in Page(page_of(workdir)).text
 
 
+def test_layer_curves_have_intervals_and_both_models(run: Path) -> None:
+    text = page_of(run)
+    for title in ("Cosine of picture and caption states, centred", "apology as most likely"):
+        panel = next(p for p in text.split("<figure")[1:] if title in p)
+        for arm in ("baseline", "tga"):
+            for name in ("harmful images", "benign images"):
+                assert f"{arm}, {name}" in panel
+        assert panel.count('class="band arm0"') == panel.count('class="band arm1"') == 2
+    rows = (run / "arms" / "tga" / "analyze" / "layers.csv").read_text().splitlines()
+    row = next(r for r in rows if r.startswith("harmful_images,6,apology_top1_share"))
+    *_, value, _, low, high = row.split(",")
+    shown = figure_text("dsr", Figure(float(value), float(low), float(high)))
+    assert f"tga: at layers 3-4 of 6; at the end an apology comes first for {shown}" in text
+
+
+def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -> None:
+    arm = read_arm(run / "arms" / "tga", name="tga")
+    section = page_of(run).split('<section id="judges">')[1].split("</section>")[0]
+    text = " ".join(Page(section).text)
+    for metric in ("dsr_by_gcg", "over_refusal_by_gcg", "agreement_with_gcg"):
+        assert figure_text("dsr", arm.figure("pictures", "all", metric)) in text
+    apart = sum(
+        len(set(answer["metadata"]["verdicts"].values())) == 2
+        for answers in arm.answers.values()
+        for answer in answers
+    )
+    assert apart > 0 and f"tga: {min(12, apart)} of {apart} answers that judges see apart" in text
+    assert "strict answers, gcg refuses" in text
+
+
 def test_harmful_pictures_are_blurred_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
     assert page_of(run).count('class="picture blurred"') == 18  # of 24, a quarter is benign
     workdir = Path(shutil.copytree(run, tmp_path / "run"))

@@ -233,7 +233,6 @@ def test_cached_decoding_is_the_full_forward(llava, kind):
     theirs = _theirs(hf, full, full_mask).logits
     prompt = lengths.max()
     mask = np.arange(prompt) < lengths[:, None]
-    cache = model.empty_cache(batch=2, slots=prompt + steps)
     rows = np.arange(2)
 
     @jax.jit
@@ -244,11 +243,12 @@ def test_cached_decoding_is_the_full_forward(llava, kind):
             positions=positions,
             segments=segments.astype(jnp.int32),
             cache=cache,
+            slots=prompt + steps,
         )
         return model.logits(params, out.hidden), out.cache
 
     positions = np.broadcast_to(np.arange(prompt), mask.shape)
-    logits, cache = run(np.where(mask, full[:, :prompt], 0), positions, mask, cache)
+    logits, cache = run(np.where(mask, full[:, :prompt], 0), positions, mask, None)
     _close(logits[mask], theirs[:, :prompt][mask])
     for step in range(steps):
         at = lengths + step

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.benchmarks.registry import Entry
 from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.metrics import wilson
 from tga_jax.evaluation.summary import Result, summarise
 from tga_jax.jobs.evaluate_answers import _line
 
@@ -76,7 +77,8 @@ def write_arm(folder: Path, name: str, images: Path, each: int) -> list[dict[str
                 margin = float(rng.normal(3 * chance_here * harmful, 1.0))
                 correct = None if harmful else not refused and bool(rng.random() < 0.9)
                 said = HOSTILE if hostile and picture else text
-                results.append(Result(item, said, margin, {"strict": refused}, correct))
+                verdicts = {"strict": refused, "gcg": refused or i == 3}
+                results.append(Result(item, said, margin, verdicts, correct))
         pool += results
         kind = "questions" if benchmark == "pictures" else "texts"
         entry = Entry(benchmark, kind, Path("world") / benchmark, {"scene": "group"})
@@ -122,15 +124,18 @@ def metrics_row(row: Any, benchmark: str, kind: str, name: str) -> dict[str, Any
 
 
 def write_curves(folder: Path, strength: float) -> None:
-    """analyze/layers.csv and the metrics of both stages."""
-    lines = ["set,layer,metric,value,count"]
+    """analyze/layers.csv and summary.json, and the metrics of both stages."""
+    lines = ["set,layer,metric,value,count,low,high"]
     for samples, factor in (("harmful_images", 1.0), ("benign_images", 0.8)):
         for layer in range(1, 7):
             value = factor * (0.2 + strength * layer / 6)
-            lines.append(f"{samples},{layer},image_caption_cos_centred,{value:.4f},100")
-            value = factor * strength * (layer >= 4)
-            lines.append(f"{samples},{layer},apology_top1_share,{value:.4f},100")
-    (folder / "analyze").mkdir(parents=True, exist_ok=True)
+            ends = "," if layer == 6 else f"{value - 0.02:.4f},{value + 0.03:.4f}"
+            lines.append(f"{samples},{layer},image_caption_cos_centred,{value:.4f},100,{ends}")
+            share = round(100 * factor * strength * (layer >= 4))
+            low, high = wilson(share, 100)
+            row = f"{samples},{layer},apology_top1_share,{share / 100},100,{low:.4f},{high:.4f}"
+            lines.append(row)
+    write_json(folder / "analyze" / "summary.json", {"safety_layers": "3-4", "layers": 6})
     (folder / "analyze" / "layers.csv").write_text("\n".join(lines) + "\n")
     for stage, steps in (("pretrain", 150), ("finetune", 1000)):
         rows = [

@@ -45,6 +45,22 @@ def test_a_line_goes_through_its_points() -> None:
         assert float(dot["cy"]) == pytest.approx(at, abs=0.01)
 
 
+def test_a_band_has_the_corners_of_its_intervals_and_the_axis_holds_them() -> None:
+    points, band = ((1.0, 0.2), (2.0, 0.8)), ((1.0, 0.0, 0.4), (2.0, 0.7, 1.0))
+    chart = line_chart([Series("s", points, 1, band=band)], title="t", x_label="layer")
+    paths = [path.attrib for path in ET.fromstring(chart).iter("path")]
+    found = next(path["d"] for path in paths if path["class"] == "band arm1")
+    corners = [tuple(map(float, c.split())) for c in found.strip("MZ").split(" L")]
+    low, high = -0.06, 1.06  # 6% of the intervals' range on both sides
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    height = 230 - charts.TOP - charts.BOTTOM
+    for corner, x, value in zip(
+        corners, (left, right, right, left), (0.4, 1.0, 0.7, 0.0), strict=True
+    ):
+        at = 230 - charts.BOTTOM - (value - low) / (high - low) * height
+        assert corner == pytest.approx((x, at), abs=0.06)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tga_jax.models.decoder import KVCache
+from tga_jax.models.cache import KVCache
 from tga_jax.models.llava import Llava, Params
 
 Array = jax.Array
@@ -80,13 +80,13 @@ def prefill(
     model: Llava, params: Params, tokens: Array, segments: Array, images: Array, *, new_tokens: int
 ) -> tuple[Array, KVCache]:
     """Run the prompts; returns the next token's logits, float32[B, V], and the cache."""
-    batch, length = tokens.shape
+    length = tokens.shape[1]
     out = model.decode(
         params,
         model.embed(params, tokens, images),
         positions=jnp.broadcast_to(jnp.arange(length), tokens.shape),
         segments=segments,
-        cache=model.empty_cache(batch=batch, slots=length + new_tokens),
+        slots=length + new_tokens,
     )
     last = jnp.sum(segments > 0, axis=1) - 1
     hidden = jnp.take_along_axis(out.hidden, last[:, None, None], axis=1)[:, 0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tga_jax.report.charts import WIDTH, Series, dash_sample, line_chart
 from tga_jax.report.collect import LayerValue
-from tga_jax.report.curves import LAYERS, over_layers
+from tga_jax.report.curves import LAYERS, layer_band, over_layers
 from tga_jax.report.formats import words
 from tga_jax.report.markup import Markup, tag
 
@@ -15,16 +15,16 @@ STYLE = Markup(
     "text { font: 12px sans-serif; fill: #16191d } .head { font-weight: 600 }"
     " .tick, .axis { fill: #5a636e; font-size: 11px } .grid { stroke: #e1e5ea }"
     " .line { fill: none; stroke-width: 2 } .dot.arm0 { fill: #d1720f } .dot.arm1 { fill: #0068a8 }"
-    " .line.arm0 { stroke: #d1720f } .line.arm1 { stroke: #0068a8 }"
+    " .line.arm0 { stroke: #d1720f } .line.arm1 { stroke: #0068a8 } .band { opacity: 0.16 }"
+    " .band.arm0 { fill: #d1720f } .band.arm1 { fill: #0068a8 }"
 )
 
 
-def layer_charts(rows: Iterable[tuple[str, int, str, float]]) -> dict[str, str]:
-    """One model's rows (set, layer, metric, value) -> an SVG a metric.
+def layer_charts(values: Sequence[LayerValue]) -> dict[str, str]:
+    """One model's values -> an SVG a metric.
 
     Harmful and benign sets differ in their colour, the kinds of sets in their dashes.
     """
-    values = [LayerValue(*row) for row in rows]
     kinds = list(dict.fromkeys(value.set.rpartition("_")[2] for value in values))
     charts = {}
     for metric in dict.fromkeys(value.metric for value in values):
@@ -32,7 +32,9 @@ def layer_charts(rows: Iterable[tuple[str, int, str, float]]) -> dict[str, str]:
         for name in dict.fromkeys(value.set for value in values if value.metric == metric):
             degree, _, kind = name.rpartition("_")
             points = over_layers(values, name, metric)
-            series.append(Series(words(name), points, int(degree != "harmful"), kinds.index(kind)))
+            band = layer_band(values, name, metric)
+            arm, dash = int(degree != "harmful"), kinds.index(kind)
+            series.append(Series(words(name), points, arm, dash, band))
         charts[metric] = chart_file(series, title=LAYERS.get(metric, words(metric)))
     return charts
 

@@ -20,6 +20,7 @@ from tga_jax.evaluation.metrics import Z95, wilson
 from tga_jax.jobs.analyze_charts import layer_charts
 from tga_jax.jobs.analyze_prompts import SETS, Prompt
 from tga_jax.jobs.files import write_json, write_text
+from tga_jax.report.collect import LayerValue
 
 PARTIAL = "samples.partial.jsonl"  # as Work(folder, "samples", ...) names it; first its signature
 HEADER = ("set", "layer", "metric", "value", "count", "low", "high")
@@ -155,7 +156,9 @@ def write_tables(
     write_text(folder / "layers.csv", table(rows))
     for old in folder.glob("*.svg"):
         old.unlink()
-    for name, chart in layer_charts((row[0], row[1], row[2], row[3]) for row in rows).items():
+    values = [LayerValue(name, layer, metric, value, low, high)
+              for name, layer, metric, value, _, low, high in rows]  # fmt: skip
+    for name, chart in layer_charts(values).items():
         write_text(folder / f"{name}.svg", chart)
     write_json(folder / "summary.json", summary(totals, sums, apologies) | {"settings": settings})
 

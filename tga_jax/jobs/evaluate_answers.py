@@ -20,8 +20,8 @@ from tga_jax.evaluation.summary import Result
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.ecso import Prompts, check_defence, defend
 from tga_jax.jobs.files import digest, write_jsonl
-from tga_jax.jobs.generate import Answerer, Reply, answer_line
-from tga_jax.jobs.retriever import Retriever, configured, look_up
+from tga_jax.jobs.generate import Answerer, Reply, answer_line, with_retrieved
+from tga_jax.jobs.retriever import Retriever, configured
 from tga_jax.jobs.work import Work
 from tga_jax.models.llava import Params
 from tga_jax.training.step import nested
@@ -124,18 +124,19 @@ class Examinee:
 def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
     """Gives each item with a picture and no retrieved text one, in place."""
     items = benchmark.items
-    rows = [i for i, item in enumerate(items) if item.image and not item.extra.get("retrieved")]
-    if examinee.retriever is None or not rows:
+    if examinee.retriever is None:
         return
-    asked = [
-        (str(item.id), (item.image_dir or Path(), item.image or "", str(item.id)),
-         item.extra.get("caption"))
-        for item in (items[i] for i in rows)
-    ]  # fmt: skip
     folder = examinee.context.workdir / "evaluate" / benchmark.name
-    for i, text in zip(rows, look_up(examinee.retriever, folder, asked), strict=True):
-        extra = {**items[i].extra, "retrieved": text}
-        items[i] = dataclasses.replace(items[i], extra=extra)
+    asked = with_retrieved(
+        examinee.retriever,
+        [question(item) for item in items],
+        folder,
+        lambda row: items[row].image_dir or Path(),
+    )
+    for i, found in enumerate(asked):
+        if found.retrieved is not None:
+            extra = {**items[i].extra, "retrieved": found.retrieved}
+            items[i] = dataclasses.replace(items[i], extra=extra)
 
 
 def _length(asked: Question) -> tuple[bool, int]:

@@ -37,7 +37,7 @@ def run(context: Context) -> None:
     folder = context.workdir / "generate"
     retriever = configured(context)
     if retriever is not None:
-        questions = with_retrieved(context, retriever, questions, folder)
+        questions = with_retrieved(retriever, questions, folder, lambda row: context.image_dir())
     signature = {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
@@ -62,13 +62,23 @@ def run(context: Context) -> None:
 
 
 def with_retrieved(
-    context: Context, retriever: Retriever, questions: Sequence[Question], folder: Path
+    retriever: Retriever,
+    questions: Sequence[Question],
+    folder: Path,
+    image_dir: Callable[[int], Path],
 ) -> list[Question]:
-    """The questions, those that show a picture and lack a retrieved text with one."""
+    """The questions, those that show a picture and lack a retrieved text with one.
+
+    Args:
+        retriever: finds the texts.
+        questions: all of them.
+        folder: where they are kept, for the next time.
+        image_dir: row -> its picture folder.
+    """
     rows = [i for i, q in enumerate(questions) if q.image and q.retrieved is None]
     asked = [
-        (str(q.id), (context.image_dir(), q.image or "", str(q.id)), q.caption)
-        for q in (questions[i] for i in rows)
+        (str(q.id), (image_dir(i), q.image or "", str(q.id)), q.caption)
+        for i, q in ((i, questions[i]) for i in rows)
     ]
     texts = dict(zip(rows, look_up(retriever, folder, asked), strict=True))
     return [

@@ -13,21 +13,11 @@ import jax.numpy as jnp
 
 from tga_jax.models import rope
 from tga_jax.models.attention import Visibility, attend
+from tga_jax.models.cache import KVCache, attend_to_past
 from tga_jax.models.config import Compute, DecoderConfig
 from tga_jax.models.layers import Linear, RMSNorm, param, stack
 
 Array = jax.Array
-
-
-@flax.struct.dataclass
-class KVCache:
-    """Keys and values of past tokens; a slot's segment is 0 until it is filled."""
-
-    k: Array  # dtype[L, B, S, K, C]
-    v: Array  # dtype[L, B, S, K, C]
-    positions: Array  # int32[B, S]
-    segments: Array  # int32[B, S]
-    filled: Array  # int32[]: slots used, the same for every row
 
 
 @flax.struct.dataclass
@@ -48,6 +38,7 @@ class DecoderBlock(nn.Module):
 
     config: DecoderConfig
     compute: Compute
+    keep: bool = False  # also emit keys and values, for a cache
 
     @nn.compact
     def __call__(
@@ -56,31 +47,30 @@ class DecoderBlock(nn.Module):
         past: tuple[Array, Array] | None,
         rotation: tuple[Array, Array],
         visible: Visibility,
-        slot: Array | None,
         pool: Array | None,
     ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | None]]:
         """One block.
 
         Args:
             x: dtype[B, T, D], the residual stream.
-            past: this layer's cached keys and values, dtype[B, S, K, C] each, or None.
+            past: this layer's cached keys and values, dtype[B, K, S, C] each, or None.
             rotation: cosines and sines of the positions.
             visible: who sees whom.
-            slot: int32[], where new keys go in the cache.
             pool: bool[B, N, T], the spans to average over, or None.
 
         Returns:
-            the new residual stream, and (float32[B, N, D] or None, the updated past or None).
+            the new residual stream, and (float32[B, N, D] or None, the new keys and values,
+            dtype[B, T, K, C] each, or None).
         """
         cfg, dtype = self.config, self.compute.dtype
-        y, past = self._attention(
-            RMSNorm(cfg.norm_eps, dtype, name="norm1")(x), past, rotation, visible, slot
+        y, new = self._attention(
+            RMSNorm(cfg.norm_eps, dtype, name="norm1")(x), past, rotation, visible
         )
         x = x + y
         y = RMSNorm(cfg.norm_eps, dtype, name="norm2")(x)
         x = x + self._mlp(y)
         x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
-        return x, (None if pool is None else span_means(x, pool), past)
+        return x, (None if pool is None else span_means(x, pool), new if self.keep else None)
 
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
         lora = self.config.lora
@@ -93,8 +83,7 @@ class DecoderBlock(nn.Module):
         past: tuple[Array, Array] | None,
         rotation: tuple[Array, Array],
         visible: Visibility,
-        slot: Array | None,
-    ) -> tuple[Array, tuple[Array, Array] | None]:
+    ) -> tuple[Array, tuple[Array, Array]]:
         cfg = self.config
         batch, length, width = x.shape
         q_width, kv_width = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
@@ -104,11 +93,12 @@ class DecoderBlock(nn.Module):
         q = rope.rotate(q.reshape(batch, length, cfg.heads, cfg.head_dim), *rotation)
         k = rope.rotate(k.reshape(batch, length, cfg.kv_heads, cfg.head_dim), *rotation)
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
-        if past is not None:
-            past = k, v = _put(past[0], k, slot), _put(past[1], v, slot)
-        y = attend(q, k, v, visible, backend=self.compute.attention)
+        if past is None:
+            y = attend(q, k, v, visible, backend=self.compute.attention)
+        else:
+            y = attend_to_past(q, k, v, past, visible)
         y = y.reshape(batch, length, q_width)
-        return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), past
+        return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), (k, v)
 
     def _mlp(self, x: Array) -> Array:
         cfg = self.config
@@ -123,6 +113,7 @@ class Decoder(nn.Module):
 
     config: DecoderConfig
     compute: Compute = Compute()
+    keep: bool = False  # return a cache
 
     def setup(self) -> None:
         cfg = self.config
@@ -132,8 +123,8 @@ class Decoder(nn.Module):
             DecoderBlock,
             layers=cfg.layers,
             remat=self.compute.remat,
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
-        )(cfg, self.compute)
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        )(cfg, self.compute, self.keep)
         self.norm = RMSNorm(cfg.norm_eps, self.compute.dtype)
         if not cfg.tied_head:
             self.head = param(self, "head", normal, (cfg.width, cfg.vocab), ("embed", "vocab"))
@@ -151,6 +142,7 @@ class Decoder(nn.Module):
         segments: Array,
         pool: Array | None = None,
         cache: KVCache | None = None,
+        slots: int = 0,
     ) -> DecoderOutput:
         """Run the blocks on input embeddings.
 
@@ -159,24 +151,24 @@ class Decoder(nn.Module):
             positions: int32[B, T].
             segments: int32[B, T]; 0 is padding, and tokens see their own segment only.
             pool: bool[B, N, T], spans to average each block's output over.
-            cache: past keys and values; the new ones are added from slot `cache.filled` on.
+            cache: keys and values of past tokens; comes back with the new ones in it.
+            slots: of the cache that a first pass (`cache` None) returns.
         """
         cfg = self.config
         x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
-        kv_positions, kv_segments, slot = positions, segments, None
-        if cache is not None:
-            slot = cache.filled
-            kv_positions = _put(cache.positions, positions, slot)
-            kv_segments = _put(cache.segments, segments, slot)
-        visible = Visibility(positions, kv_positions, segments, kv_segments, True, cfg.window)
+        past = None if cache is None else (cache.k, cache.v)
+        if cache is None:
+            visible = Visibility(positions, positions, segments, segments, True, cfg.window)
+        else:
+            visible = cache.visible(positions, segments, window=cfg.window)
         rotation = rope.rotation(
             positions, rope.frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling)
         )
-        past = None if cache is None else (cache.k, cache.v)
-        x, (pooled, past) = self.blocks(x, past, rotation, visible, slot, pool)
+        x, (pooled, new) = self.blocks(x, past, rotation, visible, pool)
         if cache is not None:
-            filled = cache.filled + x.shape[1]
-            cache = KVCache(past[0], past[1], kv_positions, kv_segments, filled)
+            cache = cache.add(*new, positions, segments)
+        elif self.keep:
+            cache = KVCache.of(*new, positions, segments, slots=slots)
         return DecoderOutput(x, pooled, cache)
 
     def final_norm(self, hidden: Array) -> Array:
@@ -199,13 +191,6 @@ class Decoder(nn.Module):
         return self.logits(out.hidden)
 
 
-def empty_cache(cfg: DecoderConfig, *, batch: int, slots: int, dtype: str) -> KVCache:
-    """A cache for `batch` rows of up to `slots` tokens."""
-    shape = (cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim)
-    blank = jnp.zeros((batch, slots), jnp.int32)
-    return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), blank, blank, jnp.int32(0))
-
-
 def span_means(x: Array, spans: Array) -> Array:
     """Means of x over spans: dtype[B, T, D], bool[B, N, T] -> float32[B, N, D]; 0 if empty."""
     # What feeds a cosine is float32 also where devices round the products of float32.
@@ -218,9 +203,3 @@ def span_means(x: Array, spans: Array) -> Array:
     )
     count = jnp.sum(spans, axis=-1, keepdims=True, dtype=jnp.float32)
     return total / jnp.maximum(count, 1.0)
-
-
-def _put(old: Array, new: Array, slot: Array | None) -> Array:
-    """`new` in the places of `old` from `slot` on, along axis 1."""
-    assert slot is not None
-    return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), slot, axis=1)

@@ -13,8 +13,9 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from tga_jax.models.cache import KVCache
 from tga_jax.models.config import Compute, LlavaConfig
-from tga_jax.models.decoder import Decoder, DecoderOutput, KVCache, empty_cache
+from tga_jax.models.decoder import Decoder, DecoderOutput
 from tga_jax.models.projector import Projector
 from tga_jax.models.vision import VisionTower
 
@@ -114,11 +115,18 @@ class Llava:
         segments: Array,
         pool: Array | None = None,
         cache: KVCache | None = None,
+        slots: int = 0,
     ) -> DecoderOutput:
-        """The decoder's blocks on input embeddings; see `Decoder.__call__`."""
-        return self._decoder(
-            params, embeddings, positions=positions, segments=segments, pool=pool, cache=cache
+        """The decoder's blocks on input embeddings; see `Decoder.__call__`.
+
+        With `slots` or `cache` the output has a cache.
+        """
+        keeping = Decoder(self.config.decoder, self.compute, keep=bool(slots) or cache is not None)
+        places = {"positions": positions, "segments": segments, "pool": pool}
+        out = keeping.apply(
+            {"params": params["decoder"]}, embeddings, **places, cache=cache, slots=slots
         )
+        return cast(DecoderOutput, out)
 
     def final_norm(self, params: Params, hidden: Array) -> Array:
         """dtype[..., D] -> dtype[..., D], what the head reads."""
@@ -131,10 +139,6 @@ class Llava:
     def logits(self, params: Params, hidden: Array) -> Array:
         """dtype[..., D], any block's output -> float32[..., V]."""
         return self._decoder(params, hidden, method="logits")
-
-    def empty_cache(self, *, batch: int, slots: int) -> KVCache:
-        """A cache for `batch` rows of up to `slots` tokens."""
-        return empty_cache(self.config.decoder, batch=batch, slots=slots, dtype=self.compute.dtype)
 
     def _decoder(self, params: Params, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
         return self.decoder.apply({"params": params["decoder"]}, *args, method=method, **kwargs)

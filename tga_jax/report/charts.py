@@ -38,12 +38,16 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line: its points by x, its colour and its place among DASHES."""
+    """A line: its points by x, its colour and its place among DASHES.
+
+    band: (x, low, high) of the points whose interval is known; drawn behind the line.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
     arm: int
     dash: int = 0
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 def linear(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -143,13 +147,15 @@ def line_chart(
     width: int = WIDTH,
     markers: bool = True,
 ) -> Markup:
-    """Lines over a common x, both axes as wide as the values need."""
+    """Lines over a common x, both axes as wide as the values and their intervals need."""
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
+    ys += [y for line in series for _, *ends in line.band for y in ends]
     low, high = padded(min(ys), max(ys))
     x = linear(min(xs), max(xs), LEFT, width - RIGHT)
     y = linear(low, high, height - BOTTOM, TOP)
     parts: list[Child] = [_axes(x, y, (min(xs), max(xs)), (low, high), x_label, width, height)]
+    parts += [_band(line, x, y) for line in series if line.band]
     for line in series:
         places = [(x(a), y(b)) for a, b in line.points]
         path = "M" + " L".join(f"{a:.1f} {b:.1f}" for a, b in places)
@@ -162,6 +168,13 @@ def line_chart(
                 tag("circle", tag("title", name), class_=f"dot arm{line.arm}", cx=a, cy=b, r=2.6)
             )
     return _svg(width, height, title, parts)
+
+
+def _band(line: Series, x: Callable[[float], float], y: Callable[[float], float]) -> Markup:
+    """The area between both ends of the intervals."""
+    upper = [f"{x(at):.1f} {y(high):.1f}" for at, _, high in line.band]
+    lower = [f"{x(at):.1f} {y(low):.1f}" for at, low, _ in reversed(line.band)]
+    return tag("path", class_=f"band arm{line.arm}", d="M" + " L".join(upper + lower) + "Z")
 
 
 def padded(low: float, high: float) -> tuple[float, float]:

@@ -20,12 +20,17 @@ Json = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class LayerValue:
-    """A line of analyze/layers.csv: a metric of a set of samples at a layer."""
+    """A line of analyze/layers.csv: a metric of a set of samples at a layer.
+
+    low, high: the ends of its 95% interval, where it has one.
+    """
 
     set: str
     layer: int
     metric: str
     value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Arm:
         rows: of evaluate/metrics.json.
         answers: benchmark -> lines of its answers.jsonl.
         layers: of analyze/layers.csv; else the mean cosines of score/scores.jsonl.
+        analysis: of analyze/summary.json.
         training: stage -> lines of its metrics.jsonl.
         seconds: job -> how long it took.
         summary: figures of summary.json, which stand in for rows that are not there.
@@ -48,6 +54,7 @@ class Arm:
     rows: list[Json]
     answers: dict[str, list[Json]]
     layers: list[LayerValue]
+    analysis: Json
     training: dict[str, list[Json]]
     seconds: dict[str, float]
     summary: dict[str, float]
@@ -129,6 +136,7 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
         answers=answers,
         layers=_layers(folder / "analyze" / "layers.csv")
         or _score_layers(folder / "score" / "scores.jsonl"),
+        analysis=read_json(folder / "analyze" / "summary.json") or {},
         training={stage: lines for stage, lines in stages.items() if lines},
         seconds=_numbers(read_json(folder / "seconds.json")),
         summary=summary or {},
@@ -180,7 +188,8 @@ def _layers(path: Path) -> list[LayerValue]:
     for number, row in enumerate(reader, start=2):
         try:
             value = float(row["value"]) if row["value"] else math.nan
-            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value)
+            ends = (float(row[end]) if row.get(end) else None for end in ("low", "high"))
+            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value, *ends)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: line {number}: expected the columns set, layer, metric, value"

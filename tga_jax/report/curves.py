@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tga_jax.report.charts import Series, dash_sample, line_chart
 from tga_jax.report.collect import STAGES, Arm, LayerValue
-from tga_jax.report.formats import words
+from tga_jax.report.formats import Figure, figure_text, words
 from tga_jax.report.markup import Markup, join, tag
 
 TRAINING = {
@@ -24,6 +24,7 @@ LAYERS = {
 }
 POINTS = 120  # of a training curve
 Points = tuple[tuple[float, float], ...]
+Band = tuple[tuple[float, float, float], ...]
 
 
 def absent(text: str) -> Markup:
@@ -32,34 +33,86 @@ def absent(text: str) -> Markup:
 
 
 def layers(arms: Sequence[Arm]) -> Markup:
-    """A chart a metric, a line for every model and set of samples."""
-    places = list(enumerate(arms, start=2 - len(arms)))
+    """A chart a metric and kind of sample: a line a model, harmful solid and benign dashed."""
     metrics = dict.fromkeys(point.metric for arm in arms for point in arm.layers)
     if not metrics:
         return absent("No curves over the layers: there is no analyze/layers.csv (job analyze).")
     panels = []
     for metric in metrics:
-        points = [p for arm in arms for p in arm.layers if p.metric == metric]
-        sets = list(dict.fromkeys(p.set for p in points))
-        series = [
-            Series(f"{arm.name}, {words(name)}", found, place, sets.index(name))
-            for place, arm in places
-            for name in sets
-            if (found := over_layers(arm.layers, name, metric))
-        ]
-        if not series:
-            continue
-        title = LAYERS.get(metric, words(metric))
-        chart = line_chart(series, title=f"{title}, by layer", x_label="layer")
-        panels.append(tag("figure", tag("h3", title), _legend(series), chart, class_="panel"))
-    lead = "How the hidden states develop from the first layer to the last."
-    return join([tag("p", lead, class_="lead"), tag("div", panels, class_="panels")])
+        sets = dict.fromkeys(p.set for arm in arms for p in arm.layers if p.metric == metric)
+        for kind in dict.fromkeys(kind_of(name) for name in sets):
+            series = _layer_lines(arms, metric, [n for n in sets if kind_of(n) == kind])
+            if series:
+                title = f"{LAYERS.get(metric, words(metric))}: {words(kind)}"
+                chart = line_chart(
+                    series, title=f"{title}, by layer", x_label="layer", height=200, width=340
+                )
+                panels.append(tag("figure", tag("h3", title), _legend(series), chart,
+                                  class_="panel"))  # fmt: skip
+    lead = (
+        "How the hidden states develop from the first layer to the last. Bands are 95% intervals "
+        "of a share or a mean; scenes are captions read in the place of their pictures."
+    )
+    return join([tag("p", lead, class_="lead"), tag("div", panels, class_="panels three")])
+
+
+def _layer_lines(arms: Sequence[Arm], metric: str, sets: Sequence[str]) -> list[Series]:
+    """A line for every model and set."""
+    return [
+        Series(
+            f"{arm.name}, {words(name)}",
+            found,
+            place,
+            sets.index(name),
+            layer_band(arm.layers, name, metric),
+        )
+        for place, arm in enumerate(arms, start=2 - len(arms))
+        for name in sets
+        if (found := over_layers(arm.layers, name, metric))
+    ]
+
+
+def where_refusal_arises(arm: Arm) -> str | None:
+    """What job analyze found in a model, in a sentence; None where it was not run."""
+    if not arm.analysis:
+        return None
+    layers = arm.analysis.get("safety_layers")
+    if layers:
+        text = f"at layers {layers} of {arm.analysis['layers']}"
+    else:
+        text = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
+    last = max((value.layer for value in arm.layers), default=0)
+    shares = [
+        f"{figure_text('dsr', Figure(value.value, value.low, value.high))} of {words(value.set)}"
+        for value in arm.layers
+        if (value.metric, value.layer) == ("apology_top1_share", last) and "harmful" in value.set
+    ]
+    told = f"; at the end an apology comes first for {', '.join(shares)}" if shares else ""
+    return f"{arm.name}: {text}{told}."
+
+
+def kind_of(name: str) -> str:
+    """harmful_images -> images; a name without a degree is its own kind."""
+    return name.removeprefix("harmful_").removeprefix("benign_")
 
 
 def over_layers(values: Sequence[LayerValue], name: str, metric: str) -> Points:
     """The points of a set and a metric; layer -1 (samples that no layer turns) is no point."""
+    return tuple((float(v.layer), v.value) for v in _of_set(values, name, metric))
+
+
+def layer_band(values: Sequence[LayerValue], name: str, metric: str) -> Band:
+    """The intervals of the same points."""
+    return tuple(
+        (float(v.layer), v.low, v.high)
+        for v in _of_set(values, name, metric)
+        if v.low is not None and v.high is not None
+    )
+
+
+def _of_set(values: Sequence[LayerValue], name: str, metric: str) -> list[LayerValue]:
     chosen = (v for v in values if (v.set, v.metric) == (name, metric) and v.layer >= 1)
-    return tuple(sorted((float(v.layer), v.value) for v in chosen))
+    return sorted(chosen, key=lambda v: v.layer)
 
 
 def training(arms: Sequence[Arm]) -> Markup:

@@ -26,6 +26,7 @@ from tga_jax.report.headlines import (
     remarks,
     verdict,
 )
+from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.markup import Markup, join, tag
 from tga_jax.report.style import STYLE
 from tga_jax.report.tables import Table, to_html, to_latex, to_markdown
@@ -68,6 +69,7 @@ def page(report: Report) -> str:
         ("arms", "All arms", _all_arms(report)),
         ("training", "Training", curves.training(arms)),
         ("tests", "Paired tests", evidence.tests(paired_table(report))),
+        ("judges", "Judges", judges(arms)),
         ("provenance", "What produced the figures", evidence.provenance(report.run, arms)),
     ]
     shown = [(name, title, body) for name, title, body in sections if body]
@@ -101,8 +103,10 @@ def page(report: Report) -> str:
 
 def tables(report: Report) -> list[Table]:
     """Those of tables.md and tables.tex, which are on the page too."""
-    found = [headline_table(report), arms_table(report), *evidence.scene_tables(report.pair)]
-    return [table for table in (*found, paired_table(report)) if table is not None and table.rows]
+    found: list[Table | None] = [headline_table(report), arms_table(report)]
+    found += evidence.scene_tables(report.pair)
+    found += [paired_table(report), judges_table(report.pair)]
+    return [table for table in found if table is not None and table.rows]
 
 
 def markdown(report: Report) -> str:
@@ -130,6 +134,8 @@ def _remarks(report: Report) -> Markup | None:
     if not report.pair:
         return None
     found = remarks(lines(report.pair), report.reference, report.pair[-1], report.differences)
+    where = (curves.where_refusal_arises(arm) for arm in report.pair)
+    found += [("Where refusal of text arises", text) for text in where if text]
     parts = [tag("li", tag("b", f"{about}. "), text) for about, text in found]
     return tag("ul", parts, class_="remarks") if parts else None
 

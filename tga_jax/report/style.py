@@ -79,9 +79,10 @@ svg .grid { stroke: var(--grid); stroke-width: 1; }
 svg .track { stroke: var(--line); stroke-width: 2; stroke-linecap: round; }
 svg .range { stroke-width: 4; stroke-linecap: round; opacity: 0.45; }
 svg .whisker { stroke: var(--ink); stroke-width: 1.2; }
+svg .band { opacity: 0.16; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-svg .bar.arm0, svg .dot.arm0 { fill: var(--arm0); }
-svg .bar.arm1, svg .dot.arm1 { fill: var(--arm1); }
+svg .bar.arm0, svg .dot.arm0, svg .band.arm0 { fill: var(--arm0); }
+svg .bar.arm1, svg .dot.arm1, svg .band.arm1 { fill: var(--arm1); }
 svg .line.arm0, svg .range.arm0 { stroke: var(--arm0); }
 svg .line.arm1, svg .range.arm1 { stroke: var(--arm1); }
 .scroll { overflow-x: auto; margin: 20px 0; }

@@ -1,0 +1,66 @@
+"""configs/audit.py from the command line: one page, and the defences as arms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.analysis import make_analysis_inputs
+from tests.jobs.inputs import read_jsonl
+from tga_jax.main import main
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that transformers wrote, questions about pictures, and texts."""
+    return make_analysis_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def audit(inputs: Path, workdir: Path, *more: str, variant: str = "") -> int:
+    """The exit code."""
+    config = f"configs/audit.py:{variant}" if variant else "configs/audit.py"
+    flags = [
+        f"--config={config}", f"--workdir={workdir}",
+        f"--config.model.checkpoint={inputs / 'checkpoint'}",
+        f"--config.data.image_dir={inputs / 'images'}", "--config.data.buckets=(256,)",
+        f"--config.evaluate.benchmarks=questions:{inputs}/q.jsonl,texts:{inputs}/texts.jsonl",
+        "--config.generate.max_new_tokens=4", "--config.evaluate.judges=strict,gcg", *more,
+    ]  # fmt: skip
+    return main(["tga_jax", *flags])
+
+
+def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path: Path) -> None:
+    assert audit(inputs, tmp_path / "run") == 0
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    for section in ("figures", "scenes", "examples", "layers", "judges", "provenance"):
+        assert f'<section id="{section}"' in page
+    rows = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    found = {(row["benchmark"], row["metric"]) for row in rows}
+    assert {("questions", "dsr"), ("texts", "dsr"), ("texts", "over_refusal")} <= found
+    assert "run: no safety layers: the model refuses none of the harmful texts; at the end" in page
+    assert 'class="band arm1"' in page
+
+
+def test_every_defence_is_asked_the_same_and_stands_in_one_table(
+    inputs: Path, tmp_path: Path
+) -> None:
+    names = ("undefended", "safety-prompt", "ecso")
+    only = f"--config.experiment.only={','.join(names)}"
+    assert audit(inputs, tmp_path, only, variant="defences") == 0
+    tables = (tmp_path / "report" / "tables.md").read_text()
+    arms = tables.split("All arms")[1].split("**")[1]
+    asked, systems = [], []
+    for name in names:
+        assert f"| {name} |" in arms
+        folder = tmp_path / "arms" / name / "evaluate"
+        asked.append(
+            [line["prompt"] for line in read_jsonl(folder / "questions" / "answers.jsonl")]
+        )
+        row = json.loads((folder / "metrics.json").read_text())[0]
+        systems.append((row["settings"]["system"], row["settings"]["defence"] is not None))
+    assert asked[0] == asked[1] == asked[2]
+    assert "Sorry, I cannot help you." in systems[1][0]
+    assert systems[0][0] == systems[2][0] != systems[1][0]
+    assert [defended for _, defended in systems] == [False, False, True]
