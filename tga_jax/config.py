@@ -86,7 +86,7 @@ def _model() -> ConfigDict:
             feature_layer=-2,
             feature_select="default",
             remat="none",  # "dots", "full": what the backward pass computes again
-            attention="xla",
+            attention="auto",  # by device: "splash" (TPU), "cudnn" (GPU in bfloat16), "xla"
         )
     )
 

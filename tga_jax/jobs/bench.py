@@ -177,8 +177,14 @@ def _of_shapes(context: Context, name: str) -> Context:
         raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
     config = ConfigDict(context.config.to_dict())
     config.plan.model = name
-    remat, mesh = config.model.remat, context.mesh
-    return AbstractContext(config.lock(), context.workdir, context.job, mesh=mesh, remat=remat)
+    return AbstractContext(
+        config.lock(),
+        context.workdir,
+        context.job,
+        mesh=context.mesh,
+        remat=config.model.remat,
+        platform=jax.devices()[0].platform,
+    )
 
 
 def _without_guide(context: Context) -> Context:

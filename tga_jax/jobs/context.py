@@ -22,6 +22,7 @@ from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.jobs.files import digest
 from tga_jax.jobs.samples import read_samples
+from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.mesh import make_mesh
@@ -105,12 +106,20 @@ class Context:
             raise UserError(f"config.dtype={dtype!r}: 'float32' or 'bfloat16'")
         if model.remat not in ("none", "dots", "full"):
             raise UserError(f"config.model.remat={model.remat!r}: 'none', 'dots' or 'full'")
-        if model.attention not in ("xla",):
-            raise UserError(f"config.model.attention={model.attention!r}: 'xla'")
         settings = self.image_settings
         norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
-        compute = Compute(dtype, model.remat, model.attention)
+        attention = self.attention(jax.devices()[0].platform)
+        compute = Compute(dtype, model.remat, attention)
+        self.say(f"attention: {attention}, {dtype}, remat {model.remat}")
         return Llava(self._with_lora(self.source.config), norm, compute)
+
+    def attention(self, platform: str) -> str:
+        """config.model.attention on that platform, with "auto" resolved."""
+        name = self.config.model.attention
+        if name not in ("auto", *BACKENDS):
+            known = ", ".join(map(repr, ("auto", *BACKENDS)))
+            raise UserError(f"config.model.attention={name!r}: one of {known}")
+        return choose_backend(name, platform=platform, dtype=self.config.dtype)
 
     @functools.cached_property
     def mesh(self) -> Mesh:

@@ -50,7 +50,12 @@ def compile_choice(
         "compile_seconds", "folder"}
     """
     context = AbstractContext(
-        config, folder, "plan", mesh=topology_mesh(topology, choice.mesh), remat=choice.remat
+        config,
+        folder,
+        "plan",
+        mesh=topology_mesh(topology, choice.mesh),
+        remat=choice.remat,
+        platform="tpu",
     )
     target = folder / digest(_settings(context, topology, choice))
     if not (target / "compiled.json").exists():

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from tga_jax.models import rope
-from tga_jax.models.attention import Visibility, attend
+from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, DecoderConfig
 from tga_jax.models.layers import Linear, RMSNorm, param, stack
+from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 

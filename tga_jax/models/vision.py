@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tga_jax.models.attention import Visibility, attend
+from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, VisionConfig
 from tga_jax.models.layers import LayerNorm, Linear, activation, param, stack
+from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 
