@@ -25,19 +25,35 @@ UTILISATION = 0.4
 GIB = 1024**3
 
 
+LORA = (
+    "--config.lora.rank=128",
+    "--config.lora.alpha=256.0",
+    "--config.finetune.trainable=(('decoder/.*/lora_.*', 1.0), ('projector/.*', 1.0), ('.*', None))",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A stage on a topology; the paper's batch in `accumulate` parts."""
 
-    stage: str
+    kind: str  # "pretrain", "finetune", or "lora": finetune with adapters
     topology: str
     accumulate: int
     mesh: str = "1,-1,1"
+    remat: str = "full"
+    attention: str = "auto"
+
+    @property
+    def stage(self) -> str:
+        """The stage whose step is planned."""
+        return "finetune" if self.kind == "lora" else self.kind
 
     @property
     def name(self) -> str:
         """As a file name."""
-        return f"{self.stage}-{self.topology.replace(':', '-').replace(' ', '-')}"
+        place = self.topology.replace(":", "-").replace(" ", "-")
+        shape = f"{self.accumulate}-{self.mesh.replace(',', 'x')}"
+        return f"{self.kind}-{place}-{shape}-{self.remat}-{self.attention}"
 
     @property
     def flags(self) -> list[str]:
@@ -48,27 +64,38 @@ class Row:
             f"--config.plan.length={LENGTHS[self.stage]}",
             f"--config.plan.accumulate={self.accumulate}",
             f"--config.plan.mesh={self.mesh}",
+            f"--config.model.remat={self.remat}",
+            f"--config.model.attention={self.attention}",
+            *(LORA if self.kind == "lora" else ()),
         ]
 
 
+# In the order in which they are compiled.
 ROWS = (
     Row("finetune", "h100:1", 64),
-    Row("finetune", "h100:8", 8),
+    Row("finetune", "h100:8", 4),
+    Row("lora", "h100:1", 16),
+    Row("lora", "h100:8", 2),
     Row("pretrain", "h100:1", 16),
     Row("pretrain", "h100:8", 2),
-    Row("finetune", "v5e:4x4", 8),
-    Row("finetune", "v5p:2x2x2", 4),
-    Row("finetune", "v6e:4x4", 4),
-    Row("pretrain", "v5e:4x4", 4),
-    Row("finetune", "v5e:8x8", 2),
-    Row("finetune", "v5p:4x4x4", 1),
+    Row("finetune", "v5e:4x4", 2),
+    Row("finetune", "v5p:2x2x2", 2, remat="dots"),
+    Row("finetune", "v6e:4x4", 1),
+    Row("lora", "v5e:4x4", 1),
+    Row("finetune", "v5e:4x4", 2, attention="xla"),
+    Row("pretrain", "v5e:4x4", 1),
+    Row("finetune", "v5e:8x8", 1),
+    Row("finetune", "v5p:4x4x4", 1, remat="dots"),
     # 128 rows on 256 chips: two chips a row.
     Row("finetune", "v5e:16x16", 1, mesh="1,-1,2"),
-    Row("pretrain", "v5p:2x2x2", 2),
-    Row("pretrain", "v6e:4x4", 2),
+    Row("pretrain", "v5p:2x2x2", 1),
+    Row("pretrain", "v6e:4x4", 1),
+    Row("lora", "v5p:2x2x2", 1),
+    Row("lora", "v6e:4x4", 1),
     Row("pretrain", "v5e:8x8", 1),
     Row("pretrain", "v5p:4x4x4", 1),
     Row("pretrain", "v5e:16x16", 1),
+    Row("lora", "v5e:8x8", 1),
 )
 
 HEAD = (

@@ -113,6 +113,12 @@ def test_analytic_plan_of_gpus(tmp_path: Path) -> None:
     )
 
 
+def test_the_mesh_planned_need_not_fit_this_machine(tmp_path: Path) -> None:
+    flags = ["--config.plan.topology=h100:8", "--config.mesh.tensor=2", "--config.mesh.data=4"]
+    assert _plan(tmp_path, *flags, "--config.plan.batch_size=8") == 0
+    assert _result(tmp_path)["mesh"] == {"data": 4, "fsdp": 1, "tensor": 2}
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -8,17 +8,20 @@ from typing import Any
 
 import flax.linen as nn
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+BATCH_AXES = ("data", "fsdp")
+EMBED_AXIS = "fsdp"
 
 # Parameters: a matrix is cut along its "embed" side over fsdp and along the other over tensor.
 # Activations: samples over data and fsdp, inner widths over tensor.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("batch", ("data", "fsdp")),
+    ("batch", BATCH_AXES),
     ("length", None),
     ("activation", None),
     ("layers", None),
-    ("embed", "fsdp"),
-    ("vision_embed", "fsdp"),
+    ("embed", EMBED_AXIS),
+    ("vision_embed", EMBED_AXIS),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("ffn", "tensor"),
@@ -27,12 +30,15 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("lora_rank", None),
 )
 
-BATCH_AXES = ("data", "fsdp")
+
+def mesh_ways(mesh: Mesh | AbstractMesh, axes: tuple[str, ...]) -> int:
+    """Into how many pieces these axes cut together; 1 without a mesh."""
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in axes)
 
 
 def batch_shards(mesh: Mesh) -> int:
     """Into how many pieces a batch of samples is cut."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return mesh_ways(mesh, BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
