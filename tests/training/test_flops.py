@@ -17,6 +17,7 @@ from tests.training.hand_flops import step_flops
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig, LoraConfig, VisionConfig
+from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.models.splash_attention import attend_splash
 from tga_jax.models.visibility import Visibility
@@ -112,11 +113,19 @@ def test_causal_half_is_the_only_thing_that_the_model_is_spared_without_remat() 
     assert set(flops.parts) == {"vision", "projector", "decoder", "head and loss"}
 
 
-@pytest.mark.parametrize(("remat", "ce_chunk"), [("full", 0), ("dots", 64), ("none", 64)])
+@pytest.mark.parametrize(
+    ("remat", "ce_chunk"), [("full", 0), ("dots", 64), ("none", 64), ("qkv", 0), ("attention", 0)]
+)
 def test_model_flops_do_not_depend_on_remat(remat: str, ce_chunk: int) -> None:
     plain, again = _counted(CONFIG), _counted(CONFIG, remat=remat, ce_chunk=ce_chunk)
     assert again.model == plain.model
     assert again.hardware > plain.hardware
+
+
+def test_each_policy_computes_more_again_than_the_one_before() -> None:
+    hardware = [_counted(CONFIG, remat=remat).hardware for remat in REMAT_POLICIES]
+    assert list(REMAT_POLICIES) == ["none", "dots", "qkv", "attention", "full"]
+    assert hardware == sorted(hardware) and len(set(hardware[1:])) == 4
 
 
 def test_full_remat_runs_all_but_the_last_product_of_a_block_again() -> None:

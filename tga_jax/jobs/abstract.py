@@ -98,7 +98,13 @@ def start_state(stage: Stage) -> TrainState:
     """Shapes, dtypes and shardings of `training.state.new_state`'s result."""
     context = stage.context
     mesh, factors = context.mesh, stage.factors
-    leaves = param_leaves(context.model, mesh, dtype=context.config.dtype, factors=factors)
+    leaves = param_leaves(
+        context.model,
+        mesh,
+        dtype=context.config.dtype,
+        trained_dtype=context.config.trained_dtype,
+        factors=factors,
+    )
     trained = {p: x for p, x in leaves.items() if factors[p] is not None}
     frozen = {p: x for p, x in leaves.items() if factors[p] is None}
     moments = jax.eval_shape(stage.optimizer.init, trained)

@@ -83,7 +83,8 @@ def described(context: Context, shape: BatchShape) -> dict[str, Any]:
 def settings_digest(context: Context) -> str:
     """What a measurement depends on, as a short hash."""
     config = context.config
-    keys = ("bench", "model", "dtype", "guide", "lora", "mesh", config.bench.stage)
+    keys = ("bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh")
+    keys += (config.bench.stage,)
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 
@@ -154,7 +155,11 @@ def random_state(stage: Stage) -> TrainState:
     """A new state with random weights."""
     context = stage.context
     leaves = param_leaves(
-        context.model, context.mesh, dtype=context.config.dtype, factors=stage.factors
+        context.model,
+        context.mesh,
+        dtype=context.config.dtype,
+        trained_dtype=context.config.trained_dtype,
+        factors=stage.factors,
     )
     return new_state(
         random_params(context.model, leaves, seed=context.config.seed),

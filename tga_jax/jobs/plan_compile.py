@@ -114,6 +114,7 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
         "choice": dataclasses.asdict(choice),
         "model": dataclasses.asdict(context.model.config),
         "compute": dataclasses.asdict(context.model.compute),
+        "dtypes": [config.trained_dtype, config.moments],
         "guide": config.guide.to_dict(),
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},
         "mesh": dict(zip(AXES, choice.mesh, strict=True)),

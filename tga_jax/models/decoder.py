@@ -10,11 +10,12 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from tga_jax.models import rope
 from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, DecoderConfig
-from tga_jax.models.layers import Linear, RMSNorm, param, stack
+from tga_jax.models.layers import Linear, RMSNorm, param, residual, stack
 from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
@@ -80,7 +81,7 @@ class DecoderBlock(nn.Module):
         x = x + y
         y = RMSNorm(cfg.norm_eps, dtype, name="norm2")(x)
         x = x + self._mlp(y)
-        x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
+        x = residual(x)
         return x, (None if pool is None else span_means(x, pool), past)
 
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
@@ -107,7 +108,8 @@ class DecoderBlock(nn.Module):
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
         if past is not None:
             past = k, v = _put(past[0], k, slot), _put(past[1], v, slot)
-        y = attend(q, k, v, visible, backend=self.compute.attention)
+        q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
+        y = checkpoint_name(attend(q, k, v, visible, backend=self.compute.attention), "attention")
         y = y.reshape(batch, length, q_width)
         return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), past
 
@@ -163,7 +165,7 @@ class Decoder(nn.Module):
             cache: past keys and values; the new ones are added from slot `cache.filled` on.
         """
         cfg = self.config
-        x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
+        x = residual(x)
         kv_positions, kv_segments, slot = positions, segments, None
         if cache is not None:
             slot = cache.filled

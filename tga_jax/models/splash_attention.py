@@ -127,6 +127,7 @@ def _kernel(
         block_sizes=_blocks(length),
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name="attention",
         interpret=interpret,
     )
 
