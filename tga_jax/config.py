@@ -17,6 +17,11 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.dtype = "float32"  # or "bfloat16"; of compute and frozen parameters
+    # Of trained parameters; in bfloat16 an update below 1/512 of a weight is lost.
+    config.trained_dtype = "float32"
+    # Of Adam, in float32; "bfloat16": the first one; "factored": that, and the second one as its
+    # rows' and columns' means (Adafactor).
+    config.moments = "float32"
     config.jobs = ("inspect",)
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))  # -1: the rest of the devices
@@ -48,7 +53,7 @@ def base_config() -> ConfigDict:
             detach_caption=True,
         )
     )
-    config.lora = ConfigDict(dict(rank=0, alpha=16.0, targets="q,k,v,o,gate,up,down"))
+    config.lora = ConfigDict(dict(rank=0, alpha=16.0, targets="q,k,v,o,gate,up,down", layers="all"))
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
     config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in colour
@@ -89,8 +94,8 @@ def _model() -> ConfigDict:
             projector_scale=1.0,  # of a new projector's output, beside the usual random one
             feature_layer=-2,
             feature_select="default",
-            remat="none",  # "dots", "full": what the backward pass computes again
-            attention="xla",
+            remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
+            attention="auto",  # by device: "splash" (TPU), "cudnn" (GPU in bfloat16), "xla"
         )
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError, disk_problem
-from tga_jax.jobs.registry import JOBS
+from tga_jax.jobs.registry import JOBS, WITHOUT_DEVICES
 
 EXIT_USER_ERROR = 2
 
@@ -105,9 +105,9 @@ def run_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror}") from error
     context = Context(expand_workdir(config, workdir), workdir)
-    with device_scope(context):
-        for job in jobs:
-            context.job = job
+    for job in jobs:
+        context.job = job
+        with device_scope(context, mesh=job not in WITHOUT_DEVICES):
             importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
 
 
@@ -124,8 +124,8 @@ def expand_workdir(config: Any, workdir: Path) -> Any:
 
 
 @contextlib.contextmanager
-def device_scope(context: Any) -> Iterator[None]:
-    """The mesh and the sharding rules, set for everything inside."""
+def device_scope(context: Any, *, mesh: bool) -> Iterator[None]:
+    """The sharding rules, and `mesh`: this machine's mesh, set for everything inside."""
     import flax.linen as nn
     import jax
 
@@ -134,7 +134,8 @@ def device_scope(context: Any) -> Iterator[None]:
     cache = context.config.compile_cache
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
-    with jax.set_mesh(context.mesh), nn.logical_axis_rules(RULES):
+    scope = jax.set_mesh(context.mesh) if mesh else contextlib.nullcontext()
+    with scope, nn.logical_axis_rules(RULES):
         yield
 
 

@@ -56,7 +56,7 @@ def test_abstract_state_is_the_one_that_training_starts_from(center: str, tmp_pa
     config = base_config()
     config.plan.model, config.dtype, config.guide.center = "tiny", "bfloat16", center
     mesh = make_mesh(data=1, fsdp=-1, tensor=1)
-    context = AbstractContext(config, tmp_path, "plan", mesh=mesh, remat="none")
+    context = AbstractContext(config, tmp_path, "plan", mesh=mesh, remat="none", platform="cpu")
     stage = Stage(context, "finetune", 10)
     ours, real = start_state(stage), abstract_state(random_state(stage))
     assert jax.tree.structure(ours) == jax.tree.structure(real)
@@ -111,6 +111,12 @@ def test_analytic_plan_of_gpus(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         one["roofline_mfu"], one["model_flops_per_step"] / one["flops_per_step"]
     )
+
+
+def test_the_mesh_planned_need_not_fit_this_machine(tmp_path: Path) -> None:
+    flags = ["--config.plan.topology=h100:8", "--config.mesh.tensor=2", "--config.mesh.data=4"]
+    assert _plan(tmp_path, *flags, "--config.plan.batch_size=8") == 0
+    assert _result(tmp_path)["mesh"] == {"data": 4, "fsdp": 1, "tensor": 2}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,11 @@ def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> d
             mesh=mesh,
         )
         step = make_train_step(
-            tiny.model(), objective, optimizer, learning_rate=schedule(settings), steps=8
+            tiny.model(remat="full"),
+            objective,
+            optimizer,
+            learning_rate=schedule(settings),
+            steps=8,
         )
         compiled, metrics = None, []
         for i in range(3):
@@ -55,15 +59,15 @@ def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> d
             state, values = compiled(state, batch)
             metrics.append({k: float(v) for k, v in values.items()})
     moments = state.opt_state[1]
-    residual = f"f32\\[{tiny.LAYERS},(\\d+),{tiny.LENGTH},(\\d+)\\]"
+    kept = rf"f32\[{tiny.LAYERS},(\d+),(\d+),{tiny.WIDTH}\]"
     return {
         "metrics": metrics,
         "specs": {p: list(state.trained[p].sharding.spec) for p in WATCHED},
         "pieces": {p: state.trained[p].addressable_shards[0].data.shape for p in WATCHED},
         "moments": {p: moments.mu[p].addressable_shards[0].data.shape for p in WATCHED},
         "second": {p: moments.nu[p].addressable_shards[0].data.shape for p in WATCHED},
-        # What the backward pass keeps of every block: [layers, rows of a device, length, width].
-        "saved": sorted({int(n) for n, _ in re.findall(residual, compiled.as_text())}),
+        # What the backward pass keeps of every block: rows and places of a device.
+        "saved": sorted({(int(b), int(t)) for b, t in re.findall(kept, compiled.as_text())}),
     }
 
 

@@ -91,10 +91,10 @@ def test_parameters_and_moments_are_cut(run: dict[str, Any]) -> None:
     assert run["specs"][kernel] == [None, "fsdp", "tensor"]
 
 
-def test_activations_are_cut_over_the_batch(run: dict[str, Any]) -> None:
-    data, fsdp, _ = run["sizes"]
-    assert run["saved"] == [8 // (data * fsdp)]
-    assert _one()["saved"] == [8]
+def test_what_blocks_keep_is_cut_over_batch_and_sequence(run: dict[str, Any]) -> None:
+    data, fsdp, tensor = run["sizes"]
+    assert [8 // (data * fsdp), tiny.LENGTH // tensor] in run["saved"]
+    assert [8, tiny.LENGTH] in _one()["saved"] and [8, tiny.LENGTH] not in run["saved"]
 
 
 # --- mesh sizes ---

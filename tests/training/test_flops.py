@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +15,12 @@ from flax.traverse_util import flatten_dict
 
 from tests.training.hand_flops import step_flops
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig, LoraConfig, VisionConfig
+from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.models.splash_attention import attend_splash
+from tga_jax.models.visibility import Visibility
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.objective import Objective
 from tga_jax.training.step import TrainState, make_train_step
@@ -108,11 +113,19 @@ def test_causal_half_is_the_only_thing_that_the_model_is_spared_without_remat() 
     assert set(flops.parts) == {"vision", "projector", "decoder", "head and loss"}
 
 
-@pytest.mark.parametrize(("remat", "ce_chunk"), [("full", 0), ("dots", 64), ("none", 64)])
+@pytest.mark.parametrize(
+    ("remat", "ce_chunk"), [("full", 0), ("dots", 64), ("none", 64), ("qkv", 0), ("attention", 0)]
+)
 def test_model_flops_do_not_depend_on_remat(remat: str, ce_chunk: int) -> None:
     plain, again = _counted(CONFIG), _counted(CONFIG, remat=remat, ce_chunk=ce_chunk)
     assert again.model == plain.model
     assert again.hardware > plain.hardware
+
+
+def test_each_policy_computes_more_again_than_the_one_before() -> None:
+    hardware = [_counted(CONFIG, remat=remat).hardware for remat in REMAT_POLICIES]
+    assert list(REMAT_POLICIES) == ["none", "dots", "qkv", "attention", "full"]
+    assert hardware == sorted(hardware) and len(set(hardware[1:])) == 4
 
 
 def test_full_remat_runs_all_but_the_last_product_of_a_block_again() -> None:
@@ -121,6 +134,29 @@ def test_full_remat_runs_all_but_the_last_product_of_a_block_again() -> None:
     attention = 4 * LENGTH**2 * d.heads * d.head_dim
     extra = ROWS * d.layers * (2 * LENGTH * kernels + attention)
     assert again.hardware - plain.hardware == extra
+
+
+def test_splash_counts_as_much_of_the_model_as_plain_products() -> None:
+    """At whole tiles; the hardware is spared the upper half, and computes scores again."""
+    length, heads, width = 1024, 4, 32  # two tiles along each side
+    rows = jnp.ones((2, length), jnp.int32)
+    visible = Visibility(rows, rows, rows, rows)
+    q = jnp.zeros((2, length, heads, width))
+    square = 2 * 2 * heads * length**2 * width
+
+    def flops(run: Any) -> Any:
+        def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            with jax.named_scope("Decoder"):
+                return jnp.sum(jnp.square(run(q, k, v, visible)))
+
+        return count_flops(jax.jit(jax.grad(total, (0, 1, 2))).trace(q, q, q).jaxpr)
+
+    plain = flops(functools.partial(attend, backend="xla"))
+    splash = flops(attend_splash)
+    assert plain.model == 3 * square and plain.hardware == 6 * square
+    # Beside the kernels only the sums of gradient x output, of one element a place and head.
+    assert splash.model == pytest.approx(plain.model, rel=2e-3)
+    assert splash.hardware == pytest.approx(9 * square * 3 / 4, rel=2e-3)
 
 
 def test_accumulation_counts_every_micro_batch() -> None:

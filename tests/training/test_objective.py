@@ -258,7 +258,7 @@ def test_caption_pass_is_detached(float64: None, monkeypatch: pytest.MonkeyPatch
 
     detached = _guide_loss(rows, _guide())(part, rest)[1]
     attached = _guide_loss(rows, _guide(detach_caption=False))(part, rest)[1]
-    monkeypatch.setattr(objective_module, "caption_states", lambda *_, **__: constant)
+    monkeypatch.setattr(objective_module, "caption_pass", lambda *_, **__: constant[:, :, None])
     constant_loss = _guide_loss(rows, _guide())
     expected = constant_loss(part, rest)[1]
     _check_directions(constant_loss, part, rest, expected)

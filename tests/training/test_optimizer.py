@@ -127,3 +127,75 @@ def test_a_table_with_a_mistake(table: tuple, named: str) -> None:
     with pytest.raises(UserError) as error:
         learning_rate_factors(SHAPES, table)
     assert named in str(error.value) and "\n" not in str(error.value)
+
+
+# --- how moments are kept ---
+
+LARGE = {"decoder/blocks/q/kernel": (2, 128, 256), "decoder/norm/scale": (128,)}
+
+
+def _numpy_factored(all_grads: list[np.ndarray]) -> np.ndarray:
+    """Adafactor's update of a stack of matrices (arXiv 1804.04235, algorithm 4), with momentum."""
+    rows = columns = m = np.zeros(())
+    for step, g in enumerate(all_grads, start=1):
+        decay = 1 - step**-0.8
+        rows = decay * rows + (1 - decay) * np.mean(g**2, axis=2, keepdims=True)
+        columns = decay * columns + (1 - decay) * np.mean(g**2, axis=1, keepdims=True)
+        u = g / np.sqrt(rows * columns / np.mean(rows, axis=1, keepdims=True))
+        u /= max(1.0, float(np.sqrt(np.mean(u**2))))
+        m = 0.9 * m + 0.1 * u
+    return m / (1 - 0.9 ** len(all_grads))
+
+
+def test_factored_moments_equal_the_papers_formula() -> None:
+    cfg = OptimizerConfig(0.01, 10, warmup_fraction=0, clip_norm=0, moments="factored")
+    path, rng = "decoder/blocks/q/kernel", np.random.default_rng(0)
+    optimizer = make_optimizer(cfg, dict.fromkeys(LARGE, 1.0))
+    params = {p: jnp.zeros(shape) for p, shape in LARGE.items()}
+    state, grads, updates = optimizer.init(params), [], {}
+    for _ in range(3):
+        grads.append(rng.normal(size=LARGE[path]) * rng.uniform(0.1, 3, (1, 128, 1)))
+        tree = {path: jnp.asarray(grads[-1], jnp.float32), "decoder/norm/scale": jnp.ones(128)}
+        updates, state = optimizer.update(tree, state, params)
+    wanted = -schedule(cfg)(2) * _numpy_factored(grads)
+    # The first moment is kept in bfloat16.
+    np.testing.assert_allclose(updates[path], wanted, atol=0.01 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("moments", "per_weight"), [("float32", 8), ("bfloat16", 6), ("factored", 2)]
+)
+def test_bytes_of_moments(moments: str, per_weight: int) -> None:
+    cfg = OptimizerConfig(0.01, 10, moments=moments)
+    params = {"decoder/blocks/q/kernel": jnp.zeros((2, 512, 1024))}
+    state = make_optimizer(cfg, dict.fromkeys(params, 1.0)).init(params)
+    held = sum(x.nbytes for x in jax.tree.leaves(state))
+    assert held / (2 * 512 * 1024) == pytest.approx(per_weight, rel=0.01)
+
+
+@pytest.mark.parametrize("moments", ["bfloat16", "factored"])
+def test_smaller_moments_descend_like_adam(moments: str) -> None:
+    """A badly scaled least-squares problem: as far down as with Adam, within a factor."""
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(256, 128)) * np.geomspace(0.1, 3, 128), jnp.float32)
+    wanted = inputs @ jnp.asarray(rng.normal(size=(128, 128)), jnp.float32)
+
+    def loss(params: dict) -> jax.Array:
+        return jnp.mean((inputs @ params["decoder/head"] - wanted) ** 2)
+
+    def last(kind: str) -> float:
+        cfg = OptimizerConfig(0.05, 100, clip_norm=0, moments=kind)
+        optimizer = make_optimizer(cfg, {"decoder/head": 1.0})
+        params = {"decoder/head": jnp.zeros((128, 128))}
+
+        def step(carry: tuple, _: None) -> tuple:
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), None, length=100)
+        return float(loss(params))
+
+    start = float(loss({"decoder/head": jnp.zeros((128, 128))}))
+    assert last("float32") < 0.02 * start
+    assert last(moments) < 2 * last("float32") + 1e-3 * start

@@ -5,8 +5,12 @@ from __future__ import annotations
 from tga_jax.errors import UserError
 
 
-def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
+def parse_layers(
+    text: str, num_layers: int, *, key: str = "config.guide.layers", words: str = "'all', 'auto'"
+) -> tuple[int, ...]:
     """Layers named by "all", or 1-based like "10-18" or "3,5,7-9", as sorted 0-based indices.
+
+    `key` and `words` are what an error names: where the text stands, and what else is allowed.
 
     Raises:
         UserError: the text is not of that form, or a layer is not in 1..num_layers.
@@ -18,14 +22,12 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(
-                f"config.guide.layers={text!r}: expected 'all', 'auto' or 1-based layers "
-                "like '10-18' or '3,5,7'"
+                f"{key}={text!r}: expected {words} or 1-based layers like '10-18' or '3,5,7'"
             )
         span = range(int(first), int(last if dash else first) + 1)
         if not span or span[0] < 1 or span[-1] > num_layers:
             raise UserError(
-                f"config.guide.layers={text!r}: layers must lie in 1..{num_layers} "
-                "(this model's decoder)"
+                f"{key}={text!r}: layers must lie in 1..{num_layers} (this model's decoder)"
             )
         chosen.update(layer - 1 for layer in span)
     return tuple(sorted(chosen))

@@ -160,7 +160,7 @@ def write_tensors(
         names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     for name, shard in zip(names, shards, strict=True):
-        _write_file(_partial(folder / name), shard, kind)
+        write_file(_partial(folder / name), shard, kind)
     for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
         old.unlink(missing_ok=True)
     for name in names:
@@ -182,7 +182,8 @@ def _shards(tensors: list[NewTensor], kind: np.dtype, max_bytes: int) -> list[li
     return shards
 
 
-def _write_file(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
+def write_file(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
+    """Write one safetensors file, a tensor at a time."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:

@@ -31,14 +31,25 @@ _CLIP_NORM = PixelNorm((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130
 class AbstractContext(Context):
     """A context whose model is known by its shapes, on a mesh of any devices."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, job: str, *, mesh: Any, remat: str):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        job: str,
+        *,
+        mesh: Any,
+        remat: str,
+        platform: str | None,
+    ):
+        """`platform` decides the attention; None: plain products, which show all FLOPs."""
         super().__init__(config, workdir, job)
-        self._mesh, self._remat = mesh, remat
+        self._mesh, self._remat, self._platform = mesh, remat, platform
 
     @functools.cached_property
     def model(self) -> Llava:
         """The model without parameters."""
-        compute = Compute(self.config.dtype, self._remat, self.config.model.attention)
+        attention = "xla" if self._platform is None else self.attention(self._platform)
+        compute = Compute(self.config.dtype, self._remat, attention)
         return Llava(self._with_lora(model_shapes(self.config)), _CLIP_NORM, compute)
 
     @functools.cached_property
@@ -87,7 +98,13 @@ def start_state(stage: Stage) -> TrainState:
     """Shapes, dtypes and shardings of `training.state.new_state`'s result."""
     context = stage.context
     mesh, factors = context.mesh, stage.factors
-    leaves = param_leaves(context.model, mesh, dtype=context.config.dtype, factors=factors)
+    leaves = param_leaves(
+        context.model,
+        mesh,
+        dtype=context.config.dtype,
+        trained_dtype=context.config.trained_dtype,
+        factors=factors,
+    )
     trained = {p: x for p, x in leaves.items() if factors[p] is not None}
     frozen = {p: x for p, x in leaves.items() if factors[p] is None}
     moments = jax.eval_shape(stage.optimizer.init, trained)

@@ -83,7 +83,8 @@ def described(context: Context, shape: BatchShape) -> dict[str, Any]:
 def settings_digest(context: Context) -> str:
     """What a measurement depends on, as a short hash."""
     config = context.config
-    keys = ("bench", "model", "dtype", "guide", "lora", "mesh", config.bench.stage)
+    keys = ("bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh")
+    keys += (config.bench.stage,)
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 
@@ -154,7 +155,11 @@ def random_state(stage: Stage) -> TrainState:
     """A new state with random weights."""
     context = stage.context
     leaves = param_leaves(
-        context.model, context.mesh, dtype=context.config.dtype, factors=stage.factors
+        context.model,
+        context.mesh,
+        dtype=context.config.dtype,
+        trained_dtype=context.config.trained_dtype,
+        factors=stage.factors,
     )
     return new_state(
         random_params(context.model, leaves, seed=context.config.seed),
@@ -177,8 +182,14 @@ def _of_shapes(context: Context, name: str) -> Context:
         raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
     config = ConfigDict(context.config.to_dict())
     config.plan.model = name
-    remat, mesh = config.model.remat, context.mesh
-    return AbstractContext(config.lock(), context.workdir, context.job, mesh=mesh, remat=remat)
+    return AbstractContext(
+        config.lock(),
+        context.workdir,
+        context.job,
+        mesh=context.mesh,
+        remat=config.model.remat,
+        platform=jax.devices()[0].platform,
+    )
 
 
 def _without_guide(context: Context) -> Context:

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from tga_jax.alignment.layers import parse_layers
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.prompts import Prompter
@@ -22,7 +23,9 @@ from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.jobs.files import digest
 from tga_jax.jobs.samples import read_samples
+from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
+from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.mesh import make_mesh
 from tga_jax.training.checkpoints import Checkpoints
@@ -103,14 +106,23 @@ class Context:
         model, dtype = self.config.model, self.config.dtype
         if dtype not in ("float32", "bfloat16"):
             raise UserError(f"config.dtype={dtype!r}: 'float32' or 'bfloat16'")
-        if model.remat not in ("none", "dots", "full"):
-            raise UserError(f"config.model.remat={model.remat!r}: 'none', 'dots' or 'full'")
-        if model.attention not in ("xla",):
-            raise UserError(f"config.model.attention={model.attention!r}: 'xla'")
+        if model.remat not in REMAT_POLICIES:
+            known = ", ".join(map(repr, REMAT_POLICIES))
+            raise UserError(f"config.model.remat={model.remat!r}: one of {known}")
         settings = self.image_settings
         norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
-        compute = Compute(dtype, model.remat, model.attention)
+        attention = self.attention(jax.devices()[0].platform)
+        compute = Compute(dtype, model.remat, attention)
+        self.say(f"attention: {attention}, {dtype}, remat {model.remat}")
         return Llava(self._with_lora(self.source.config), norm, compute)
+
+    def attention(self, platform: str) -> str:
+        """config.model.attention on that platform, with "auto" resolved."""
+        name = self.config.model.attention
+        if name not in ("auto", *BACKENDS):
+            known = ", ".join(map(repr, ("auto", *BACKENDS)))
+            raise UserError(f"config.model.attention={name!r}: one of {known}")
+        return choose_backend(name, platform=platform, dtype=self.config.dtype)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -145,7 +157,13 @@ class Context:
         self, weights: Weights, factors: Mapping[str, float | None] | None = None
     ) -> Flat:
         """Parameters by path, on the mesh: trained ones in float32, others in config.dtype."""
-        leaves = param_leaves(self.model, self.mesh, dtype=self.config.dtype, factors=factors)
+        leaves = param_leaves(
+            self.model,
+            self.mesh,
+            dtype=self.config.dtype,
+            trained_dtype=self.config.trained_dtype,
+            factors=factors,
+        )
         if weights.stage is not None:
             folder = self.stage_folder(weights.stage) / "checkpoints"
             checkpoints = Checkpoints(folder)
@@ -210,6 +228,10 @@ class Context:
         lora = self.config.lora
         if not lora.rank:
             return config
-        adapters = LoraConfig(lora.rank, lora.alpha, tuple(lora.targets.split(",")))
+        layers = parse_layers(
+            lora.layers, config.decoder.layers, key="config.lora.layers", words="'all'"
+        )
+        chosen = None if len(layers) == config.decoder.layers else layers
+        adapters = LoraConfig(lora.rank, lora.alpha, tuple(lora.targets.split(",")), chosen)
         decoder = dataclasses.replace(config.decoder, lora=adapters)
         return dataclasses.replace(config, decoder=decoder)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 
+import jax
+import jax.numpy as jnp
+
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
+from tga_jax.hf.peft_export import export_adapters
 from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.jobs.context import STAGES, Context, Weights
 from tga_jax.jobs.train import guide_config
 from tga_jax.jobs.work import Work
+from tga_jax.parallel.sharding import shapes
+from tga_jax.training.freezing import learning_rate_factors
 
 
 def run(context: Context) -> None:
@@ -29,9 +35,10 @@ def run(context: Context) -> None:
         return
     name = template(context, weights)
     end_text = context.prompter(template=name).end_text
+    params = context.load_params(weights)
     export_folder(
         folder,
-        params=context.load_params(weights),
+        params=params,
         config=context.model.config,
         source_config=context.source.hf_config,
         tokenizer=with_end_text(context.source.tokenizer, end_text),
@@ -46,8 +53,43 @@ def run(context: Context) -> None:
         original = context.workdir / f"export-llava-{kind}"
         write_llava_layout(folder, original, vision_tower=config.export.llava_tower)
         context.say(f"in LLaVA's own layout -> {original}")
+    if config.lora.rank:
+        write_adapters(context, params)
     work.finish()
     context.say(f"weights {weights.tag} -> {folder}")
+
+
+def write_adapters(context: Context, params: dict[str, jax.Array]) -> None:
+    """The adapters (and the projector) alone beside the export, where they are all that changed."""
+    config = context.config
+    others = [
+        p for p in trained_paths(context) if "/lora_" not in p and p.split("/")[0] != "projector"
+    ]
+    if others or not config.model.checkpoint:
+        reason = f"{others[0]} was trained too" if others else "config.model.checkpoint is not set"
+        context.say(f"adapters are not written alone: {reason}")
+        return
+    folder = context.workdir / "export-peft"
+    export_adapters(
+        folder,
+        params=params,
+        config=context.model.config,
+        base=config.model.checkpoint,
+        projector=True,
+        dtype=jnp.dtype(config.export.dtype or config.dtype),
+    )
+    context.say(f"adapters in PEFT's format -> {folder}")
+
+
+def trained_paths(context: Context) -> list[str]:
+    """Parameters that any finished stage trained."""
+    boxed = jax.eval_shape(context.model.init, jax.random.key(0))
+    found: dict[str, None] = {}
+    for stage in STAGES:
+        if context.finished(stage):
+            factors = learning_rate_factors(shapes(boxed), list(context.config[stage].trainable))
+            found |= {path: None for path, factor in factors.items() if factor is not None}
+    return list(found)
 
 
 def template(context: Context, weights: Weights) -> str:

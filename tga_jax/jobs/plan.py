@@ -27,13 +27,14 @@ from tga_jax.jobs.files import write_json
 from tga_jax.jobs.plan_analytic import analyse
 from tga_jax.jobs.plan_compile import Choice, compile_choice, read_program
 from tga_jax.jobs.synthetic import BatchShape
+from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.hlo import parse_program
 from tga_jax.parallel.topology import Topology, parse_topology, slice_sizes
 from tga_jax.parallel.traffic import collective_bytes, memory_traffic
 
 Plan = dict[str, Any]
-REMATS = ("none", "dots", "full")  # cheapest first
+REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first
 
 
 def run(context: Context) -> None:

@@ -32,7 +32,9 @@ def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path
     """The analytic figures of one way to run a stage."""
     mesh, remat = abstract_mesh(topology, choice.mesh), choice.remat
     stage = Stage(
-        AbstractContext(config, folder, "plan", mesh=mesh, remat=remat), choice.stage, STEPS
+        AbstractContext(config, folder, "plan", mesh=mesh, remat=remat, platform=None),
+        choice.stage,
+        STEPS,
     )
     state = start_state(stage)
     whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)

@@ -50,7 +50,12 @@ def compile_choice(
         "compile_seconds", "folder"}
     """
     context = AbstractContext(
-        config, folder, "plan", mesh=topology_mesh(topology, choice.mesh), remat=choice.remat
+        config,
+        folder,
+        "plan",
+        mesh=topology_mesh(topology, choice.mesh),
+        remat=choice.remat,
+        platform="tpu",
     )
     target = folder / digest(_settings(context, topology, choice))
     if not (target / "compiled.json").exists():
@@ -109,6 +114,7 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
         "choice": dataclasses.asdict(choice),
         "model": dataclasses.asdict(context.model.config),
         "compute": dataclasses.asdict(context.model.compute),
+        "dtypes": [config.trained_dtype, config.moments],
         "guide": config.guide.to_dict(),
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},
         "mesh": dict(zip(AXES, choice.mesh, strict=True)),

@@ -20,3 +20,6 @@ JOBS: dict[str, tuple[str, str]] = {
     "report": ("report", "one page and tables of what the other jobs left: report/index.html"),
     "export": ("export", "a Hugging Face folder of the trained model: export/"),
 }
+
+# Jobs that run nothing on this machine's devices: config.mesh need not fit them.
+WITHOUT_DEVICES = ("plan",)

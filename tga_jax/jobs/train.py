@@ -29,7 +29,7 @@ from tga_jax.training.freezing import learning_rate_factors
 from tga_jax.training.loop import LoopConfig, StepCompiler, train
 from tga_jax.training.metrics import MetricsLog
 from tga_jax.training.objective import Batch, Objective
-from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
+from tga_jax.training.optimizer import MOMENTS, OptimizerConfig, make_optimizer, schedule
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state, new_state
 from tga_jax.training.step import TrainState, jit_step, make_train_step
@@ -68,11 +68,20 @@ def check_counts(context: Context, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={value}: must be 1 or more")
 
 
+def check_dtypes(context: Context) -> None:
+    """Refuse dtypes that there are not."""
+    for key, known in (("trained_dtype", ("float32", "bfloat16")), ("moments", MOMENTS)):
+        value = context.config[key]
+        if value not in known:
+            raise UserError(f"config.{key}={value!r}: one of {', '.join(map(repr, known))}")
+
+
 class Stage:
     """What a stage needs besides its data: objective, optimizer, step."""
 
     def __init__(self, context: Context, name: str, steps: int) -> None:
         self.context, self.name, self.steps = context, name, steps
+        check_dtypes(context)
         cfg = context.config[name]
         boxed = jax.eval_shape(context.model.init, jax.random.key(0))
         table = [(pattern, factor) for pattern, factor in cfg.trainable]
@@ -85,6 +94,7 @@ class Stage:
             final_fraction=cfg.final_fraction,
             weight_decay=cfg.weight_decay,
             clip_norm=cfg.clip_norm,
+            moments=context.config.moments,
         )
         self.schedule = schedule(settings)
         trained = {p: f for p, f in self.factors.items() if f is not None}
@@ -246,6 +256,8 @@ def stage_settings(context: Context, stage: str, steps: int, start: Weights) -> 
     settings = {
         "seed": config.seed,
         "dtype": config.dtype,
+        "trained_dtype": config.trained_dtype,
+        "moments": config.moments,
         "start": start.digest,
         "model": config.model.to_dict(),
         "prompt": config.prompt.to_dict(),

@@ -1,42 +1,42 @@
 """Attention: one entry, several backends, one description of who sees whom.
 
+    xla         plain products and softmax; any device, any shape
+    splash      TPU: Pallas kernel, scores never in memory
+    cudnn       NVIDIA GPU: cuDNN's flash attention; bfloat16 and float16 only
+
 Letters: B batch, T queries, S keys, H heads, K kv heads, G = H / K, C head width.
 """
 
 from __future__ import annotations
 
-import flax
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
+from tga_jax.models.splash_attention import attend_splash
+from tga_jax.models.visibility import Visibility
+
 Array = jax.Array
 
+BACKENDS = ("xla", "splash", "cudnn")
 
-@flax.struct.dataclass
-class Visibility:
-    """Which key each query sees: same segment, and (causal) not later, and within the window.
 
-    Segment 0 is padding and is seen by nobody.
+def choose_backend(name: str, *, platform: str, dtype: str) -> str:
+    """The backend that config.model.attention stands for; "auto" takes the platform's.
+
+    Args:
+        name: "auto" or one of `BACKENDS`.
+        platform: as `jax.Device.platform` has it: "cpu", "gpu" or "tpu".
+        dtype: of the activations.
     """
-
-    q_positions: Array  # int32[B, T]
-    kv_positions: Array  # int32[B, S]
-    q_segments: Array  # int32[B, T]
-    kv_segments: Array  # int32[B, S]
-    causal: bool = flax.struct.field(pytree_node=False, default=True)
-    window: int | None = flax.struct.field(pytree_node=False, default=None)
-
-    def mask(self) -> Array:
-        """bool[B, T, S]: True where the query sees the key."""
-        q, k = self.q_positions[:, :, None], self.kv_positions[:, None, :]
-        seen = (self.q_segments[:, :, None] == self.kv_segments[:, None, :]) & (
-            self.kv_segments[:, None, :] > 0
-        )
-        if self.causal:
-            seen &= k <= q
-        if self.window is not None:
-            seen &= q - k < self.window
-        return seen
+    if name != "auto":
+        return name
+    if platform == "tpu":
+        return "splash"
+    if platform == "gpu" and dtype in ("bfloat16", "float16"):
+        return "cudnn"
+    return "xla"
 
 
 def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend: str) -> Array:
@@ -47,14 +47,33 @@ def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend:
         k: float[B, S, K, C]; every G = H / K query heads share one.
         v: float[B, S, K, C].
         visible: who sees whom; None: everybody everything.
-        backend: "xla".
+        backend: one of `BACKENDS`. The fused ones need all keys to be of this very sequence;
+            where queries look into a cache, plain products are taken.
 
     Returns:
         float[B, T, H, C], in q's dtype.
     """
-    if backend != "xla":
+    if backend not in BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}")
+    whole = q.shape[1] == k.shape[1]
+    if backend == "splash" and whole:
+        return attend_splash(q, k, v, visible)
+    if backend == "cudnn" and whole:
+        return attend_library(q, k, v, visible, implementation="cudnn")
     return _attend_xla(q, k, v, visible)
+
+
+def attend_library(
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visibility | None,
+    *,
+    implementation: Literal["cudnn", "xla"],
+) -> Array:
+    """`jax.nn.dot_product_attention`; who sees whom goes in as a mask of one head."""
+    mask = None if visible is None else visible.mask()[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
 
 
 def _attend_xla(q: Array, k: Array, v: Array, visible: Visibility | None) -> Array:

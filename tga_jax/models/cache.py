@@ -12,7 +12,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from tga_jax.models.attention import Visibility
+from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 

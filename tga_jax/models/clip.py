@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tga_jax.models.attention import Visibility
 from tga_jax.models.config import ClipConfig, Compute, TextConfig
 from tga_jax.models.layers import LayerNorm, Linear, param, stack
 from tga_jax.models.llava import PixelNorm
+from tga_jax.models.visibility import Visibility
 from tga_jax.models.vision import EncoderBlock, VisionTower
 
 Array = jax.Array

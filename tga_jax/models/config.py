@@ -42,6 +42,7 @@ class LoraConfig:
     rank: int
     alpha: float
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    layers: tuple[int, ...] | None = None  # which blocks, from 0; None: all
 
     @property
     def scale(self) -> float:
@@ -128,5 +129,5 @@ class Compute:
     """How the arithmetic is done; has no part in what is computed."""
 
     dtype: str = "float32"  # of matrix products and activations; reductions are float32 always
-    remat: str = "none"  # "none" keeps all activations, "dots" matrix products, "full" nothing
+    remat: str = "none"  # what blocks keep for the backward pass: `layers.REMAT_POLICIES`
     attention: str = "xla"

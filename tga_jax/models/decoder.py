@@ -10,12 +10,14 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from tga_jax.models import rope
-from tga_jax.models.attention import Visibility, attend
+from tga_jax.models.attention import attend
 from tga_jax.models.cache import KVCache, attend_to_past
 from tga_jax.models.config import Compute, DecoderConfig
-from tga_jax.models.layers import Linear, RMSNorm, param, stack
+from tga_jax.models.layers import Linear, RMSNorm, param, residual, stack
+from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 
@@ -69,7 +71,7 @@ class DecoderBlock(nn.Module):
         x = x + y
         y = RMSNorm(cfg.norm_eps, dtype, name="norm2")(x)
         x = x + self._mlp(y)
-        x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
+        x = residual(x)
         return x, (None if pool is None else span_means(x, pool), new if self.keep else None)
 
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
@@ -94,7 +96,9 @@ class DecoderBlock(nn.Module):
         k = rope.rotate(k.reshape(batch, length, cfg.kv_heads, cfg.head_dim), *rotation)
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
         if past is None:
-            y = attend(q, k, v, visible, backend=self.compute.attention)
+            named = (checkpoint_name(a, "qkv") for a in (q, k, v))
+            y = attend(*named, visible, backend=self.compute.attention)
+            y = checkpoint_name(y, "attention")
         else:
             y = attend_to_past(q, k, v, past, visible)
         y = y.reshape(batch, length, q_width)
@@ -155,7 +159,7 @@ class Decoder(nn.Module):
             slots: of the cache that a first pass (`cache` None) returns.
         """
         cfg = self.config
-        x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
+        x = residual(x)
         past = None if cache is None else (cache.k, cache.v)
         if cache is None:
             visible = Visibility(positions, positions, segments, segments, True, cfg.window)

@@ -16,9 +16,14 @@ from tga_jax.models.config import LoraConfig
 
 Array = jax.Array
 
+_keep = jax.checkpoint_policies.save_only_these_names
+# What a block keeps for its backward pass, most first; all else is computed again.
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
-    "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "none": None,  # everything
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # matrix products
+    "qkv": _keep("qkv", "attention"),
+    "attention": _keep("attention"),  # so that no attention kernel runs twice
+    "full": None,  # its input alone
 }
 
 
@@ -103,6 +108,19 @@ def activation(name: str) -> Callable[[Array], Array]:
     return table[name]
 
 
+def residual(x: Array) -> Array:
+    """The residual stream float[B, T, D] between blocks, cut along T where tensors are cut.
+
+    Norms and sums then work on a part of the sequence, and what the backward pass keeps of a
+    block is a part too; the traffic is the same (arXiv 2205.05198).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axis = nn.logical_to_mesh_axes(("residual_length",))
+    ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]
+    length = "residual_length" if x.shape[1] % ways == 0 else "length"
+    return nn.with_logical_constraint(x, ("batch", length, "activation"))
+
+
 def stack(
     block: type[nn.Module], *, layers: int, remat: str, in_axes: Any, out_axes: Any = 0
 ) -> Callable[..., nn.Module]:
@@ -111,8 +129,7 @@ def stack(
     Args:
         block: module with `__call__(carry, *inputs) -> (carry, output)`.
         layers: how many.
-        remat: "none", "dots" or "full": what the backward pass recomputes (nothing, all but
-            matrix products, everything).
+        remat: a name in `REMAT_POLICIES`.
         in_axes: per input, 0 (one slice a layer) or `nn.broadcast`.
         out_axes: axis along which outputs are stacked.
     """

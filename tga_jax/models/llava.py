@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from tga_jax.models.cache import KVCache
-from tga_jax.models.config import Compute, LlavaConfig
+from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig
 from tga_jax.models.decoder import Decoder, DecoderOutput
 from tga_jax.models.projector import Projector
 from tga_jax.models.vision import VisionTower
@@ -123,9 +123,8 @@ class Llava:
         """
         keeping = Decoder(self.config.decoder, self.compute, keep=bool(slots) or cache is not None)
         places = {"positions": positions, "segments": segments, "pool": pool}
-        out = keeping.apply(
-            {"params": params["decoder"]}, embeddings, **places, cache=cache, slots=slots
-        )
+        decoder = chosen_adapters(params["decoder"], self.config.decoder)
+        out = keeping.apply({"params": decoder}, embeddings, **places, cache=cache, slots=slots)
         return cast(DecoderOutput, out)
 
     def final_norm(self, params: Params, hidden: Array) -> Array:
@@ -141,4 +140,20 @@ class Llava:
         return self._decoder(params, hidden, method="logits")
 
     def _decoder(self, params: Params, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
-        return self.decoder.apply({"params": params["decoder"]}, *args, method=method, **kwargs)
+        decoder = chosen_adapters(params["decoder"], self.config.decoder)
+        return self.decoder.apply({"params": decoder}, *args, method=method, **kwargs)
+
+
+def chosen_adapters(decoder: Params, config: DecoderConfig) -> Params:
+    """Adapters of layers that were not chosen add nothing and get no gradient.
+
+    All layers have them, as layers are stacked; they begin with B = 0 and stay there.
+    """
+    if config.lora is None or config.lora.layers is None:
+        return decoder
+    chosen = jnp.zeros((config.layers, 1, 1)).at[jnp.array(config.lora.layers)].set(1.0)
+
+    def cut(path: Any, x: Array) -> Array:
+        return x * chosen.astype(x.dtype) if path[-1].key == "lora_b" else x
+
+    return jax.tree_util.tree_map_with_path(cut, decoder)

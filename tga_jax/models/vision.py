@@ -8,10 +8,12 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from tga_jax.models.attention import Visibility, attend
+from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, VisionConfig
 from tga_jax.models.layers import LayerNorm, Linear, activation, param, stack
+from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 
@@ -46,7 +48,9 @@ class EncoderBlock(nn.Module):
             ).reshape(batch, length, self.heads, width // self.heads)
             for n in ("q", "k", "v")
         )
-        y = attend(q, k, v, visible, backend=self.compute.attention).reshape(batch, length, width)
+        q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
+        y = attend(q, k, v, visible, backend=self.compute.attention)
+        y = checkpoint_name(y, "attention").reshape(batch, length, width)
         out = Linear(
             width, ("heads", "vision_embed"), bias=True, dtype=self.compute.dtype, name="o"
         )

@@ -8,17 +8,24 @@ from typing import Any
 
 import flax.linen as nn
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from tga_jax.errors import UserError
+
+BATCH_AXES = ("data", "fsdp")
+EMBED_AXIS = "fsdp"
 
 # Parameters: a matrix is cut along its "embed" side over fsdp and along the other over tensor.
-# Activations: samples over data and fsdp, inner widths over tensor.
+# Activations: samples over data and fsdp, inner widths over tensor; between blocks, where no width
+# is cut over tensor, the sequence is.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("batch", ("data", "fsdp")),
+    ("batch", BATCH_AXES),
     ("length", None),
+    ("residual_length", "tensor"),
     ("activation", None),
     ("layers", None),
-    ("embed", "fsdp"),
-    ("vision_embed", "fsdp"),
+    ("embed", EMBED_AXIS),
+    ("vision_embed", EMBED_AXIS),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("ffn", "tensor"),
@@ -27,12 +34,17 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("lora_rank", None),
 )
 
-BATCH_AXES = ("data", "fsdp")
+LARGE = 1 << 20  # elements; a parameter of that size must not lie whole on every device
+
+
+def mesh_ways(mesh: Mesh | AbstractMesh, axes: tuple[str, ...]) -> int:
+    """Into how many pieces these axes cut together; 1 without a mesh."""
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in axes)
 
 
 def batch_shards(mesh: Mesh) -> int:
     """Into how many pieces a batch of samples is cut."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return mesh_ways(mesh, BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
@@ -45,7 +57,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def param_shardings(boxed: Any, mesh: Mesh) -> dict[str, NamedSharding]:
+def param_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> dict[str, NamedSharding]:
     """Sharding of every parameter by path.
 
     Args:
@@ -53,19 +65,41 @@ def param_shardings(boxed: Any, mesh: Mesh) -> dict[str, NamedSharding]:
         mesh: the mesh.
 
     Raises:
-        ValueError: a parameter without logical axes, or an axis without a rule.
+        ValueError: a parameter without logical axes, an axis without a rule, or two axes of one
+            parameter over the same mesh axis.
+        UserError: a large parameter that the mesh would leave whole on every device.
     """
-    rules = dict(RULES)
     out = {}
     for path, leaf in flat_boxed(boxed).items():
         if not isinstance(leaf, nn.LogicallyPartitioned):
             raise ValueError(f"parameter {path} has no logical axes")
-        unknown = [a for a in leaf.names if a is not None and a not in rules]
-        if unknown:
-            raise ValueError(f"parameter {path}: no sharding rule for axis {unknown[0]!r}")
-        spec = nn.logical_to_mesh_axes(leaf.names, RULES)
-        out[path] = NamedSharding(mesh, _divisible(leaf.value.shape, spec, mesh))
+        spec = _divisible(leaf.value.shape, _mesh_axes(path, leaf.names), mesh)
+        _check_cut(path, leaf.value.shape, spec, mesh)
+        out[path] = NamedSharding(mesh, spec)
     return out
+
+
+def _mesh_axes(path: str, names: tuple[str | None, ...]) -> list[Any]:
+    """The rules applied to a parameter's axes."""
+    rules = dict(RULES)
+    unknown = [a for a in names if a is not None and a not in rules]
+    if unknown:
+        raise ValueError(f"parameter {path}: no sharding rule for axis {unknown[0]!r}")
+    axes = [None if name is None else rules[name] for name in names]
+    used = [axis for axis in axes if axis is not None]
+    if len(used) != len(set(used)):
+        # Flax would silently leave the second one whole.
+        raise ValueError(f"parameter {path}: axes {names} collide, two of them go over {used[0]!r}")
+    return axes
+
+
+def _check_cut(path: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Any) -> None:
+    ways = mesh_ways(mesh, ("fsdp", "tensor"))
+    if ways > 1 and math.prod(shape) >= LARGE and all(axis is None for axis in spec):
+        raise UserError(
+            f"config.mesh: {path} {shape} would lie whole on every device, as neither "
+            f"fsdp={mesh.shape['fsdp']} nor tensor={mesh.shape['tensor']} divides its sides"
+        )
 
 
 def flat_boxed(boxed: Any) -> dict[str, Any]:
@@ -78,7 +112,7 @@ def shapes(boxed: Any) -> Mapping[str, tuple[int, ...]]:
     return {p: leaf.value.shape for p, leaf in flat_boxed(boxed).items()}
 
 
-def _divisible(shape: tuple[int, ...], spec: Any, mesh: Mesh) -> PartitionSpec:
+def _divisible(shape: tuple[int, ...], spec: list[Any], mesh: Any) -> PartitionSpec:
     """Leave an axis whole where the mesh does not divide it (small or odd-sized parameters)."""
     parts = []
     for size, axis in zip(shape, spec, strict=True):

@@ -9,6 +9,9 @@ the parameter is trained.
 `hardware` is what is executed. `model` leaves out what rematerialisation computes again, and
 counts the decoder's causal attention at half its square (the masked half is not work that
 the model needs); it is what model FLOPs utilisation is made of (arXiv 2204.02311, appendix B).
+Splash attention leaves out the tiles above the diagonal, and its backward kernels compute the
+scores again (seven products where the model needs four); a row's padding to whole tiles is counted
+in both.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from typing import Any
 from jax.interpreters import partial_eval
 
 PARTS = {"VisionTower": "vision", "Projector": "projector", "Decoder": "decoder"}
+# Of a backward kernel's products: what is not computed a second time.
+_NEEDED = {"splash_mha_dkv": 3 / 4, "splash_mha_dq": 1 / 3}
 REST = "head and loss"  # the head's product is taken outside the decoder, chunk by chunk
 
 
@@ -40,6 +45,7 @@ class Product:
     flops: float
     path: str  # names of modules and transformations, outermost first
     batch_axes: int  # of a matrix product; attention has two, products with parameters none
+    tiles: int = 0  # of a kernel: along the keys
 
 
 def count_flops(jaxpr: Any) -> Flops:
@@ -52,29 +58,39 @@ def count_flops(jaxpr: Any) -> Flops:
     hardware = 0.0
     parts: dict[str, float] = {}
     for product in products(live):
-        hardware += product.flops
+        part = next((name for key, name in PARTS.items() if key in product.path), REST)
+        causal = part == "decoder" and (product.batch_axes >= 2 or product.tiles > 0)
+        if causal and product.tiles:
+            hardware += product.flops * (product.tiles + 1) / (2 * product.tiles)
+        else:
+            hardware += product.flops
         if "rematted_computation" in product.path:
             continue
-        part = next((name for key, name in PARTS.items() if key in product.path), REST)
-        causal = part == "decoder" and product.batch_axes >= 2
-        parts[part] = parts.get(part, 0.0) + product.flops * (0.5 if causal else 1.0)
+        needed = next((share for key, share in _NEEDED.items() if key in product.path), 1.0)
+        model = product.flops * needed * (0.5 if causal else 1.0)
+        parts[part] = parts.get(part, 0.0) + model
     return Flops(hardware, sum(parts.values()), parts)
 
 
-def products(jaxpr: Any, *, times: float = 1.0, path: str = "") -> Iterator[Product]:
+def products(
+    jaxpr: Any, *, times: float = 1.0, path: str = "", tiles: int = 0
+) -> Iterator[Product]:
     """All products of an (open) jaxpr and of those inside it."""
     for eqn in jaxpr.eqns:
         here = f"{path}/{eqn.source_info.name_stack}"
         count = _COUNTS.get(eqn.primitive.name)
         if count is not None:
-            yield Product(times * count(eqn), here, _batch_axes(eqn))
+            yield Product(times * count(eqn), here, _batch_axes(eqn), tiles)
         elif eqn.primitive.name == "cond":
-            branches = [list(products(b.jaxpr, times=times, path=here)) for b in _inner(eqn)]
+            branches = [
+                list(products(b.jaxpr, times=times, path=here, tiles=tiles)) for b in _inner(eqn)
+            ]
             yield from max(branches, key=lambda found: sum(p.flops for p in found))
         else:
-            repeats = _repeats(eqn)
+            repeats, kernel = _repeats(eqn), eqn.primitive.name == "pallas_call"
+            side = eqn.params["grid_mapping"].grid[-1] if kernel else tiles
             for inner in _inner(eqn):
-                found = products(inner.jaxpr, times=times * (repeats or 1), path=here)
+                found = products(inner.jaxpr, times=times * (repeats or 1), path=here, tiles=side)
                 if repeats is None and next(found, None) is not None:
                     raise ValueError(f"a product in a while loop of unknown length, at {here}")
                 yield from found

@@ -22,14 +22,20 @@ Leaves = dict[str, jax.ShapeDtypeStruct]
 
 
 def param_leaves(
-    model: Llava, mesh: Mesh, *, dtype: str, factors: Mapping[str, float | None] | None = None
+    model: Llava,
+    mesh: Mesh,
+    *,
+    dtype: str,
+    trained_dtype: str = "float32",
+    factors: Mapping[str, float | None] | None = None,
 ) -> Leaves:
     """Shape, dtype and sharding of every parameter by path.
 
     Args:
         model: the model.
         mesh: where the parameters live.
-        dtype: of frozen parameters; trained ones are float32 masters.
+        dtype: of frozen parameters.
+        trained_dtype: of trained ones.
         factors: learning-rate factors of a stage; None: nothing is trained.
     """
     boxed = jax.eval_shape(model.init, jax.random.key(0))
@@ -38,7 +44,7 @@ def param_leaves(
     return {
         path: jax.ShapeDtypeStruct(
             shape,
-            jnp.float32 if factors.get(path) is not None else jnp.dtype(dtype),
+            jnp.dtype(dtype if factors.get(path) is None else trained_dtype),
             sharding=shardings[path],
         )
         for path, shape in shapes(boxed).items()

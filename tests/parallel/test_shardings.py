@@ -1,0 +1,80 @@
+"""Where the 7B model's parameters lie on 8, 32 and 256 devices: golden tables, and refusals."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import pytest
+from jax.sharding import AbstractMesh
+
+from tests import tiny
+from tga_jax.errors import UserError
+from tga_jax.jobs.architectures import MODELS
+from tga_jax.models.llava import Llava
+from tga_jax.parallel.mesh import AXES
+from tga_jax.parallel.sharding import LARGE, param_shardings, shapes
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "shardings"
+# devices -> (data, fsdp, tensor)
+MESHES = {8: (1, 8, 1), 32: (2, 8, 2), 256: (1, 128, 2)}
+
+
+def _boxed() -> dict:
+    return jax.eval_shape(Llava(MODELS["llava_mistral_7b"], tiny.NORM).init, jax.random.key(0))
+
+
+def table(sizes: tuple[int, int, int]) -> str:
+    """A line a parameter: path, shape, mesh axes, elements a device; and their sum."""
+    boxed, mesh = _boxed(), AbstractMesh(sizes, AXES)
+    lines, total = [f"mesh: {dict(zip(AXES, sizes, strict=True))}"], 0
+    for path, sharding in sorted(param_shardings(boxed, mesh).items()):
+        shape = shapes(boxed)[path]
+        held = math.prod(sharding.shard_shape(shape))
+        total += held
+        lines.append(f"{path} {shape} {tuple(sharding.spec)} {held:,}")
+    return "\n".join([*lines, f"elements a device: {total:,}", ""])
+
+
+@pytest.mark.parametrize("devices", MESHES)
+def test_golden_tables(devices: int) -> None:
+    """A change here is a change of where weights lie: look at it, then write the files anew
+    (`python -m tests.parallel.test_shardings`)."""
+    golden = (GOLDEN / f"llava_mistral_7b-{devices}.txt").read_text(encoding="utf-8")
+    assert table(MESHES[devices]) == golden
+
+
+@pytest.mark.parametrize("devices", MESHES)
+def test_a_device_holds_little_more_than_its_share(devices: int) -> None:
+    sizes = MESHES[devices]
+    total = sum(math.prod(shape) for shape in shapes(_boxed()).values())
+    held = int(table(sizes).splitlines()[-1].rsplit(" ", 1)[1].replace(",", ""))
+    cut = sizes[1] * sizes[2]  # data axes hold copies
+    assert total / cut <= held < 1.03 * total / cut
+
+
+def _one(names: tuple, shape: tuple) -> dict:
+    return {"a": {"kernel": nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "f4"), names)}}
+
+
+def test_colliding_axes_are_an_error() -> None:
+    mesh = AbstractMesh((1, 2, 2), AXES)
+    with pytest.raises(ValueError, match="a/kernel.*collide.*'fsdp'"):
+        param_shardings(_one(("embed", "vision_embed"), (4, 4)), mesh)
+
+
+def test_a_large_parameter_that_stays_whole_is_the_users_mistake() -> None:
+    side = math.isqrt(LARGE) + 1  # odd
+    with pytest.raises(UserError, match="config.mesh: a/kernel"):
+        param_shardings(_one(("embed", "heads"), (side, side)), AbstractMesh((1, 2, 2), AXES))
+    for sizes in ((4, 1, 1), (1, 1, 1)):  # nothing is to be cut
+        param_shardings(_one(("embed", "heads"), (side, side)), AbstractMesh(sizes, AXES))
+    param_shardings(_one(("embed", "heads"), (side, side + 1)), AbstractMesh((1, 2, 2), AXES))
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for count, sizes in MESHES.items():
+        (GOLDEN / f"llava_mistral_7b-{count}.txt").write_text(table(sizes), encoding="utf-8")

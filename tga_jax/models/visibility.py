@@ -1,0 +1,38 @@
+"""Which keys an attention's queries see.
+
+Letters: B batch, T queries, S keys.
+"""
+
+from __future__ import annotations
+
+import flax
+import jax
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Visibility:
+    """Which key each query sees: same segment, and (causal) not later, and within the window.
+
+    Segment 0 is padding and is seen by nobody. Within a segment positions rise by one a token.
+    """
+
+    q_positions: Array  # int32[B, T]
+    kv_positions: Array  # int32[B, S]
+    q_segments: Array  # int32[B, T]
+    kv_segments: Array  # int32[B, S]
+    causal: bool = flax.struct.field(pytree_node=False, default=True)
+    window: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    def mask(self) -> Array:
+        """bool[B, T, S]: True where the query sees the key."""
+        q, k = self.q_positions[:, :, None], self.kv_positions[:, None, :]
+        seen = (self.q_segments[:, :, None] == self.kv_segments[:, None, :]) & (
+            self.kv_segments[:, None, :] > 0
+        )
+        if self.causal:
+            seen &= k <= q
+        if self.window is not None:
+            seen &= q - k < self.window
+        return seen
