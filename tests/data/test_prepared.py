@@ -19,7 +19,7 @@ from tests.data.test_loader import assert_same
 from tests.jobs.inputs import arguments, make_inputs, row
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource, make_loader
-from tga_jax.data.prepared import PreparedRecords
+from tga_jax.data.prepared import VERSION, PreparedRecords
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn, has_flags, read_records, text_lengths
 from tga_jax.data.stored import check_row, check_rows, split_of
@@ -123,7 +123,7 @@ def test_damage_is_one_line_that_names_the_folder(made, tmp_path):
     with pytest.raises(UserError, match="no split 'validation', only train"):
         PreparedRecords(folder, "validation")
     report = (folder / "report.json").read_text()
-    (folder / "report.json").write_text(report.replace('"version": 1', '"version": 0'))
+    (folder / "report.json").write_text(report.replace(f'"version": {VERSION}', '"version": 0'))
     with pytest.raises(UserError, match="another version"):
         PreparedRecords(folder, "train")
     (folder / "report.json").write_text(report[:50])
