@@ -3,6 +3,7 @@
     xla         plain products and softmax; any device, any shape
     splash      TPU: Pallas kernel, scores never in memory
     cudnn       NVIDIA GPU: cuDNN's flash attention; bfloat16 and float16 only
+    blockwise   any device: blocks of queries with a backward of its own, scores not kept
 
 Letters: B batch, T queries, S keys, H heads, K kv heads, G = H / K, C head width.
 """
@@ -14,12 +15,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from tga_jax.models.blockwise_attention import attend_blockwise
 from tga_jax.models.splash_attention import attend_splash
 from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
 
-BACKENDS = ("xla", "splash", "cudnn")
+BACKENDS = ("xla", "splash", "cudnn", "blockwise")
 
 
 def choose_backend(name: str, *, platform: str, dtype: str) -> str:
@@ -60,6 +62,8 @@ def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend:
         return attend_splash(q, k, v, visible)
     if backend == "cudnn" and whole:
         return attend_library(q, k, v, visible, implementation="cudnn")
+    if backend == "blockwise" and whole:
+        return attend_blockwise(q, k, v, visible)
     return _attend_xla(q, k, v, visible)
 
 
