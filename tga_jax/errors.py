@@ -1,5 +1,6 @@
 """The one error that means: the user can mend this; and the one that means: start me again."""
 
+EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
 
 
@@ -10,5 +11,8 @@ class UserError(Exception):
     """
 
 
-class Preempted(Exception):
-    """The machine is being taken away: the state is saved, and the same command goes on from it."""
+class Preempted(BaseException):
+    """The machine is being taken away: the state is saved, and the same command goes on from it.
+
+    Like KeyboardInterrupt it may be raised anywhere, and no `except Exception` may keep it.
+    """
