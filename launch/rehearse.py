@@ -82,9 +82,7 @@ class Pod:
         port, env = free_port(), os.environ | self.environment()
         return Started(
             [
-                subprocess.Popen(
-                    self.command(i, port), env=env, cwd=CODE, stderr=stderr, text=True
-                )
+                subprocess.Popen(self.command(i, port), env=env, cwd=CODE, stderr=stderr, text=True)
                 for i in range(self.processes)
             ]
         )

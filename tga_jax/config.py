@@ -22,7 +22,7 @@ def base_config() -> ConfigDict:
     # hosts: how many processes there must be; 0: any. dead_seconds: a process that was silent so
     # long ends the others. stall_minutes: stacks are shown when nothing ended for so long; 0: never
     config.distributed = ConfigDict(
-        dict(hosts=0, start_seconds=300.0, dead_seconds=30.0, stall_minutes=15.0)
+        dict(hosts=0, start_seconds=300.0, dead_seconds=40.0, stall_minutes=15.0)
     )
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))  # -1: the rest of the devices
     config.model = _model()

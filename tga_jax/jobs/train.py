@@ -104,9 +104,7 @@ class Stage:
         """From the latest checkpoint, or from `start`, to the end."""
         context, cfg = self.context, self.context.config[self.name]
         folder = context.stage_folder(self.name)
-        checkpoints = Checkpoints(
-            folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every
-        )
+        checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
         loader = make_loader(source, workers=context.config.data.workers)
         state = self._start(checkpoints, loader, start)
         log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None

@@ -36,7 +36,7 @@ class WatchConfig:
     """dead_seconds: a partner that has been silent so long is gone.
     stall_seconds: stacks are shown when nothing ended for so long; 0: never."""
 
-    dead_seconds: float = 30.0
+    dead_seconds: float = 40.0
     stall_seconds: float = 900.0
 
 
@@ -184,9 +184,7 @@ class Watch:
     def _talk(self) -> None:
         """A turn: show that this process lives, look at the others, take part in the round."""
         self._beat += 1
-        self._client.key_value_set(
-            f"tga/beat/{self._index}", str(self._beat), allow_overwrite=True
-        )
+        self._client.key_value_set(f"tga/beat/{self._index}", str(self._beat), allow_overwrite=True)
         for key, text in self._client.key_value_dir_get("tga/gone/"):
             other = int(key.rsplit("/", 1)[1])
             if other != self._index and not self._is_stopping():

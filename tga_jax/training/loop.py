@@ -281,7 +281,7 @@ class Pending:
 
 
 def _note(self, *_: object) -> None:
-        self.is_set = True
+    self.is_set = True
 
 
 def _note(values: Mapping[str, float]) -> str:
