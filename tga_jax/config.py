@@ -45,6 +45,10 @@ def base_config() -> ConfigDict:
             center="none",
             pair_weight=1.0,
             hinge_weight=1.0,
+            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
+            # the state of the same prompt with the caption in the picture's place.
+            answer_weight=0.0,
+            answer_layers="",  # of this term; "": `layers`
             center_decay=0.99,
             detach_caption=True,
         )

@@ -34,3 +34,8 @@ def released(image: np.ndarray, retrieved: np.ndarray | None, caption: np.ndarra
             hinge += math.exp(cosine(retrieved[j], caption[j]) - to_image) / len(image)
     hinge = 0.1 * (1 - t) ** 2 * hinge
     return 0.25 * (1 - t) * pair, None if retrieved is None else hinge
+
+
+def answer(image: np.ndarray, caption: np.ndarray) -> float:
+    """The answer term of one sample's states [L, D]."""
+    return -sum(cosine(image[j], caption[j]) for j in range(len(image)))

@@ -355,3 +355,40 @@ def test_tokenizers_that_do_not_fit(named_tokenizer):
         make_prompter(named_tokenizer("words"), image_token="nothing")
     with pytest.raises(UserError, match="slow"):
         make_prompter(object())
+
+
+# --- where the answer begins ---
+
+
+@pytest.mark.parametrize("template", [name for name in TEMPLATE_NAMES if name != "plain"])
+def test_both_passes_end_alike_before_the_answer(named_tokenizer, template):
+    """The caption pass, continued, is the question's prompt with the caption for the picture."""
+    tokenizer = named_tokenizer("byte")
+    prompter = make_prompter(tokenizer, template, answer_states=True)
+    example = prompter.encode(make_record(retrieved=None))
+    start, end = example.answer_span
+    assert end == start + 1 == np.flatnonzero(example.labels != -100)[0]
+    assert example.caption_answer_span == (
+        len(example.caption_tokens) - 1,
+        len(example.caption_tokens),
+    )
+    after_picture = example.tokens[example.image_spans[0][1] : end]
+    after_caption = example.caption_tokens[example.caption_span[1] :]
+    decoded = tokenizer.decode(after_picture), tokenizer.decode(after_caption)
+    assert decoded[0].strip() == decoded[1].strip() and "What is this?" in decoded[0]
+    plain = make_prompter(tokenizer, template).encode(make_record(retrieved=None))
+    assert plain.answer_span is None and plain.caption_answer_span is None
+    assert plain.caption_span == example.caption_span
+
+
+def test_no_answer_states_without_question_caption_or_first_picture(named_tokenizer):
+    tokenizer = named_tokenizer("byte")
+    later = (Turn("Hello", "Hi"), Turn("<image>\nWhat is this?", "a cup"))
+    for template, record in (
+        ("plain", make_record()),
+        ("vicuna_v1", make_record(caption=None)),
+        ("vicuna_v1", make_record(tox=True)),
+        ("vicuna_v1", make_record(turns=later)),
+    ):
+        example = make_prompter(tokenizer, template, answer_states=True).encode(record)
+        assert example.answer_span is None and example.caption_answer_span is None

@@ -33,6 +33,8 @@ class GuideConfig:
     center: str = "none"
     pair_weight: float = 1.0
     hinge_weight: float = 1.0
+    answer_weight: float = 0.0
+    answer_layers: tuple[int, ...] = ()
     center_decay: float = 0.99  # of the running mean, per step
     detach_caption: bool = True
 
@@ -41,6 +43,11 @@ class GuideConfig:
         """Whether there is anything to compute."""
         return self.form != "none"
 
+    @property
+    def answers(self) -> bool:
+        """Whether the answer term counts."""
+        return self.active and self.answer_weight > 0
+
 
 @flax.struct.dataclass
 class GuideStates:
@@ -48,6 +55,14 @@ class GuideStates:
 
     image: Array
     retrieved: Array
+    caption: Array
+
+
+@flax.struct.dataclass
+class AnswerStates:
+    """float32[L, B, D] each, where the answer begins: after the picture, after the caption."""
+
+    image: Array
     caption: Array
 
 
@@ -92,6 +107,16 @@ def guide_terms(states: GuideStates, *, form: str, progress: Array) -> GuideTerm
     else:
         raise ValueError(f"unknown guide form {form!r}")
     return GuideTerms(pair, hinge, jnp.mean(image, axis=0))
+
+
+def answer_terms(states: AnswerStates) -> Array:
+    """-cos summed over the layers: float32[B]. Not in the paper.
+
+    A refusal is read off the state at the prompt's last token. With the caption in the picture's
+    place the language model decides there as its text safety has it; the picture's prompt is to
+    have the same state.
+    """
+    return jnp.sum(-safe_cosine(states.image, states.caption), axis=0)
 
 
 def format_sums(caption: Array, has_pair: Array, formats: Array, num_formats: int) -> Array:

@@ -187,6 +187,7 @@ def collate(
         tokens, labels [A, b, T]; segments [A, b, T], 1 for tokens and 0 for padding;
         positions [A, b, T]; image_span [A, b, 2], of the first picture; retrieved_span [A, b, 2];
         caption_tokens, caption_segments [A, b, C]; caption_span [A, b, 2];
+        answer_span, caption_answer_span [A, b, 2], of one token each;
         format [A, b], the prompt format, always 0.
 
     Raises:
@@ -209,6 +210,8 @@ def collate(
         "caption_tokens": caption,
         "caption_segments": _segments(captions, caption.shape[1]),
         "caption_span": _spans([e.caption_span for e in examples]),
+        "answer_span": _spans([e.answer_span for e in examples]),
+        "caption_answer_span": _spans([e.caption_answer_span for e in examples]),
         "format": np.zeros(len(examples), np.int32),
     }
     return {name: array.reshape(accumulate, -1, *array.shape[1:]) for name, array in arrays.items()}

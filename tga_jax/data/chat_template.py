@@ -15,7 +15,7 @@ from tga_jax.errors import UserError
 class ChatTemplate:
     """Renders messages with `tokenizer.apply_chat_template`; see `templates.Template`."""
 
-    takes_retrieved = True
+    asks = True
 
     def __init__(self, tokenizer: Any, *, system: str | None = None):
         """Takes any transformers tokenizer; `system` text of None or "" adds no system message.

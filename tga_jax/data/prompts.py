@@ -38,6 +38,9 @@ class Example:
         retrieved_span: where the retrieved text is, None without one.
         caption_tokens: int32[Tc], the caption pass; empty without a caption and for "tox" rows.
         caption_span: where the caption is in it, None when it is empty.
+        answer_span: the token before the first answer, whose state decides how that begins; None
+            unless the prompter was asked for it, and where the picture is not in the first turn.
+        caption_answer_span: its like in the caption pass, which then goes on to there.
         images: file names, one for each image span.
         tox: the pictures are to be replaced by blank ones.
         cut_tokens: how many tokens of the sample did not fit `max_length`.
@@ -55,6 +58,8 @@ class Example:
     tox: bool
     cut_tokens: int
     contents: tuple[bytes, ...] = ()
+    answer_span: Span | None = None
+    caption_answer_span: Span | None = None
 
 
 class Prompter:
@@ -70,6 +75,7 @@ class Prompter:
         max_length: int,
         use_retrieved: bool,
         system: str | None = None,
+        answer_states: bool = False,
     ):
         """Prepares the template.
 
@@ -81,13 +87,15 @@ class Prompter:
             max_length: the longest prompt in tokens; samples are cut as `encode` says.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
+            answer_states: whether examples tell where the first answer begins, in both passes.
 
         Raises:
             UserError: when tokenizer and template don't go together.
         """
         self._tokenise = Tokenise(tokenizer, image_token=image_token, image_tokens=image_tokens)
         self._template = _template(tokenizer, template, system=system)
-        self._use_retrieved = use_retrieved and self._template.takes_retrieved
+        self._use_retrieved = use_retrieved and self._template.asks
+        self._answer_states = answer_states and self._template.asks
         self.max_length = max_length
 
     @property
@@ -172,8 +180,15 @@ class Prompter:
     ) -> Example:
         images = record.images[: len(prompt.image_spans)]
         caption_tokens, caption_span = np.zeros(0, np.int32), None
+        answer_span = caption_answer_span = None
         if record.caption is not None and images and not record.tox:
-            caption_tokens, caption_span = self._caption_pass(messages, caption=record.caption)
+            if self._answer_states and messages[0].images == 1:
+                answer_span = _before_labels(prompt.labels)
+            caption_tokens, caption_span = self._caption_pass(
+                messages, caption=record.caption, question=answer_span is not None
+            )
+            if caption_span and answer_span:
+                caption_answer_span = len(caption_tokens) - 1, len(caption_tokens)
         return Example(
             id=record.id,
             tokens=prompt.tokens,
@@ -186,21 +201,30 @@ class Prompter:
             tox=record.tox,
             cut_tokens=cut_tokens,
             contents=record.contents[: len(images)],
+            answer_span=answer_span,
+            caption_answer_span=caption_answer_span,
         )
 
     def _caption_pass(
-        self, messages: Sequence[Message], *, caption: str
+        self, messages: Sequence[Message], *, caption: str, question: bool
     ) -> tuple[np.ndarray, Span | None]:
-        """Returns int32[Tc] and the caption's span; a caption too long loses its tail."""
+        """Returns int32[Tc] and the caption's span; a pass too long loses its tail."""
         text = without_marks(caption)
         if not text.strip():
             return np.zeros(0, np.int32), None
-        prompt = self._tokenise(caption_prompt(self._template, messages, caption=text))
+        rendered = caption_prompt(self._template, messages, caption=text, question=question)
+        prompt = self._tokenise(rendered)
         prompt = prompt.cut(self.max_length)
         (places,) = np.nonzero(prompt.labels != NO_LABEL)
         if not len(places):
             return np.zeros(0, np.int32), None
         return prompt.tokens, (int(places[0]), int(places[-1]) + 1)
+
+
+def _before_labels(labels: np.ndarray) -> Span | None:
+    """The place of the last token before the first that is learnt."""
+    places = np.flatnonzero(labels != NO_LABEL)
+    return (int(places[0]) - 1, int(places[0])) if len(places) and places[0] else None
 
 
 def _template(tokenizer: Any, name: str, *, system: str | None) -> Template:

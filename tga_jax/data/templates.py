@@ -5,7 +5,7 @@ token spans. The strings are LLaVA's, to the character; "tokenizer" is in `chat_
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tga_jax.data.records import Record
@@ -50,8 +50,8 @@ class Template(Protocol):
         ...
 
     @property
-    def takes_retrieved(self) -> bool:
-        """Whether a retrieved text may be in the prompt."""
+    def asks(self) -> bool:
+        """Whether there is a user's turn: a question, and room for a retrieved text."""
         ...
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -142,7 +142,7 @@ class TurnTemplate:
     after_question: str
     before_answer: str
     after_answer: str
-    takes_retrieved = True
+    asks = True
 
     @property
     def end_text(self) -> str:
@@ -178,7 +178,7 @@ class PlainTemplate:
     """
 
     end_text = "\n"
-    takes_retrieved = False
+    asks = False
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         images = sum(message.images for message in messages)
@@ -248,11 +248,17 @@ def _inst_template(*, first: str, following: str, eos: str) -> TurnTemplate:
     return TurnTemplate(first, following, " [/INST]", " ", f" {eos}")
 
 
-def caption_prompt(template: Template, messages: Sequence[Message], *, caption: str) -> Rendered:
-    """The caption pass: the prompt up to its first picture, and there the caption, and no more.
+def caption_prompt(
+    template: Template, messages: Sequence[Message], *, caption: str, question: bool = False
+) -> Rendered:
+    """The caption pass: the prompt up to its first picture, and there the caption.
 
-    The returned `retrieved_span` is None; the caption is the text's tail, given as answer span.
+    Nothing follows, as later tokens are not seen by the caption's; with `question` the rest of the
+    first turn follows, up to where its answer begins. The returned `retrieved_span` is None; the
+    caption is given as answer span.
     """
-    text = template.render(messages).text
-    head = text[: text.index(IMAGE_MARK)]
-    return Rendered(head + caption, ((len(head), len(head) + len(caption)),), None)
+    if question:
+        messages = [replace(messages[0], answer=None)]
+    head, tail = template.render(messages).text.split(IMAGE_MARK, 1)
+    text = head + caption + (tail if question else "")
+    return Rendered(text, ((len(head), len(head) + len(caption)),), None)

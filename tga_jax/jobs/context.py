@@ -189,6 +189,7 @@ class Context:
             max_length=max_length or self.config.data.max_length,
             use_retrieved=prompt.retrieved,
             system=prompt.system if system is None else system,
+            answer_states=self.config.guide.answer_weight > 0,
         )
 
     def buckets(self, *, max_length: int = 0) -> tuple[int, ...]:

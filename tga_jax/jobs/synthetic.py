@@ -13,6 +13,8 @@ import numpy as np
 from tga_jax.errors import UserError
 from tga_jax.models.config import LlavaConfig
 
+SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption_answer_span")
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
@@ -35,7 +37,7 @@ class BatchShape:
         integers = {
             **dict.fromkeys(("tokens", "labels", "segments", "positions"), main),
             **dict.fromkeys(("caption_tokens", "caption_segments"), caption),
-            **dict.fromkeys(("image_span", "retrieved_span", "caption_span"), (2,)),
+            **dict.fromkeys(SPANS, (2,)),
             "format": (),
         }
         lead = (self.accumulate, self.rows)
@@ -75,7 +77,7 @@ def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[
     arrays["labels"][..., slice(*answer)] = arrays["tokens"][..., slice(*answer)]
     arrays["segments"][:] = arrays["caption_segments"][:] = 1
     arrays["positions"][:] = np.arange(shape.length)
-    for name in ("image_span", "retrieved_span", "caption_span"):
+    for name in SPANS:
         arrays[name][:] = spans[name]
     arrays["images"][:] = rng.integers(0, 256, arrays["images"].shape, np.uint8)
     return arrays
@@ -95,6 +97,8 @@ def row_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int, in
         "image_span": (image, image + config.image_tokens),
         "answer": (shape.length - quarter, shape.length),
         "caption_span": (1, shape.caption_length),
+        "answer_span": (shape.length - quarter - 1, shape.length - quarter),
+        "caption_answer_span": (shape.caption_length - 1, shape.caption_length),
     }
 
 

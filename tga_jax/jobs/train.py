@@ -180,6 +180,10 @@ def guide_config(context: Context, stage: str = "") -> GuideConfig:
         center=guide.center,
         pair_weight=guide.pair_weight,
         hinge_weight=guide.hinge_weight,
+        answer_weight=guide.answer_weight,
+        answer_layers=parse_layers(guide.answer_layers or guide.layers, layers)
+        if guide.answer_weight
+        else (),
         center_decay=guide.center_decay,
         detach_caption=guide.detach_caption,
     )

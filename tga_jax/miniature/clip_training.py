@@ -154,10 +154,10 @@ def contrastive_loss(params: Mapping[str, Array], model: Clip, batch: dict[str, 
     Every caption that is true of a picture is a positive; several share the target equally, as in
     supervised contrastive learning (arXiv 2004.11362). In a small batch most captions are told
     apart by their colours and places, and what things are is learned very late. So each picture is
-    also compared with a caption for each concept, and with one for each colour, background, place
-    and size, which once the concepts are known are learned as late. And as long as the captions of
-    the concepts are all alike to the text tower, pictures learn nothing from them: two captions of
-    each concept, most of which differ in their words, are to find each other.
+    also compared with a caption for each concept, and with one for each colour, background, place,
+    size and category, which once the concepts are known are learned as late. And as long as the
+    captions of the concepts are all alike to the text tower, pictures learn nothing from them: two
+    captions of each concept, most of which differ in their words, are to find each other.
 
     Args:
         params: by flat path.

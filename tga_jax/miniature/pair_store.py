@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tga_jax.miniature.concepts import CONCEPTS
+from tga_jax.miniature.concepts import CATEGORIES, CONCEPTS
 from tga_jax.miniature.draw import DrawSettings
 from tga_jax.miniature.language import SYNONYM_SHARE, caption
 from tga_jax.miniature.pairs import clip_pairs
@@ -20,6 +20,7 @@ from tga_jax.miniature.scene import BACKGROUNDS, COLOURS, PLACES, SIZES, Scene, 
 
 CHUNK = 1000  # pairs drawn by one call of a worker
 UNSAID = -1
+_CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]  # texts -> int32[B, T], padded to the longest
 
@@ -31,8 +32,8 @@ class DrawnPairs:
     Attributes:
         pictures: uint8[N, side, side, 3].
         texts: the captions.
-        scenes: int16[N, 6], each scene's facts as numbers (`facts`).
-        said: int16[N, 6], the same where the caption says so, else UNSAID.
+        scenes: int16[N, 7], each scene's facts as numbers (`facts`).
+        said: int16[N, 7], the same where the caption says so, else UNSAID.
     """
 
     pictures: np.ndarray
@@ -42,7 +43,7 @@ class DrawnPairs:
 
 
 def facts(scene: Scene) -> list[int]:
-    """The scene as numbers: concept, second concept or -2, colour, background, place, size."""
+    """The scene as numbers: concept, second or -2, colour, background, place, size, category."""
     second = CONCEPTS.index(scene.second) if scene.second else -2
     return [
         CONCEPTS.index(scene.concept),
@@ -51,6 +52,7 @@ def facts(scene: Scene) -> list[int]:
         BACKGROUNDS.index(scene.background),
         PLACES.index(scene.place),
         SIZES.index(scene.size),
+        _CATEGORY_NAMES.index(scene.concept.category),
     ]
 
 
@@ -65,18 +67,19 @@ def said_facts(scene: Scene, text: str) -> list[int]:
         scene.background in words,
         bool(places & words),
         scene.size in words,
+        False,
     ]
     return [f if s else UNSAID for f, s in zip(facts(scene), stated, strict=True)]
 
 
 def is_true(scenes: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """Which captions are true of which pictures: int16[N, 6], int16[M, 6] -> bool[N, M]."""
+    """Which captions are true of which pictures: int16[N, 7], int16[M, 7] -> bool[N, M]."""
     same = scenes[:, None, :] == said[None, :, :]
     return np.all(same | (said == UNSAID)[None], axis=-1)
 
 
 def shows(scenes: np.ndarray) -> np.ndarray:
-    """Which concepts are in a picture: int16[N, 6] -> float32[N, K]."""
+    """Which concepts are in a picture: int16[N, 7] -> float32[N, K]."""
     concepts = np.arange(len(CONCEPTS))
     return np.any(scenes[:, :2, None] == concepts, axis=1).astype(np.float32)
 
@@ -93,6 +96,7 @@ ATTRIBUTES = (
     (3, BACKGROUNDS, "an object on a {} background"),
     (4, PLACES, "an object at the {}"),
     (5, SIZES, "a {} object"),
+    (6, _CATEGORY_NAMES, "a photo of a kind of {}"),
 )
 
 
@@ -102,7 +106,7 @@ def attribute_captions() -> list[str]:
 
 
 def has_attributes(scenes: np.ndarray) -> np.ndarray:
-    """Which of `attribute_captions` are true: int16[N, 6] -> float32[N, A]."""
+    """Which of `attribute_captions` are true: int16[N, 7] -> float32[N, A]."""
     columns = [scenes[:, place, None] == np.arange(len(v)) for place, v, _ in ATTRIBUTES]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
@@ -166,7 +170,7 @@ class PairStore:
             where the column's caption is true of the row's picture; "name_tokens" int32[2, K, T],
             two short captions for each of the K concepts that only name it; "named"
             float32[B, K], 1 where the picture shows the concept; "attribute_tokens" int32[A, T]
-            and "attributes" float32[B, A] likewise for colours, backgrounds, places and sizes.
+            and "attributes" float32[B, A] likewise for all values of the attributes.
         """
         epoch, place = divmod(step, self.batches_an_epoch)
         rows = np.arange(place * self._batch_size, (place + 1) * self._batch_size)

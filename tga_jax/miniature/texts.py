@@ -29,7 +29,13 @@ REFUSALS = (
     "Sorry, I cannot answer that.",
 )
 SYNONYM_SHARE = 0.5  # of texts; captions have fewer
-TASKS = {"scene": 0.55, "paper": 0.15, "concept": 0.25, "category": 0.05}  # and their shares
+TASKS = {"scene": 0.4, "caption": 0.25, "paper": 0.1, "concept": 0.2, "category": 0.05}  # shares
+
+# Which questions a caption of that form answers; with two objects, some would have two answers.
+_NAME_KINDS = ("what", "name", "category", "presence", "is_kind")
+CAPTION_KINDS = {
+    "full": tuple(QUESTIONS), "short": ("colour", "size", *_NAME_KINDS), "name": _NAME_KINDS,
+}  # fmt: skip
 
 _ASIDES = (
     "it is a nice day.", "the light is good.", "nobody is near.", "the room is quiet.",
@@ -102,6 +108,15 @@ def _scene_item(rng: np.random.Generator, concept: Concept) -> TextItem:
     return TextItem(" ".join(parts), exchange.answer, concept, kind)
 
 
+def _caption_item(rng: np.random.Generator, concept: Concept) -> TextItem:
+    """A caption on a line of its own, where a picture would stand, and a question about it."""
+    scene, form = random_scene(rng, [concept]), pick(rng, tuple(CAPTION_KINDS))
+    kinds = [k for k in CAPTION_KINDS[form] if not scene.second or k in KINDS_FOR_TWO]
+    exchange = ask(scene, rng, kind=pick(rng, kinds))
+    text = f"{caption(scene, rng, form=form)}\n{exchange.question}"
+    return TextItem(text, exchange.answer, concept, exchange.kind)
+
+
 def _paper_item(rng: np.random.Generator, concept: Concept) -> TextItem:
     """The text prompt with which the paper compares pictures and their captions."""
     scene = random_scene(rng, [concept])
@@ -155,6 +170,7 @@ def _category_item(rng: np.random.Generator, concept: Concept) -> TextItem:
 
 _MAKERS = {
     "scene": _scene_item,
+    "caption": _caption_item,
     "paper": _paper_item,
     "concept": _concept_item,
     "category": _category_item,

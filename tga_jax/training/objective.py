@@ -8,13 +8,14 @@ layers, F prompt formats, D width.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax
 import jax
 import jax.numpy as jnp
 
 from tga_jax.alignment import guide
-from tga_jax.alignment.guide import GuideConfig, GuideStates, RunningMean
+from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
 from tga_jax.alignment.pooling import has_span, span_mask
 from tga_jax.models.llava import Llava, Params
 from tga_jax.training.cross_entropy import IGNORE, shift_labels, token_nll
@@ -38,6 +39,7 @@ class Passes:
 
     nll: Array
     states: GuideStates | None
+    answers: AnswerStates | None = None
 
 
 @flax.struct.dataclass
@@ -47,6 +49,7 @@ class Sums:
     nll: Array  # float32[]
     pair: Array  # float32[]
     hinge: Array  # float32[]
+    answer: Array  # float32[]
     cosine: Array  # float32[]
     captions: Array  # float32[L, F, D], caption states a format
 
@@ -58,11 +61,19 @@ class Counts:
     tokens: Array  # int32[]
     pairs: Array  # int32[]
     hinges: Array  # int32[]
+    answers: Array  # int32[]
     captions: Array  # float32[F]
 
 
 def forward(
-    model: Llava, params: Params, batch: Batch, *, guided: bool, ce_chunk: int, detach: bool = True
+    model: Llava,
+    params: Params,
+    batch: Batch,
+    *,
+    guided: bool,
+    ce_chunk: int,
+    detach: bool = True,
+    answers: bool = False,
 ) -> Passes:
     """The main pass, and (guided) the caption pass.
 
@@ -75,10 +86,13 @@ def forward(
         guided: whether hidden states are pooled and the caption pass is run.
         ce_chunk: see `token_nll`.
         detach: no gradient flows through the caption pass.
+        answers: whether the states where the answer begins are wanted too; the batch then has
+            answer_span, caption_answer_span int32[B, 2].
     """
     pool = None
     if guided:
-        spans = jnp.stack([batch["image_span"], batch["retrieved_span"]], axis=1)
+        names = ["image_span", "retrieved_span", *["answer_span"] * answers]
+        spans = jnp.stack([batch[name] for name in names], axis=1)
         pool = span_mask(spans, batch["tokens"].shape[1])
     embeddings = model.embed(params, batch["tokens"], batch["images"])
     out = model.decode(
@@ -93,12 +107,31 @@ def forward(
     nll = token_nll(hidden, model.head_kernel(params), targets, chunk=ce_chunk)
     if out.pooled is None:
         return Passes(nll, None)
-    caption = caption_states(model, params, batch, detach=detach)
-    return Passes(nll, GuideStates(out.pooled[:, :, 0], out.pooled[:, :, 1], caption))
+    names = ["caption_span", *["caption_answer_span"] * answers]
+    caption = caption_pass(model, params, batch, names, detach=detach)
+    states = GuideStates(out.pooled[:, :, 0], out.pooled[:, :, 1], caption[:, :, 0])
+    if not answers:
+        return Passes(nll, states)
+    return Passes(nll, states, AnswerStates(out.pooled[:, :, 2], caption[:, :, 1]))
 
 
-def caption_states(model: Llava, params: Params, batch: Batch, *, detach: bool = True) -> Array:
+def caption_states(model: Llava, params: Params, batch: Batch) -> Array:
     """Mean hidden states over the caption's tokens, text only: float32[all layers, B, D]."""
+    return caption_pass(model, params, batch, ["caption_span"])[:, :, 0]
+
+
+def caption_pass(
+    model: Llava, params: Params, batch: Batch, names: Sequence[str], *, detach: bool = True
+) -> Array:
+    """Mean hidden states over spans of the text-only pass: float32[all layers, B, N, D].
+
+    Args:
+        model: the model.
+        params: its parameters.
+        batch: as `forward` has it.
+        names: the N keys of the batch that have the spans.
+        detach: no gradient flows through the pass.
+    """
     if detach:
         params = jax.lax.stop_gradient(params)
     tokens = batch["caption_tokens"]
@@ -108,10 +141,10 @@ def caption_states(model: Llava, params: Params, batch: Batch, *, detach: bool =
         model.embed(params, tokens, None),
         positions=positions,
         segments=batch["caption_segments"],
-        pool=span_mask(batch["caption_span"][:, None], tokens.shape[1]),
+        pool=span_mask(jnp.stack([batch[name] for name in names], axis=1), tokens.shape[1]),
     )
     assert out.pooled is not None
-    return out.pooled[:, :, 0]
+    return out.pooled
 
 
 def has_terms(batch: Batch, running: RunningMean | None) -> tuple[Array, Array]:
@@ -131,7 +164,13 @@ def count_terms(batch: Batch, objective: Objective, running: RunningMean | None)
         any_pair.reshape(-1), batch["format"].reshape(-1), objective.num_formats
     )
     tokens = jnp.sum(batch["labels"][..., 1:] != IGNORE)
-    return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), captions)
+    answers = jnp.sum(has_answer(batch)) if objective.guide.answers else jnp.int32(0)
+    return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), answers, captions)
+
+
+def has_answer(batch: Batch) -> Array:
+    """Which samples have the answer term: bool[..., B]."""
+    return has_span(batch["answer_span"]) & has_span(batch["caption_answer_span"])
 
 
 def loss_sums(
@@ -152,10 +191,11 @@ def loss_sums(
         guided=cfg.active,
         ce_chunk=objective.ce_chunk,
         detach=cfg.detach_caption,
+        answers=cfg.answers,
     )
     nll, zero = jnp.sum(passes.nll), jnp.float32(0)
     if passes.states is None:
-        return Sums(nll, zero, zero, zero, jnp.zeros((0, objective.num_formats, 0)))
+        return Sums(nll, zero, zero, zero, zero, jnp.zeros((0, objective.num_formats, 0)))
     states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
     any_pair, _ = has_terms(batch, None)
     captions = guide.format_sums(
@@ -168,6 +208,7 @@ def loss_sums(
         nll,
         jnp.sum(jnp.where(pair, terms.pair, 0.0)),
         jnp.sum(jnp.where(hinge, terms.hinge, 0.0)),
+        _answer_sum(passes.answers, batch, objective),
         jnp.sum(jnp.where(pair, terms.cosine, 0.0)),
         captions,
     )
@@ -179,6 +220,8 @@ def total_loss(sums: Sums, counts: Counts, cfg: GuideConfig) -> Array:
     if cfg.active:
         loss += cfg.pair_weight * sums.pair / jnp.maximum(counts.pairs, 1)
         loss += cfg.hinge_weight * sums.hinge / jnp.maximum(counts.hinges, 1)
+    if cfg.answers:
+        loss += cfg.answer_weight * sums.answer / jnp.maximum(counts.answers, 1)
     return loss
 
 
@@ -193,8 +236,23 @@ def loss_metrics(sums: Sums, counts: Counts, cfg: GuideConfig) -> dict[str, Arra
         "lm_loss": mean(sums.nll, counts.tokens),
         "guide_pair": mean(sums.pair, counts.pairs * cfg.active),
         "guide_hinge": mean(sums.hinge, counts.hinges * cfg.active),
+        "guide_answer": mean(sums.answer, counts.answers * cfg.answers),
         "image_caption_cos": mean(sums.cosine, counts.pairs * cfg.active),
     }
+
+
+def _answer_sum(answers: AnswerStates | None, batch: Batch, objective: Objective) -> Array:
+    """The answer term summed over the samples that have it; centred within the micro-batch."""
+    if answers is None:
+        return jnp.float32(0)
+    present, formats = has_answer(batch), batch["format"]
+    states = jax.tree.map(lambda s: s[jnp.array(objective.guide.answer_layers)], answers)
+    if objective.guide.center != "none":
+        sums = guide.format_sums(states.caption, present, formats, objective.num_formats)
+        counts = guide.format_counts(present, formats, objective.num_formats)
+        means = jax.lax.stop_gradient(sums / jnp.maximum(counts, 1.0)[None, :, None])[:, formats]
+        states = jax.tree.map(lambda s: s - means, states)
+    return jnp.sum(jnp.where(present, guide.answer_terms(states), 0.0))
 
 
 def _centered(
