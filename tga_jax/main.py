@@ -126,7 +126,10 @@ def run_job(context: Any) -> None:
     job = context.job
     if hosts.several() and job not in TOGETHER + FIRST_ALONE:
         raise UserError(f"job {job} is for one process; start it on one host, without the others")
-    if hosts.is_first() or job not in FIRST_ALONE:
+    by_itself = hosts.several() and job in FIRST_ALONE
+    if by_itself and not hosts.is_first():
+        return
+    with hosts.alone() if by_itself else contextlib.nullcontext():
         importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
 
 

@@ -201,6 +201,7 @@ def test_all_stop_at_the_furthest_step(who: int, ended: list[int]) -> None:
     close(partners)
 
 
+@ENDS_A_THREAD
 def test_a_save_is_dropped_where_one_does_not_train_and_a_stop_ends_it(ended: list[int]) -> None:
     partners = pod(3, None)
     with partners[0].watch._lock:
@@ -208,7 +209,8 @@ def test_a_save_is_dropped_where_one_does_not_train_and_a_stop_ends_it(ended: li
     until(lambda: partners[0].watch._round.number == 1)
     assert partners[0].hold.due(3) == ""
     partners[0].watch._note("stopped by SIGTERM")
-    until(lambda: partners[1].watch._reason)
+    until(lambda: len(ended) == 2)  # the one that does not train, and so the other
+    assert ended == [75, 75]
     close(partners)
 
 

@@ -168,6 +168,7 @@ def _initialize(cluster: Cluster, start_seconds: float) -> None:
         heartbeat_timeout_seconds=JAX_HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=60,
     )
+    jax.device_count()  # the processes tell each other their devices
     timer.cancel()
     translate_abort(coordinator_address(), jax.process_index())
 

@@ -5,16 +5,18 @@ Every process must make these calls in the same order. With one process they do 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 _FOREVER_MS = 7 * 24 * 3600 * 1000  # the watch ends a process whose partners are gone
 _calls = itertools.count()
+_alone = False
 
 
 def client() -> Any:
@@ -25,8 +27,19 @@ def client() -> Any:
 
 
 def several() -> bool:
-    """Whether the run has more than one process."""
-    return jax.process_count() > 1
+    """Whether the run has more than one process that takes part."""
+    return jax.process_count() > 1 and not _alone
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, the others do not take part: what waits for them elsewhere does not."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def is_first() -> bool:

@@ -53,7 +53,7 @@ class Watch:
         self._stop_by: float | None = None
         self._round = _Round()
         self._hold: Hold | None = None
-        self._leaving = False
+        self._raised = self._leaving = False
         self._heard: dict[str, tuple[str, float]] = {}
         self._beat = 0
         self.alive()
@@ -118,8 +118,8 @@ class Watch:
 
     def _on_signal(self, *_: object) -> None:
         self._note("stopped by SIGTERM")
-        if self._hold is None and not self._leaving:
-            self._leaving = self._client is None  # once is enough
+        if self._hold is None and not (self._raised or self._leaving):
+            self._raised = True  # once is enough
             raise Preempted(self._reason)
 
     def _note(self, reason: str) -> None:
@@ -219,8 +219,7 @@ class Watch:
         with self._lock:
             if not self._round.open:
                 if what == "stop" and self._hold is None:
-                    self._note("stopped with the others")
-                    return
+                    self._end(EXIT_PREEMPTED, "stopped with the others")
                 at = -1 if self._hold is None else self._hold.dispatched
                 self._round.begin(what, at)
                 self._round.by = time.monotonic() + AGREE_SECONDS
