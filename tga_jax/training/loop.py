@@ -125,7 +125,8 @@ class _InThread:
     """A call in a thread that does not keep the process from ending."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
-        self._call, self._result, self._error = call, None, None
+        self._call, self._result = call, None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -133,7 +134,7 @@ class _InThread:
         try:
             self._result = self._call()
         except BaseException as error:
-            self._error: BaseException | None = error
+            self._error = error
 
     def done(self, seconds: float) -> bool:
         self._thread.join(seconds)
@@ -278,10 +279,6 @@ class Pending:
                     "samples, or lower the learning rate"
                 )
         return values
-
-
-def _note(self, *_: object) -> None:
-    self.is_set = True
 
 
 def _note(values: Mapping[str, float]) -> str:
