@@ -24,6 +24,11 @@ def base_config() -> ConfigDict:
     config.moments = "float32"
     config.jobs = ("inspect",)
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
+    # hosts: how many processes there must be; 0: any. dead_seconds: a process that was silent so
+    # long ends the others. stall_minutes: stacks are shown when nothing ended for so long; 0: never
+    config.distributed = ConfigDict(
+        dict(hosts=0, start_seconds=300.0, dead_seconds=40.0, stall_minutes=15.0)
+    )
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))  # -1: the rest of the devices
     config.model = _model()
     config.data = _data()
@@ -321,8 +326,10 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
             clip_norm=1.0,
             trainable=trainable,
             guide=True,  # whether config.guide counts in this stage
-            save_every=500,
-            keep=2,
+            save_every=500,  # steps
+            save_minutes=10.0,  # also after so long without a checkpoint; 0: never
+            keep=2,  # the newest checkpoints
+            keep_every=0,  # those of steps that it divides are never deleted; 0: no such
             log_every=10,
             max_length=0,  # 0: config.data.max_length
             ce_chunk=0,  # positions whose logits exist at once; 0: all
