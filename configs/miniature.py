@@ -106,6 +106,21 @@ def arms(variant: str) -> dict:
     return found
 
 
+def _measures(config: ConfigDict, split: str) -> None:
+    """What jobs evaluate and analyze ask, and how."""
+    config.generate.max_new_tokens = 32
+    config.generate.batch_size = 100
+    attributes = "colour+background+place+size+category+presence"
+    config.evaluate.benchmarks = (
+        f"pictures={pictures(split, 'describe+what')}, "
+        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
+    )
+    config.evaluate.apologies = ("Sorry", "sorry")
+    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
+    config.analyze.profile = "none"
+    config.analyze.limit, config.analyze.batch_size = 150, 50
+
+
 def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run.
 
@@ -150,18 +165,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
-    config.generate.max_new_tokens = 32
-    config.generate.batch_size = 100
-    split = "test" if variant == "full" else "dev"
-    attributes = "colour+background+place+size+category+presence"
-    config.evaluate.benchmarks = (
-        f"pictures={pictures(split, 'describe+what')}, "
-        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
-    )
-    config.evaluate.apologies = ("Sorry", "sorry")
-    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
-    config.analyze.profile = "none"
-    config.analyze.limit, config.analyze.batch_size = 150, 50
+    _measures(config, "test" if variant == "full" else "dev")
     config.experiment.processes = 2
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze")
     config.experiment.summary = ConfigDict(SUMMARY)
