@@ -55,6 +55,7 @@ ABLATIONS: dict[str, dict] = {
     "llm-fast": {"finetune": {"trainable": FAST}},
     "no-retrieved-text": {"data": {"retrieved_share": 0.0}},
     "all-retrieved-texts": {"data": {"retrieved_share": 1.0}},
+    "retrieved-at-test": {"retrieval": {"index": "{workdir}/index"}},
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
 }
