@@ -42,22 +42,7 @@ def base_config() -> ConfigDict:
             retrieved=True,  # put a sample's retrieved text into the prompt
         )
     )
-    config.guide = ConfigDict(
-        dict(
-            form="paper",
-            layers="all",  # or like "10-18"; "auto": the safety layers that job `analyze` found
-            layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
-            center="none",
-            pair_weight=1.0,
-            hinge_weight=1.0,
-            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
-            # the state of the same prompt with the caption in the picture's place.
-            answer_weight=0.0,
-            answer_layers="",  # of this term; "": `layers`
-            center_decay=0.99,
-            detach_caption=True,
-        )
-    )
+    config.guide = _guide()
     config.lora = ConfigDict(dict(rank=0, alpha=16.0, targets="q,k,v,o,gate,up,down", layers="all"))
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
@@ -101,6 +86,26 @@ def _model() -> ConfigDict:
             feature_select="default",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
             attention="auto",  # by device: "splash" (TPU), "cudnn" (GPU in bfloat16), "xla"
+        )
+    )
+
+
+def _guide() -> ConfigDict:
+    """The objective beside language modelling; alignment/guide.py."""
+    return ConfigDict(
+        dict(
+            form="paper",
+            layers="all",  # or like "10-18"; "auto": the safety layers that job `analyze` found
+            layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
+            center="none",
+            pair_weight=1.0,
+            hinge_weight=1.0,
+            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
+            # the state of the same prompt with the caption in the picture's place.
+            answer_weight=0.0,
+            answer_layers="",  # of this term; "": `layers`
+            center_decay=0.99,
+            detach_caption=True,
         )
     )
 

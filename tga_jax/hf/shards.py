@@ -92,9 +92,9 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
 
 
-def gather(array: jax.Array, layer: int | None = None) -> np.ndarray:
+def gather(array: jax.Array | np.ndarray, layer: int | None = None) -> np.ndarray:
     """An array, or one layer of it, whole on this host; of several processes all must call it."""
-    if array.is_fully_addressable:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array if layer is None else array[layer])
     sharding = array.sharding
     assert isinstance(sharding, NamedSharding)
