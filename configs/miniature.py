@@ -55,6 +55,7 @@ ABLATIONS: dict[str, dict] = {
     "llm-fast": {"finetune": {"trainable": FAST}},
     "no-retrieved-text": {"data": {"retrieved_share": 0.0}},
     "all-retrieved-texts": {"data": {"retrieved_share": 1.0}},
+    "retrieved-at-test": {"retrieval": {"index": "{workdir}/index"}},
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
 }
@@ -106,6 +107,21 @@ def arms(variant: str) -> dict:
     return found
 
 
+def _measures(config: ConfigDict, split: str) -> None:
+    """What jobs evaluate and analyze ask, and how."""
+    config.generate.max_new_tokens = 32
+    config.generate.batch_size = 100
+    attributes = "colour+background+place+size+category+presence"
+    config.evaluate.benchmarks = (
+        f"pictures={pictures(split, 'describe+what')}, "
+        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
+    )
+    config.evaluate.apologies = ("Sorry", "sorry")
+    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
+    config.analyze.profile = "none"
+    config.analyze.limit, config.analyze.batch_size = 150, 50
+
+
 def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run.
 
@@ -134,8 +150,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.image_dir = "{workdir}/world/images"
     config.data.max_length = 84
     config.data.retrieved_share = 0.25  # more, and answers are read off the retrieved text
-    config.data.buckets = (48, 84)  # few: every length is a program to compile
-    config.data.caption_buckets = (8, 56)  # 8: of batches of texts, which have none
+    config.data.buckets = (40, 64, 84)  # each is a program to compile
+    config.data.caption_buckets = (8, 48)  # 8: of batches of texts, which have none
     config.model.remat = "dots"  # on CPUs memory is what the backward pass waits for
     config.guide.center = "batch"
     config.guide.layers = "2-3"  # the safety layers that job analyze finds
@@ -146,22 +162,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.pretrain.steps = 300
     config.finetune.path = "{workdir}/world/finetune.json"
-    config.finetune.steps = 1800
+    config.finetune.steps = 1500
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
-    config.generate.max_new_tokens = 32
-    config.generate.batch_size = 100
-    split = "test" if variant == "full" else "dev"
-    attributes = "colour+background+place+size+category+presence"
-    config.evaluate.benchmarks = (
-        f"pictures={pictures(split, 'describe+what')}, "
-        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
-    )
-    config.evaluate.apologies = ("Sorry", "sorry")
-    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
-    config.analyze.profile = "none"
-    config.analyze.limit, config.analyze.batch_size = 150, 50
+    _measures(config, "test" if variant == "full" else "dev")
     config.experiment.processes = 2
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze")
     config.experiment.summary = ConfigDict(SUMMARY)

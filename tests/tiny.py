@@ -104,6 +104,11 @@ def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarr
     tokens += text(answer)
     caption_tokens = [1, *text(int(rng.integers(4, CAPTION_LENGTH)))] if caption else []
     spans["caption_span"] = (2, len(caption_tokens)) if caption else (0, 0)
+    both = picture and caption
+    spans["answer_span"] = (prompt - 1, prompt) if both else (0, 0)
+    spans["caption_answer_span"] = (
+        (len(caption_tokens) - 1, len(caption_tokens)) if both else (0, 0)
+    )
     main = _padded(tokens, LENGTH)
     labels = np.where(np.arange(LENGTH) >= prompt, main, -100)
     labels[len(tokens) :] = -100

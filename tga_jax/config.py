@@ -24,6 +24,11 @@ def base_config() -> ConfigDict:
     config.moments = "float32"
     config.jobs = ("inspect",)
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
+    # hosts: how many processes there must be; 0: any. dead_seconds: a process that was silent so
+    # long ends the others. stall_minutes: stacks are shown when nothing ended for so long; 0: never
+    config.distributed = ConfigDict(
+        dict(hosts=0, start_seconds=300.0, dead_seconds=40.0, stall_minutes=15.0)
+    )
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))  # -1: the rest of the devices
     config.model = _model()
     config.data = _data()
@@ -37,22 +42,7 @@ def base_config() -> ConfigDict:
             retrieved=True,  # put a sample's retrieved text into the prompt
         )
     )
-    config.guide = ConfigDict(
-        dict(
-            form="paper",
-            layers="all",  # or like "10-18"; "auto": the safety layers that job `analyze` found
-            layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
-            center="none",
-            pair_weight=1.0,
-            hinge_weight=1.0,
-            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
-            # the state of the same prompt with the caption in the picture's place.
-            answer_weight=0.0,
-            answer_layers="",  # of this term; "": `layers`
-            center_decay=0.99,
-            detach_caption=True,
-        )
-    )
+    config.guide = _guide()
     config.lora = ConfigDict(dict(rank=0, alpha=16.0, targets="q,k,v,o,gate,up,down", layers="all"))
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
@@ -96,6 +86,26 @@ def _model() -> ConfigDict:
             feature_select="default",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
             attention="auto",  # by device: "splash" (TPU), "cudnn" (GPU in bfloat16), "xla"
+        )
+    )
+
+
+def _guide() -> ConfigDict:
+    """The objective beside language modelling; alignment/guide.py."""
+    return ConfigDict(
+        dict(
+            form="paper",
+            layers="all",  # or like "10-18"; "auto": the safety layers that job `analyze` found
+            layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
+            center="none",
+            pair_weight=1.0,
+            hinge_weight=1.0,
+            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
+            # the state of the same prompt with the caption in the picture's place.
+            answer_weight=0.0,
+            answer_layers="",  # of this term; "": `layers`
+            center_decay=0.99,
+            detach_caption=True,
         )
     )
 
@@ -321,8 +331,10 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
             clip_norm=1.0,
             trainable=trainable,
             guide=True,  # whether config.guide counts in this stage
-            save_every=500,
-            keep=2,
+            save_every=500,  # steps
+            save_minutes=10.0,  # also after so long without a checkpoint; 0: never
+            keep=2,  # the newest checkpoints
+            keep_every=0,  # those of steps that it divides are never deleted; 0: no such
             log_every=10,
             max_length=0,  # 0: config.data.max_length
             ce_chunk=0,  # positions whose logits exist at once; 0: all

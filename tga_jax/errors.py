@@ -3,6 +3,7 @@
 import errno
 import os
 
+EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
 
 
@@ -24,5 +25,8 @@ def disk_problem(error: Exception) -> str | None:
     return None
 
 
-class Preempted(Exception):
-    """The machine is being taken away: the state is saved, and the same command goes on from it."""
+class Preempted(BaseException):
+    """The machine is being taken away: the state is saved, and the same command goes on from it.
+
+    Like KeyboardInterrupt it may be raised anywhere, and no `except Exception` may keep it.
+    """

@@ -4,6 +4,9 @@
 
 Jobs run in the order given; without --job, those of config.jobs. Every output lies under the
 workdir, and the same command run again goes on where it stopped.
+
+On several hosts, start it on each of them with a workdir that all share. Cloud TPU, GKE and SLURM
+say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processes=N --process=K.
 """
 
 from __future__ import annotations
@@ -12,14 +15,18 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError, disk_problem
-from tga_jax.jobs.registry import JOBS, WITHOUT_DEVICES
-
-EXIT_USER_ERROR = 2
+from tga_jax.errors import (
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    Preempted,
+    UserError,
+    disk_problem,
+)
+from tga_jax.jobs.registry import FIRST_ALONE, JOBS, TOGETHER, WITHOUT_DEVICES
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = parse_flags(argv)
         jobs = choose_jobs(flags.job, flags.config)
-        run_jobs(flags.config, Path(flags.workdir), jobs)
+        partners = {name: flags[name].value for name in ("coordinator", "processes", "process")}
+        run_jobs(flags.config, Path(flags.workdir), jobs, partners)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -67,6 +75,9 @@ def parse_flags(argv: Sequence[str]) -> Any:
     config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
     flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
+    flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "Which one this is, from 0.", flag_values=values)
     sys.argv = list(argv)  # config_flags looks for overrides there, whatever it is asked to parse
     try:
         rest = values(argv)[1:]
@@ -96,19 +107,42 @@ def choose_jobs(flag: str, config: Any) -> list[str]:
     return jobs
 
 
-def run_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
-    """Start the devices, then run each job."""
+def run_jobs(
+    config: Any, workdir: Path, jobs: Sequence[str], partners: Mapping[str, str | int]
+) -> None:
+    """Connect with the other processes, start the devices, then run each job."""
     from tga_jax.jobs.context import Context
+    from tga_jax.jobs.fingerprint import fingerprint
+    from tga_jax.parallel import cluster, hosts
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror}") from error
     context = Context(expand_workdir(config, workdir), workdir)
-    for job in jobs:
-        context.job = job
-        with device_scope(context, mesh=job not in WITHOUT_DEVICES):
-            importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
+    settings = context.config.distributed
+    found = cluster.find_cluster(partners, os.environ)
+    with cluster.connected(found, settings):
+        cluster.check_alike(fingerprint(context.config, jobs) if found else {})
+        for job in jobs:
+            context.job = job
+            with device_scope(context, mesh=job not in WITHOUT_DEVICES):
+                run_job(context)
+            hosts.meet(job)
+
+
+def run_job(context: Any) -> None:
+    """A job; of several processes the first one alone, where the job is of that kind."""
+    from tga_jax.parallel import hosts
+
+    job = context.job
+    if hosts.several() and job not in TOGETHER + FIRST_ALONE:
+        raise UserError(f"job {job} is for one process; start it on one host, without the others")
+    by_itself = hosts.several() and job in FIRST_ALONE
+    if by_itself and not hosts.is_first():
+        return
+    with hosts.alone() if by_itself else contextlib.nullcontext():
+        importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
 
 
 def expand_workdir(config: Any, workdir: Path) -> Any:
@@ -140,4 +174,8 @@ def device_scope(context: Any, *, mesh: bool) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    if code == EXIT_PREEMPTED:  # a compiler may still be at work in a thread
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

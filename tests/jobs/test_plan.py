@@ -150,7 +150,7 @@ def _fake(capacity: float, costs: dict[str, float]) -> Any:
     return plan
 
 
-COSTS = {"none": 8.0, "dots": 4.0, "full": 1.0}
+COSTS = {"none": 8.0, "dots": 4.0, "qkv": 3.0, "attention": 2.0, "full": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tga_jax.miniature.clip_training import (
     train_clip,
     zero_shot,
 )
-from tga_jax.miniature.concepts import BY_NAME, CONCEPTS
+from tga_jax.miniature.concepts import BY_NAME, CATEGORIES, CONCEPTS
 from tga_jax.miniature.draw import DrawSettings
 from tga_jax.miniature.pair_store import DrawnPairs, PairStore, draw_pairs, facts, is_true
 from tga_jax.miniature.scene import BACKGROUNDS, COLOURS, PLACES, SIZES, Scene
@@ -131,9 +131,9 @@ def test_the_loss_is_clips_with_shared_targets_and_names():
     wanted = (rows(logits(a, b), true) + rows(logits(b, a), true.T)) / 2
     wanted += rows(logits(a, c), named)
     e, start = logits(a, MODEL.embed_texts(tree, batch["attribute_tokens"])), 0
-    for options in (COLOURS, BACKGROUNDS, PLACES, SIZES):
+    for options in (COLOURS, BACKGROUNDS, PLACES, SIZES, CATEGORIES):
         chosen = slice(start, start := start + len(options))
-        wanted += rows(e[:, chosen], batch["attributes"][:, chosen]) / 4
+        wanted += rows(e[:, chosen], batch["attributes"][:, chosen]) / 5
     wanted += (rows(logits(c, d), one) + rows(logits(d, c), one)) / 2
     np.testing.assert_allclose(contrastive_loss(params, MODEL, batch), wanted, rtol=1e-5)
 
@@ -144,7 +144,7 @@ def test_names_cover_every_concept_and_say_nothing_else():
         assert any(word in text for word in (concept.name, *concept.synonyms))
         said = pair_store.said_facts(Scene(concept, "red", "white", "left", "small"), text)
         assert [CONCEPTS[said[0]]] == [concept]
-        assert said[3:] == [pair_store.UNSAID] * 3
+        assert said[3:] == [pair_store.UNSAID] * 4
 
 
 def test_attributes_are_those_of_the_scene():
@@ -152,7 +152,7 @@ def test_attributes_are_those_of_the_scene():
     true = pair_store.has_attributes(np.array([facts(_scene("dog", "cat"))]))[0] > 0
     assert texts[true].tolist() == [
         "a red object", "an object on a white background", "an object at the left",
-        "a small object",
+        "a small object", "a photo of a kind of animal",
     ]  # fmt: skip
 
 

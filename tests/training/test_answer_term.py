@@ -29,13 +29,7 @@ LAYERS = (1, 2)
 
 
 def _rows() -> dict[str, np.ndarray]:
-    rows = tiny.batch(KINDS, seed=3) | {"format": FORMATS}
-    first = np.argmax(rows["labels"] != -100, axis=1)
-    last = rows["caption_segments"].sum(axis=1)
-    has = np.isin(np.arange(len(KINDS)), HAS)[:, None]
-    rows["answer_span"] = np.where(has, np.stack([first - 1, first], 1), 0).astype(np.int32)
-    rows["caption_answer_span"] = np.where(has, np.stack([last - 1, last], 1), 0).astype(np.int32)
-    return rows
+    return tiny.batch(KINDS, seed=3) | {"format": FORMATS}
 
 
 def _objective(center: str = "none", weight: float = 0.5) -> Objective:

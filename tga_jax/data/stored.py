@@ -38,7 +38,7 @@ class Outcome:
         reason: why it is left out, "" when it is kept.
         example: what is written, in the form of `tfds_builder.features`; None when left out.
         digest: SHA-256 of the example, "" when left out.
-        figures: text length, pictures, has a caption, has a retrieved text.
+        figures: text length, pictures, has a caption, has a retrieved text, is marked "tox".
         encoded: why pictures were encoded anew, one reason a picture.
     """
 
@@ -47,7 +47,7 @@ class Outcome:
     reason: str = ""
     example: dict[str, Any] | None = None
     digest: str = ""
-    figures: tuple[int, int, int, int] = (0, 0, 0, 0)
+    figures: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
     encoded: tuple[str, ...] = ()
 
 

@@ -32,11 +32,13 @@ def export_folder(
     system: str | None,
     dtype: str,
     card: CardFacts,
+    write: bool = True,
 ) -> None:
     """Writes the folder under another name and renames it when it is complete.
 
     So an interrupted export is never seen under the final name, and an earlier export stays until
-    the new one is whole. The same arguments give the same bytes. One process only.
+    the new one is whole. The same arguments give the same bytes.
+    Of several processes all call this.
 
     Args:
         folder: the final place; an existing folder there is replaced.
@@ -49,10 +51,14 @@ def export_folder(
         system: what replaced the template's system text in training, or None.
         dtype: of the weights, such as "bfloat16".
         card: what the model card says.
+        write: False in all processes but the one that writes.
 
     Raises:
         UserError: when `folder` is a file, or the tokenizer has no chat template to keep.
     """
+    if not write:
+        save_weights(params, folder, config=config, dtype=dtype, write=False)
+        return
     partial = new_partial(folder)
     _write_texts(
         partial,

@@ -1,12 +1,16 @@
-"""Fill a sharded array in place, a block at a time, with no second copy of it anywhere."""
+"""Fill a sharded array in place, a block at a time, with no second copy anywhere; and back."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_NO_MESH = Mesh(np.empty((), object), ())
 
 
 class ShardFiller:
@@ -51,7 +55,8 @@ class ShardFiller:
             inner = tuple(within[len(start) - block.ndim :])
             piece = block[inner[::-1] if transposed else inner]
             at = np.asarray(low, np.int32) - np.asarray(self._start[device], np.int32)
-            part = _write(part, jax.device_put(piece, device), at, transposed=transposed)
+            with jax.set_mesh(_NO_MESH):  # each device works on its own, whatever mesh is set
+                part = _write(part, jax.device_put(piece, device), at, transposed=transposed)
             # Wait: otherwise many blocks would be in flight, each with its own memory.
             self._part[device] = part.block_until_ready()
 
@@ -85,3 +90,19 @@ def _write(part: jax.Array, block: jax.Array, at: jax.Array, *, transposed: bool
 def _bits(x: jax.Array) -> jax.Array:
     """16-bit floats as integers: XLA's CPU backend rewrites the whole of a bfloat16 array."""
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def gather(array: jax.Array | np.ndarray, layer: int | None = None) -> np.ndarray:
+    """An array, or one layer of it, whole on this host; of several processes all must call it."""
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
+        return np.asarray(array if layer is None else array[layer])
+    sharding = array.sharding
+    assert isinstance(sharding, NamedSharding)
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    taken = _gathering(whole, layer is None)(array, np.int32(layer or 0))
+    return np.asarray(taken.addressable_data(0))
+
+
+@functools.cache
+def _gathering(whole: NamedSharding, everything: bool) -> Callable[..., jax.Array]:
+    return jax.jit(lambda x, i: x if everything else x[i], out_shardings=whole)

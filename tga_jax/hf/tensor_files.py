@@ -151,7 +151,7 @@ def write_tensors(
     Files get their names when all are complete; weight files of an earlier export go. The same
     tensors give the same bytes.
     """
-    ordered = sorted(tensors, key=lambda t: t.name)
+    ordered = _in_order(tensors)
     kind = np.dtype(dtype)
     shards = _shards(ordered, kind, max_bytes)
     names = [SINGLE]
@@ -167,6 +167,16 @@ def write_tensors(
         os.replace(_partial(folder / name), folder / name)
     if len(shards) > 1:
         _write_index(folder / INDEX, dict(zip(names, shards, strict=True)), kind)
+
+
+def read_tensors(tensors: Iterable[NewTensor]) -> None:
+    """Read the tensors as `write_tensors` does, and write nothing."""
+    for tensor in _in_order(tensors):
+        tensor.read()
+
+
+def _in_order(tensors: Iterable[NewTensor]) -> list[NewTensor]:
+    return sorted(tensors, key=lambda t: t.name)
 
 
 def _shards(tensors: list[NewTensor], kind: np.dtype, max_bytes: int) -> list[list[NewTensor]]:

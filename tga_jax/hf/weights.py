@@ -10,11 +10,12 @@ import numpy as np
 
 from tga_jax.errors import UserError
 from tga_jax.hf import names
-from tga_jax.hf.shards import ShardFiller
+from tga_jax.hf.shards import ShardFiller, gather
 from tga_jax.hf.tensor_files import (
     NewTensor,
     StoredTensor,
     listed,
+    read_tensors,
     stored_tensors,
     write_tensors,
 )
@@ -192,11 +193,13 @@ def save_weights(
     config: LlavaConfig,
     dtype: str,
     max_shard_bytes: int = 5_000_000_000,
+    write: bool = True,
 ) -> None:
     """Write parameters as `LlavaForConditionalGeneration.save_pretrained` names them.
 
     The inverse of `load_weights`. Adapters are merged into their kernels in float32. One tensor
-    is on the host at a time; the same parameters give the same bytes. One process only.
+    is on the host at a time; the same parameters give the same bytes. Of several processes all
+    call this, and one writes.
 
     Args:
         params: by flat path, adapters ("…/lora_a", "…/lora_b") included.
@@ -204,11 +207,15 @@ def save_weights(
         config: of the model.
         dtype: "float32", "bfloat16" or "float16".
         max_shard_bytes: above it, several files with an index are written.
+        write: False: only take part in gathering the parameters.
     """
     tensors = _new_tensors(params, family="llava", lora=config.decoder.lora)
     if config.projector == "linear":
         tensors += _identity(config.decoder.width, bias=config.projector_bias)
-    write_tensors(Path(folder), tensors, dtype=dtype, max_bytes=int(max_shard_bytes))
+    if write:
+        write_tensors(Path(folder), tensors, dtype=dtype, max_bytes=int(max_shard_bytes))
+    else:
+        read_tensors(tensors)
 
 
 def save_part(
@@ -249,8 +256,7 @@ def _reader(
     params: Mapping[str, jax.Array], slot: names.Slot, lora: LoraConfig | None
 ) -> Callable[[], np.ndarray]:
     def take(path: str) -> np.ndarray:
-        array = params[path]
-        return np.asarray(array if slot.layer is None else array[slot.layer])
+        return gather(params[path], slot.layer)
 
     def read() -> np.ndarray:
         value = take(slot.path)

@@ -82,7 +82,12 @@ def _arrays(
     arrays = {name: value[0] for name, value in arrays.items()}
     arrays["images"] = _images(context, filled, folders)
     sharding = batch_sharding(context.mesh)
-    return {name: jax.device_put(value, sharding) for name, value in arrays.items()}
+    return {name: place(value, sharding) for name, value in arrays.items()}
+
+
+def place(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process holds whole, on the mesh; nothing goes between processes."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def _images(context: Context, examples: Sequence[Example], folders: Sequence[Path]) -> np.ndarray:

@@ -83,8 +83,8 @@ def described(context: Context, shape: BatchShape) -> dict[str, Any]:
 def settings_digest(context: Context) -> str:
     """What a measurement depends on, as a short hash."""
     config = context.config
-    keys = ("bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh")
-    keys += (config.bench.stage,)
+    keys = {"bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh"}
+    keys.add(config.bench.stage)
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 

@@ -25,6 +25,7 @@ from tga_jax.jobs.captioner import Captioner
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json, write_jsonl
 from tga_jax.jobs.work import Work
+from tga_jax.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def run(context: Context) -> None:
     budget = Budget(context, len(wanted.pictures))
     with jax.set_mesh(captioner.context.mesh):
         write_part(context, captioner, wanted, part, log, budget)
-    _meet("captions are written")
+    hosts.meet("captions are written")
     left = wanted.pictures.keys() - log.known().keys()
     if left:
         context.say(
@@ -79,7 +80,7 @@ def run(context: Context) -> None:
         with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
             write_json(folder / "report.json", report)
             finished.finish()
-    _meet("captions are merged")
+    hosts.meet("captions are merged")
 
 
 def read_samples(context: Context, output: Path) -> list[Record]:
@@ -156,7 +157,8 @@ def write_part(
             for row, text in texts.items()
         )
     if captioner.speed:
-        write_json(context.workdir / "caption" / f"{part}.speed.json", captioner.speed)
+        speed = context.workdir / "caption" / f"{part}.speed.json"
+        write_json(speed, captioner.speed, every_process=True)
         context.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
 
 
@@ -192,11 +194,3 @@ def merge(
             for file in sorted(folder.glob("*.speed.json"))
         },
     }
-
-
-def _meet(where: str) -> None:
-    """Wait for the other processes, where JAX connects several."""
-    if jax.process_count() > 1:
-        from jax.experimental.multihost_utils import sync_global_devices
-
-        sync_global_devices(where)

@@ -56,12 +56,12 @@ class CaptionLog:
         self._folder, self._path = folder, folder / f"{part}.log.jsonl"
         self.settings = json.loads(json.dumps(settings, default=str))
         if not self._rows(self._path):
-            write_jsonl(self._path, [self.settings])
+            write_jsonl(self._path, [self.settings], every_process=True)
         os.truncate(self._path, len(_whole_lines(self._path)))
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Keep finished pictures."""
-        append_jsonl(self._path, rows)
+        append_jsonl(self._path, rows, every_process=True)
 
     def known(self) -> dict[Key, str | None]:
         """What all hosts' logs with these settings hold; None for an unreadable picture."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.parallel import hosts
 from tga_jax.parallel.mesh import make_mesh
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import param_leaves, random_params
@@ -47,6 +47,11 @@ class Weights:
     def tag(self) -> str:
         """As used in file names and answers."""
         return "start" if self.stage is None else f"{self.stage}-{self.step}"
+
+
+def read_marker(path: Path) -> Any:
+    """The JSON of a file that says what was finished; None without one."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 class Context:
@@ -138,11 +143,8 @@ class Context:
 
     def finished(self, stage: str) -> Weights | None:
         """The weights of a stage that ran to its end in this workdir."""
-        marker = self.stage_folder(stage) / "done.json"
-        if not marker.exists():
-            return None
-        done = json.loads(marker.read_text(encoding="utf-8"))
-        return Weights(stage, done["step"], done["digest"])
+        done = hosts.from_first(lambda: read_marker(self.stage_folder(stage) / "done.json"))
+        return None if done is None else Weights(stage, done["step"], done["digest"])
 
     def current_weights(self, *, before: str | None = None) -> Weights:
         """The furthest finished stage's weights (before stage `before`), else the source's."""
@@ -222,7 +224,7 @@ class Context:
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""
-        print(f"[{self.job}] {text}" if self.job else text, file=sys.stderr, flush=True)
+        hosts.tell(f"[{self.job}] {text}" if self.job else text)
 
     def _with_lora(self, config: LlavaConfig) -> LlavaConfig:
         lora = self.config.lora

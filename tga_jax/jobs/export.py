@@ -15,6 +15,7 @@ from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.jobs.context import STAGES, Context, Weights
 from tga_jax.jobs.train import guide_config
 from tga_jax.jobs.work import Work
+from tga_jax.parallel import hosts
 from tga_jax.parallel.sharding import shapes
 from tga_jax.training.freezing import learning_rate_factors
 
@@ -30,7 +31,7 @@ def run(context: Context) -> None:
         "dtype": config.dtype,
     }
     work = Work(context.workdir, "export", signature)
-    if work.is_done and folder.is_dir():
+    if work.is_done and hosts.from_first(folder.is_dir):
         context.say(f"finished before: {folder}")
         return
     name = template(context, weights)
@@ -47,8 +48,9 @@ def run(context: Context) -> None:
         system=config.prompt.system,
         dtype=config.export.dtype or config.dtype,
         card=card(context, weights),
+        write=hosts.is_first(),
     )
-    if config.export.llava_tower:
+    if config.export.llava_tower and hosts.is_first():
         kind = context.source.hf_config["text_config"].get("model_type", "llama")
         original = context.workdir / f"export-llava-{kind}"
         write_llava_layout(folder, original, vision_tower=config.export.llava_tower)

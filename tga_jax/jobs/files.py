@@ -1,4 +1,7 @@
-"""Files that survive being killed: whole or not there, and lines that are appended."""
+"""Files that survive being killed: whole or not there, and lines that are appended.
+
+Of several processes the first alone writes, except where `every_process` is said.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tga_jax.parallel import hosts
 
-def write_text(path: Path, text: str) -> None:
+
+def write_text(path: Path, text: str, *, every_process: bool = False) -> None:
     """Write a whole file, or nothing under its name."""
+    if not (every_process or hosts.is_first()):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
@@ -21,18 +28,22 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, every_process: bool = False) -> None:
     """`write_text` of JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text, every_process=every_process)
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Any], *, every_process: bool = False) -> None:
     """`write_text` of one JSON value a line."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, text, every_process=every_process)
 
 
-def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Any], *, every_process: bool = False) -> None:
     """Add lines to a file of finished work."""
+    if not (every_process or hosts.is_first()):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -45,7 +56,7 @@ def read_appended(path: Path) -> list[Any]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
-        write_text(path, whole.decode())
+        write_text(path, whole.decode(), every_process=True)
     return [json.loads(line) for line in whole.split(b"\n")[:-1]]
 
 

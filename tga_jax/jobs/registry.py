@@ -1,5 +1,10 @@
 """The jobs by name. Kept apart from their code, so that `--help` imports none of it."""
 
+# What runs on several processes: together, or the first alone while the others wait. The other
+# jobs are for one process.
+TOGETHER = ("caption", "pretrain", "finetune", "score", "generate", "export")
+FIRST_ALONE = ("inspect", "prepare", "report")
+
 # name -> (module under tga_jax.jobs, what it does)
 JOBS: dict[str, tuple[str, str]] = {
     "prepare": ("prepare", "check samples and pictures, keep them as ArrayRecord: data/"),

@@ -19,6 +19,7 @@ from tga_jax.jobs.samples import samples_digest
 from tga_jax.jobs.train import guide_config
 from tga_jax.jobs.work import Work
 from tga_jax.models.llava import Llava
+from tga_jax.parallel import hosts
 from tga_jax.parallel.sharding import replicated
 from tga_jax.training.metrics import Progress
 from tga_jax.training.objective import Batch, caption_states, forward, has_terms
@@ -51,7 +52,8 @@ def run(context: Context) -> None:
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
         write_jsonl(path, lines)
         work.finish()
-    shutil.copyfile(path, folder / "scores.jsonl")
+    if hosts.is_first():
+        shutil.copyfile(path, folder / "scores.jsonl")
     context.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from tga_jax.errors import EXIT_PREEMPTED, Preempted, UserError
-from tga_jax.training.loop import catch_sigterm
+from tga_jax.parallel.watch import hold
 
 POLL_SECONDS = 0.2
 
@@ -33,14 +33,14 @@ def run_side_by_side(
     shares = core_shares(processes)
     waiting, running = list(names), dict[int, tuple[str, subprocess.Popen]]()
     readers: list[threading.Thread] = []
-    with catch_sigterm() as stop:
+    with hold() as held:
         try:
             while waiting or running:
                 for share in [i for i in range(processes) if i not in running][: len(waiting)]:
                     name = waiting.pop(0)
                     running[share] = name, start(command(name), shares[share])
                     readers.append(relay(name, running[share][1].stderr))
-                if stop.is_set:
+                if held.stopped():
                     raise Preempted("experiment stopped by SIGTERM")
                 time.sleep(POLL_SECONDS)
                 for share, (name, process) in list(running.items()):

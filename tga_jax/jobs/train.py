@@ -18,10 +18,12 @@ from tga_jax.data.mixture import Mixture
 from tga_jax.data.records import has_contents
 from tga_jax.errors import UserError
 from tga_jax.jobs.analyze_layers import guided_layers
-from tga_jax.jobs.context import Context, Weights
+from tga_jax.jobs.context import Context, Weights, read_marker
 from tga_jax.jobs.files import digest, write_json
+from tga_jax.jobs.fingerprint import flat
 from tga_jax.jobs.sample_report import report_samples
 from tga_jax.jobs.samples import prepared_folder, samples_digest
+from tga_jax.parallel import hosts
 from tga_jax.parallel.sharding import batch_shards, shapes
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches, local_rows
@@ -36,7 +38,7 @@ from tga_jax.training.step import TrainState, jit_step, make_train_step
 from tga_jax.training.throughput import peak_flops
 
 # Changing these does not change what a stage computes.
-FREE_STAGE_KEYS = ("save_every", "keep", "log_every")
+FREE_STAGE_KEYS = ("save_every", "save_minutes", "keep", "keep_every", "log_every")
 FREE_DATA_KEYS = ("workers", "max_bad_fraction")
 
 
@@ -114,10 +116,10 @@ class Stage:
         """From the latest checkpoint, or from `start`, to the end."""
         context, cfg = self.context, self.context.config[self.name]
         folder = context.stage_folder(self.name)
-        checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep)
+        checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
         loader = make_loader(source, workers=context.config.data.workers)
         state = self._start(checkpoints, loader, start)
-        log = MetricsLog(folder, resume_step=int(state.step))
+        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
         try:
             return train(
                 state,
@@ -128,7 +130,8 @@ class Stage:
                 log=log,
             )
         finally:
-            log.close()
+            if log is not None:
+                log.close()
             loader.close()
             checkpoints.close()
 
@@ -161,6 +164,7 @@ class Stage:
             steps=self.steps,
             log_every=cfg.log_every,
             save_every=cfg.save_every,
+            save_seconds=60 * cfg.save_minutes,
             peak_flops=peak_flops(jax.devices()[0]),
             profile=self._profile(),
         )
@@ -281,10 +285,11 @@ def guide_settings(context: Context, stage: str) -> dict[str, Any]:
 def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None:
     """Write the stage's settings; refuse a folder that holds a run with others."""
     path = context.stage_folder(stage) / "settings.json"
-    if not path.exists():
+    found = hosts.from_first(lambda: read_marker(path))
+    if found is None:
         write_json(path, settings)
         return
-    old = flat(json.loads(path.read_text(encoding="utf-8")))
+    old = flat(found)
     new = flat(settings)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
@@ -292,13 +297,3 @@ def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None
                 f"{path.parent} was begun with config.{key}={old.get(key)!r}, now it is "
                 f"{new.get(key)!r}: use another --workdir, or delete that folder"
             )
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    out: dict[str, Any] = {}
-    for key, inner in value.items():
-        out |= flat(inner, f"{prefix}.{key}" if prefix else key)
-    return out

@@ -1,4 +1,7 @@
-"""Work that is done row by row and goes on after a kill."""
+"""Work that is done row by row and goes on after a kill.
+
+What is on disk is read by the first process, which tells the others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.jobs.files import append_jsonl, read_appended, write_json
+from tga_jax.parallel import hosts
 
 
 class Work:
@@ -21,12 +25,18 @@ class Work:
     @property
     def is_done(self) -> bool:
         """Whether this very work was finished before."""
+        return hosts.from_first(self._was_finished)
+
+    def _was_finished(self) -> bool:
         if not self._done.exists():
             return False
         return json.loads(self._done.read_text(encoding="utf-8")) == self._signature
 
     def rows(self) -> list[Any]:
         """Rows that a killed run finished; those of another signature are dropped."""
+        return hosts.from_first(self._read)
+
+    def _read(self) -> list[Any]:
         lines = read_appended(self._partial)
         if not lines or lines[0] != self._signature:
             self._partial.unlink(missing_ok=True)
@@ -41,4 +51,5 @@ class Work:
     def finish(self) -> None:
         """The output is written: remember that, and drop the partial rows."""
         write_json(self._done, self._signature)
-        self._partial.unlink(missing_ok=True)
+        if hosts.is_first():
+            self._partial.unlink(missing_ok=True)

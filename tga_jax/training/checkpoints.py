@@ -27,13 +27,21 @@ class Restored:
 class Checkpoints:
     """`<folder>/<step>/{params,rest,data}`; saving is asynchronous and atomic."""
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path, *, keep: int = 2, keep_every: int = 0) -> None:
+        """Args:
+        folder: made if need be.
+        keep: how many of the newest stay.
+        keep_every: those of steps that it divides stay for good; 0: none.
+        """
         self.folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             item_names=(PARAMS, REST, DATA),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+                max_to_keep=keep,
+                keep_period=keep_every or None,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
             ),
         )
 

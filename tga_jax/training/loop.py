@@ -1,6 +1,7 @@
 """The training loop of a stage.
 
-Order of a turn: wait for the batch, dispatch the step, check the step before, log, save.
+Order of a turn: save or stop if that is due, wait for the batch, compile its step if that is new,
+dispatch it, check the step before, log.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
-import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import jax
 
 from tga_jax.errors import Preempted, UserError
+from tga_jax.parallel import hosts
+from tga_jax.parallel.watch import hold
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.flops import count_flops
 from tga_jax.training.metrics import MetricsLog, Progress
@@ -25,6 +27,7 @@ from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import Meter
 
 Metrics = dict[str, jax.Array]
+INTERRUPT_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Batches(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """name: the stage's. peak_flops: of one device, for the MFU; None where unknown."""
+    """name: the stage's. peak_flops: of one device, for the MFU; None where unknown.
+    save_seconds: a checkpoint so long after the last one; 0: none by time."""
 
     name: str
     steps: int
@@ -56,6 +60,7 @@ class LoopConfig:
     save_every: int
     peak_flops: float | None
     profile: ProfileConfig | None = None
+    save_seconds: float = 0.0
 
 
 class StepCompiler:
@@ -64,6 +69,7 @@ class StepCompiler:
     def __init__(self, step: Callable[..., Any], *, most: int) -> None:
         self._step, self._most = step, most
         self._compiled: dict[tuple, Callable[..., Any]] = {}
+        self._compiling: dict[tuple, _InThread] = {}  # begun, and left
         self._flops: dict[tuple, float] = {}
 
     @property
@@ -71,32 +77,73 @@ class StepCompiler:
         """Programs compiled so far."""
         return len(self._compiled)
 
+    def knows(self, batch: Mapping[str, jax.Array]) -> bool:
+        """Whether the step is compiled for these shapes."""
+        return _shapes(batch) in self._compiled
+
     def __call__(
         self, state: TrainState, batch: Mapping[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
-        """Run the step."""
-        key = _shapes(batch)
-        if key not in self._compiled:
-            if self.count >= self._most:
-                raise RuntimeError(f"more than {self._most} batch shapes: bucketing is broken")
-            self._compile(key, state, batch)
+        """Run the step, which is compiled."""
         with jax.transfer_guard("disallow"):
-            return self._compiled[key](state, dict(batch))
+            return self._compiled[_shapes(batch)](state, dict(batch))
 
     def flops(self, batch: Mapping[str, jax.Array]) -> float:
-        """Model FLOPs of a step on a batch of these shapes, once it has run."""
+        """Model FLOPs of a step on a batch of these shapes, once it is compiled."""
         return self._flops[_shapes(batch)]
 
-    def _compile(self, key: tuple, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
-        length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
-        began = time.monotonic()
-        shape = f"length {length}, {pictures} pictures a row"
-        print(f"compiling the step: {shape}", file=sys.stderr, flush=True)
-        traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
-        self._flops[key] = count_flops(traced.jaxpr).model
-        self._compiled[key] = traced.lower().compile()
+    def compile(
+        self,
+        state: TrainState,
+        batch: Mapping[str, jax.Array],
+        *,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Compile the step for these shapes; False where it was left because of `interrupted`.
+
+        XLA cannot be stopped and takes minutes: it works in a thread, which may be abandoned.
+        """
+        if self.count >= self._most:
+            raise RuntimeError(f"more than {self._most} batch shapes: bucketing is broken")
+        key, began = _shapes(batch), time.monotonic()
+        if key not in self._compiling:
+            length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
+            hosts.tell(f"compiling the step: length {length}, {pictures} pictures a row")
+            traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
+            self._flops[key] = count_flops(traced.jaxpr).model
+            self._compiling[key] = _InThread(traced.lower().compile)
+        while not self._compiling[key].done(INTERRUPT_SECONDS):
+            if interrupted():
+                return False
+        self._compiled[key] = self._compiling.pop(key).result()
         note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
-        print(f"compiled in {time.monotonic() - began:.1f} s, {note}", file=sys.stderr, flush=True)
+        hosts.tell(f"compiled in {time.monotonic() - began:.1f} s, {note}")
+        return True
+
+
+class _InThread:
+    """A call in a thread that does not keep the process from ending."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call, self._result = call, None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def done(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def result(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def _shapes(batch: Mapping[str, jax.Array]) -> tuple:
@@ -110,49 +157,107 @@ def train(
     *,
     config: LoopConfig,
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: MetricsLog | None,
 ) -> TrainState:
-    """Run the stage from `state.step` to its end, and save.
+    """Run the stage from `state.step` to its end, and save. `log` is the first process's.
 
     Raises:
         UserError: a loss or gradient is not finite; nothing of that step is saved.
-        Preempted: SIGTERM.
+        Preempted: SIGTERM, here or in another process; the state is saved.
     """
-    done = int(state.step)
-    progress = Progress(config.name, config.steps, start=done)
-    meter, profiler = Meter(config.peak_flops), Profiler(config.profile)
-    pending: Pending | None = None
-    with catch_sigterm() as stop, contextlib.closing(profiler):
-        while done < config.steps:
-            began = time.monotonic()
-            batch = next(batches)
-            meter.waited(time.monotonic() - began)
-            programs = step.count
-            profiler.before(done + 1)
-            state, metrics = step(state, batch.arrays)
-            if step.count > programs:
-                meter.restart()  # compiling is not part of the step's time
-            done += 1
-            if pending is not None:
-                pending.check()
-            pending = Pending(done, batch.ids, metrics)
-            pictures = math.prod(batch.arrays["images"].shape[:3])
-            meter.add(tokens=batch.tokens, pictures=pictures, flops=step.flops(batch.arrays))
-            if done % config.log_every == 0 or done == config.steps:
-                values = pending.check()
-                log.write(done, values | meter.read())
-                progress.show(done, _note(values))
-            if done % config.save_every == 0 or done == config.steps or stop.is_set:
-                pending.check()
-                checkpoints.save(done, state, batches.get_state())
-                meter.restart()
-            if profiler.after(done, metrics):
-                meter.restart()
-            if stop.is_set and done < config.steps:
+    turns = Turns(int(state.step), batches, step, config, checkpoints, log)
+    with (
+        hold(done=turns.done, save_seconds=config.save_seconds) as held,
+        contextlib.closing(turns.profiler),
+    ):
+        while True:
+            due = held.due(turns.done)
+            if due or turns.wants_save():
+                turns.save(state)
+                held.saved()
+            if due == "stop":
                 checkpoints.wait()
-                raise Preempted(f"{config.name} stopped by SIGTERM; saved at step {done}")
-    checkpoints.wait()
+                hosts.meet("stopped")
+                raise Preempted(f"{config.name} stopped by SIGTERM; saved at step {turns.done}")
+            if turns.done == config.steps:
+                break
+            if turns.prepare(state, interrupted=held.asked) and held.go(turns.done + 1):
+                state = turns.run(state)
+                held.alive()
+        checkpoints.wait()
     return state
+
+
+class Turns:
+    """The loop's parts, and what it remembers between steps."""
+
+    def __init__(
+        self,
+        done: int,
+        batches: Batches,
+        step: StepCompiler,
+        config: LoopConfig,
+        checkpoints: Checkpoints,
+        log: MetricsLog | None,
+    ) -> None:
+        self.done, self._saved = done, done
+        self._batches, self._step, self._config = batches, step, config
+        self._checkpoints, self._log = checkpoints, log
+        self._progress = Progress(config.name, config.steps, start=done)
+        self._meter, self.profiler = Meter(config.peak_flops), Profiler(config.profile)
+        self._batch: DeviceBatch | None = None  # fetched, and not yet used
+        self._position = batches.get_state()
+        self._pending: Pending | None = None
+
+    def wants_save(self) -> bool:
+        """Whether a checkpoint is due by the number of steps."""
+        return self.done % self._config.save_every == 0 or self.done == self._config.steps
+
+    def save(self, state: TrainState) -> None:
+        """Begin a checkpoint of the last step, if there is none yet."""
+        if self.done == self._saved:
+            return
+        if self._pending is not None:
+            self._pending.check()
+        self._checkpoints.save(self.done, state, self._position)
+        self._saved = self.done
+        self._meter.restart()
+
+    def prepare(self, state: TrainState, *, interrupted: Callable[[], bool]) -> bool:
+        """Fetch a batch and compile its step; False where the compiling was left."""
+        if self._batch is None:
+            began = time.monotonic()
+            self._batch = next(self._batches)
+            self._meter.waited(time.monotonic() - began)
+        if self._step.knows(self._batch.arrays):
+            return True
+        ready = self._step.compile(state, self._batch.arrays, interrupted=interrupted)
+        self._meter.restart()  # compiling is not part of the step's time
+        return ready
+
+    def run(self, state: TrainState) -> TrainState:
+        """Dispatch the step on the fetched batch, check the step before, log."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        self.profiler.before(self.done + 1)
+        state, metrics = self._step(state, batch.arrays)
+        self.done += 1
+        self._position = self._batches.get_state()
+        if self._pending is not None:
+            self._pending.check()
+        self._pending = Pending(self.done, batch.ids, metrics)
+        pictures = math.prod(batch.arrays["images"].shape[:3])
+        flops = self._step.flops(batch.arrays)
+        self._meter.add(tokens=batch.tokens, pictures=pictures, flops=flops)
+        if self.done % self._config.log_every == 0 or self.done == self._config.steps:
+            values = self._pending.check()
+            figures = self._meter.read()
+            if self._log is not None:
+                self._log.write(self.done, values | figures)
+            self._progress.show(self.done, _note(values))
+        if self.profiler.after(self.done, metrics):
+            self._meter.restart()
+        return state
 
 
 @dataclasses.dataclass
@@ -174,23 +279,6 @@ class Pending:
                     "samples, or lower the learning rate"
                 )
         return values
-
-
-class catch_sigterm:
-    """While entered, SIGTERM only sets `is_set`, so that the loop can save and stop."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-
-    def __enter__(self) -> catch_sigterm:
-        self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, *_: object) -> None:
-        self.is_set = True
 
 
 def _note(values: Mapping[str, float]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from tga_jax.parallel import hosts, watch
 
 Value = float | int | None
 
@@ -53,7 +54,8 @@ class Progress:
         elapsed = time.monotonic() - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
         left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"
-        print(f"{self.name} {done}/{self.total}  {left}  {note}", file=sys.stderr, flush=True)
+        hosts.tell(f"{self.name} {done}/{self.total}  {left}  {note}")
+        watch.alive()
 
 
 def clock(seconds: float) -> str:
