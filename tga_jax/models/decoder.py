@@ -96,8 +96,8 @@ class DecoderBlock(nn.Module):
         k = rope.rotate(k.reshape(batch, length, cfg.kv_heads, cfg.head_dim), *rotation)
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
         if past is None:
-            named = (checkpoint_name(a, "qkv") for a in (q, k, v))
-            y = attend(*named, visible, backend=self.compute.attention)
+            q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
+            y = attend(q, k, v, visible, backend=self.compute.attention)
             y = checkpoint_name(y, "attention")
         else:
             y = attend_to_past(q, k, v, past, visible)
@@ -170,9 +170,9 @@ class Decoder(nn.Module):
         )
         x, (pooled, new) = self.blocks(x, past, rotation, visible, pool)
         if cache is not None:
-            cache = cache.add(*new, positions, segments)
+            cache = cache.add(new[0], new[1], positions, segments)
         elif self.keep:
-            cache = KVCache.of(*new, positions, segments, slots=slots)
+            cache = KVCache.of(new[0], new[1], positions, segments, slots=slots)
         return DecoderOutput(x, pooled, cache)
 
     def final_norm(self, hidden: Array) -> Array:

@@ -122,9 +122,15 @@ class Llava:
         With `slots` or `cache` the output has a cache.
         """
         keeping = Decoder(self.config.decoder, self.compute, keep=bool(slots) or cache is not None)
-        places = {"positions": positions, "segments": segments, "pool": pool}
-        decoder = chosen_adapters(params["decoder"], self.config.decoder)
-        out = keeping.apply({"params": decoder}, embeddings, **places, cache=cache, slots=slots)
+        out = keeping.apply(
+            {"params": chosen_adapters(params["decoder"], self.config.decoder)},
+            embeddings,
+            positions=positions,
+            segments=segments,
+            pool=pool,
+            cache=cache,
+            slots=slots,
+        )
         return cast(DecoderOutput, out)
 
     def final_norm(self, params: Params, hidden: Array) -> Array:
