@@ -85,7 +85,8 @@ def _model() -> ConfigDict:
             feature_layer=-2,
             feature_select="default",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
-            attention="auto",  # by device: "splash" (TPU), "cudnn" (GPU in bfloat16), "xla"
+            # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16) or "xla"; or "blockwise"
+            attention="auto",
         )
     )
 

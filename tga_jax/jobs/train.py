@@ -186,16 +186,16 @@ def guide_config(context: Context, stage: str = "") -> GuideConfig:
         if guide[key] not in allowed:
             raise UserError(f"config.guide.{key}={guide[key]!r}: one of {', '.join(allowed)}")
     off = guide.form == "none" or bool(stage and not context.config[stage].guide)
+    guided = guided_layers(context, needed=not off)
+    answers = guide.answer_layers if guide.answer_layers and guide.answer_weight else guided
     return GuideConfig(
         form="none" if off else guide.form,
-        layers=parse_layers(guided_layers(context, needed=not off), layers),
+        layers=parse_layers(guided, layers),
         center=guide.center,
         pair_weight=guide.pair_weight,
         hinge_weight=guide.hinge_weight,
         answer_weight=guide.answer_weight,
-        answer_layers=parse_layers(guide.answer_layers or guide.layers, layers)
-        if guide.answer_weight
-        else (),
+        answer_layers=parse_layers(answers, layers),
         center_decay=guide.center_decay,
         detach_caption=guide.detach_caption,
     )
