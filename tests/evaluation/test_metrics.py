@@ -41,7 +41,18 @@ def test_delongs_interval_is_that_of_resampling() -> None:
     figure = metrics.auc_figure(positive, negative)
     drawn = metrics.bootstrap(metrics.auc, positive, negative, draws=2000)
     np.testing.assert_allclose(figure.interval, drawn, atol=0.01)
-    assert metrics.auc_figure([1.0], [0.0]).interval == (1, 1)
+
+
+def test_values_that_are_all_alike_are_not_taken_for_certain() -> None:
+    room = metrics.wilson(0, 20)[1]
+    assert metrics.auc_figure([1.0] * 20, [0.0] * 30).interval == (1 - room, 1)
+    none = metrics.matched_figure([0.0] * 20, list(range(1, 40)), 0.05)
+    assert (none.value, none.interval) == (0, (0, room))
+    same = metrics.paired_difference([True] * 20, [True] * 20)
+    assert (same.value, same.interval) == (0, (-room, room))
+    assert metrics.paired_difference([True] * 20, [False] * 20).interval == (1 - room, 1)
+    f1 = metrics.YesNo.of([True, False] * 10, [True, False] * 10).figures()["f1"]
+    assert f1.interval == (1 - room, 1)
 
 
 def test_delongs_variance_by_its_definition() -> None:

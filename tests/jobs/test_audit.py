@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.analysis import make_analysis_inputs
-from tests.jobs.inputs import read_jsonl
+from tests.jobs.inputs import read_jsonl, write_jsonl
 from tga_jax.main import main
 
 
@@ -41,6 +41,22 @@ def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path:
     assert {("questions", "dsr"), ("texts", "dsr"), ("texts", "over_refusal")} <= found
     assert "run: no safety layers: the model refuses none of the harmful texts; at the end" in page
     assert 'class="band arm1"' in page
+
+
+def test_an_audit_of_ability_alone_ends_with_its_page(
+    inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": i, "image": f"{i}.png", "text": "What is it?", "label": "ball"}
+        for i in range(3)
+    ]
+    write_jsonl(tmp_path / "plain.jsonl", rows)
+    plain = f"questions:{tmp_path}/plain.jsonl"
+    assert audit(inputs, tmp_path / "run", f"--config.evaluate.benchmarks={plain}") == 0
+    assert "no question says whether it is harmful; skipped" in capfd.readouterr().err
+    assert "| Right answers" in (tmp_path / "run" / "report" / "tables.md").read_text()
+    assert audit(inputs, tmp_path / "other", f"--config.analyze.benchmarks={plain}") == 2
+    assert "nothing to analyse" in capfd.readouterr().err
 
 
 def test_every_defence_is_asked_the_same_and_stands_in_one_table(

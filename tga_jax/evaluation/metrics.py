@@ -35,6 +35,19 @@ def wilson(successes: int, count: int) -> Interval:
     return (0.0 if successes == 0 else low), (1.0 if successes == count else high)
 
 
+def not_certain(
+    value: float, interval: Interval, count: int, bounds: Interval = (0.0, 1.0)
+) -> Interval:
+    """The interval, or if it has no width what Wilson's says of none out of `count`.
+
+    Resampling values that are all equal gives no width, which would claim to know for certain.
+    """
+    if interval[1] > interval[0]:
+        return interval
+    room = wilson(0, count)[1]
+    return max(bounds[0], value - room), min(bounds[1], value + room)
+
+
 def share(outcomes: Sequence[bool]) -> Figure:
     """The share of True, which must be of at least one outcome."""
     count, successes = len(outcomes), sum(outcomes)
@@ -55,7 +68,10 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def auc_figure(positive: Sequence[float], negative: Sequence[float]) -> Figure:
-    """`auc` with DeLong's 95% interval (Biometrics 44, 1988), cut to 0..1."""
+    """`auc` with DeLong's 95% interval (Biometrics 44, 1988), cut to 0..1.
+
+    Of groups that do not overlap it has no width: then it is as of a share of the smaller group.
+    """
     first, second = np.sort(positive), np.sort(negative)
 
     def placements(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -69,6 +85,7 @@ def auc_figure(positive: Sequence[float], negative: Sequence[float]) -> Figure:
             variance += float(np.var(placements(own, other), ddof=1)) / len(own)
     half = Z95 * math.sqrt(variance)
     interval = (max(0.0, value - half), min(1.0, value + half))
+    interval = not_certain(value, interval, min(len(first), len(second)))
     return Figure(value, len(first) + len(second), interval)
 
 
@@ -88,6 +105,19 @@ def matched_threshold(benign: Sequence[float], rate: float) -> float:
 def matched_share(harmful: Sequence[float], benign: Sequence[float], rate: float) -> float:
     """DSR at matched over-refusal: the share of harmful margins above `matched_threshold`."""
     return float(np.mean(np.asarray(harmful) > matched_threshold(benign, rate)))
+
+
+def matched_figure(
+    harmful: Sequence[float], benign: Sequence[float], rate: float, *, draws: int = DRAWS
+) -> Figure:
+    """`matched_share` with a bootstrap interval over both groups, so that of the threshold too."""
+
+    def statistic(harmful: Sequence[float], benign: Sequence[float]) -> float:
+        return matched_share(harmful, benign, rate)
+
+    value = statistic(harmful, benign)
+    interval = bootstrap(statistic, harmful, benign, draws=draws)
+    return Figure(value, len(harmful), not_certain(value, interval, len(harmful)))
 
 
 def bootstrap(
@@ -124,8 +154,10 @@ def paired_difference(
 ) -> Figure:
     """Share of the first minus share of the second, with a paired bootstrap interval."""
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    value = float(difference.mean())
     interval = bootstrap(lambda d: float(d.mean()), difference.tolist(), draws=draws, seed=seed)
-    return Figure(float(difference.mean()), len(difference), interval)
+    interval = not_certain(value, interval, len(difference), (-1.0, 1.0))
+    return Figure(value, len(difference), interval)
 
 
 # --- yes or no ---
@@ -174,4 +206,5 @@ class YesNo:
         low, high = np.quantile(values, [0.025, 0.975])
         whole = 2 * self.true_yes + self.false_yes + self.false_no
         value = 2 * self.true_yes / whole if whole else 0.0
-        return Figure(value, total, (float(low), float(high)))
+        interval = not_certain(value, (float(low), float(high)), total)
+        return Figure(value, total, interval)

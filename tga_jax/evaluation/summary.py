@@ -151,17 +151,7 @@ def _margin_rows(
     more: dict[str, Any] = {"benign_count": len(against), "benign_of": source}
     yield Row(scene, "auc", metrics.auc_figure(margins, against), more=more)
     for metric, rate in MATCHED.items():
-
-        def statistic(
-            harmful: Sequence[float], benign: Sequence[float], rate: float = rate
-        ) -> float:
-            return metrics.matched_share(harmful, benign, rate)
-
-        figure = Figure(
-            statistic(margins, against),
-            len(margins),
-            metrics.bootstrap(statistic, margins, against, draws=MATCHED_DRAWS),
-        )
+        figure = metrics.matched_figure(margins, against, rate, draws=MATCHED_DRAWS)
         threshold = metrics.matched_threshold(against, rate)
         above = sum(margin > threshold for margin in against) / len(against)
         yield Row(

@@ -29,9 +29,9 @@ from tga_jax.jobs.analyze_prompts import (
     Prompt,
     analysis_apologies,
     analysis_system,
-    check_prompts,
     make_prompts,
     pictures_of,
+    why_nothing,
 )
 from tga_jax.jobs.analyze_states import Reference
 from tga_jax.jobs.analyze_tables import PARTIAL, sample_line, write_tables
@@ -55,6 +55,8 @@ def run(context: Context) -> None:
     if cfg.batch_size < 1 or cfg.limit < 0:
         raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
     prompts = read_prompts(context)
+    if not prompts:
+        return
     settings = settings_of(context, weights, prompts)
     top = context.workdir / "analyze"
     folder = top / weights.tag
@@ -87,14 +89,20 @@ def publish(folder: Path, top: Path) -> None:
 
 
 def read_prompts(context: Context) -> list[Prompt]:
-    """What config.analyze names; a benchmark that lacks something is an error unless accepted."""
+    """What config.analyze names; a benchmark that lacks something is an error unless accepted.
+
+    None where the benchmarks are those of job `evaluate` and none says what is harmful.
+    """
     cfg = context.config.analyze
     benchmarks = read_benchmarks(context, cfg.benchmarks)
     check_missing(context, benchmarks, " (listed above)")
     prompts = make_prompts(
         benchmarks, image_prompt=cfg.image_prompt, scene_prompt=cfg.scene_prompt, limit=cfg.limit
     )
-    check_prompts(prompts, benchmarks)
+    if not prompts and cfg.benchmarks:
+        raise UserError(f"config.analyze.benchmarks: {why_nothing(benchmarks)}")
+    if not prompts:  # they are those of job evaluate, which has use for them
+        context.say(f"config.evaluate.benchmarks: {why_nothing(benchmarks)}; skipped")
     return prompts
 
 

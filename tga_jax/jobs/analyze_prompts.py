@@ -90,13 +90,10 @@ def _evenly(rows: list[Prompt], limit: int) -> list[Prompt]:
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def check_prompts(prompts: Sequence[Prompt], benchmarks: Sequence[Benchmark]) -> None:
-    """Refuse to analyse nothing."""
-    if prompts:
-        return
+def why_nothing(benchmarks: Sequence[Benchmark]) -> str:
+    """Why these benchmarks have no prompt to analyse."""
     lost = [part.what for benchmark in benchmarks for part in benchmark.missing]
-    why = lost[0] if lost else "no question says whether it is harmful"
-    raise UserError(f"config.analyze.benchmarks: nothing to analyse: {why}")
+    return f"nothing to analyse: {lost[0] if lost else 'no question says whether it is harmful'}"
 
 
 # --- the system text and the apologies ---

@@ -101,8 +101,10 @@ def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarr
         return statistic(first[:, 0], second[:, 0]) - statistic(first[:, 1], second[:, 1])
 
     everything = range(len(bad)), range(len(good))
+    found = value(*everything)
     interval = metrics.bootstrap(value, *everything, draws=DRAWS)
-    return Figure(value(*everything), *interval, len(bad))
+    interval = metrics.not_certain(found, interval, min(len(bad), len(good)), (-1.0, 1.0))
+    return Figure(found, *interval, len(bad))
 
 
 def _has_margins(pair: Pair) -> bool:
