@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.analysis import make_analysis_inputs
-from tests.jobs.inputs import read_jsonl, write_jsonl
+from tests.evaluation.judges_at_work import running_server, write_judge
+from tests.jobs.analysis import TEXTS, make_analysis_inputs
+from tests.jobs.inputs import CAPTIONS, read_jsonl, write_jsonl
 from tga_jax.main import main
 
 
@@ -80,3 +81,25 @@ def test_every_defence_is_asked_the_same_and_stands_in_one_table(
     assert "Sorry, I cannot help you." in systems[1][0]
     assert systems[0][0] == systems[2][0] != systems[1][0]
     assert [defended for _, defended in systems] == [False, False, True]
+
+
+def test_models_judge_beside_the_rules(inputs: Path, tmp_path: Path) -> None:
+    write_judge(tmp_path / "judge")
+    with running_server() as server:
+        flags = [
+            "--job=evaluate,report", "--config.evaluate.judges=strict,endpoint,local",
+            f"--config.evaluate.endpoint.url={server.url}",
+            "--config.evaluate.endpoint.model=judge-1",
+            f"--config.evaluate.local.folder={tmp_path / 'judge'}",
+            "--config.evaluate.local.kind=llm",
+        ]  # fmt: skip
+        assert audit(inputs, tmp_path / "run", *flags) == 0
+        assert len(server.seen) == 2 * len(CAPTIONS) + len(TEXTS)
+    rows = json.loads((tmp_path / "run" / "evaluate" / "metrics.json").read_text())
+    agreed = [row for row in rows if row["metric"] == "agreement_with_endpoint"]
+    assert {row["benchmark"] for row in agreed} == {"questions", "texts"}
+    assert all(row["judges"] == ["strict", "endpoint"] for row in agreed)
+    assert any(row["metric"] == "dsr_by_local" or row["metric"] == "no_verdict_by_local"
+               for row in rows)  # fmt: skip
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "endpoint" in page.split('<section id="judges"')[1]
