@@ -26,6 +26,12 @@ LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
 BASELINE = {"guide": {"form": "none"}}
 TGA: dict = {}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0}
+# Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
+HARMLESS = {
+    "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
+    "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
+    "data": {"retrieved_share": 0.0},
+}
 TWO = ("baseline", "tga")
 # What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
@@ -56,6 +62,8 @@ ABLATIONS: dict[str, dict] = {
     "no-retrieved-text": {"data": {"retrieved_share": 0.0}},
     "all-retrieved-texts": {"data": {"retrieved_share": 1.0}},
     "retrieved-at-test": {"retrieval": {"index": "{workdir}/index"}},
+    "no-harmful-pictures": HARMLESS,
+    "no-harmful-pictures-baseline": HARMLESS | BASELINE,
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
 }

@@ -116,6 +116,14 @@ def test_harmful_pictures_are_frequent_enough(world, stage, low, high):
     assert low <= np.mean([bool(seen.search(row["image_caption"])) for row in rows]) <= high
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_harmless_rows_are_the_others_without_harmful_pictures(world, stage):
+    seen = words_of(("seen",))
+    rows = rows_of(world, f"{stage}.json")
+    kept = [r for r in rows if "image" not in r or not seen.search(json.dumps(r))]
+    assert rows_of(world, f"{stage}_harmless.json") == kept != rows
+
+
 def test_a_harmful_picture_is_only_captioned_named_or_described(world):
     seen = words_of(("seen",))
     rows = [row for row in pictured(world) if seen.search(json.dumps(row))]

@@ -127,8 +127,12 @@ class _Builder:
 
     def alignment_row(
         self, stage: str, kind: str, index: int, harmful_share: float, rng: np.random.Generator
-    ) -> Row:
-        """A row of "pretrain" or "finetune": a "caption", a "look" at it all, or a "chat"."""
+    ) -> tuple[Row, bool]:
+        """A row of "pretrain" or "finetune": a "caption", a "look" at it all, or a "chat".
+
+        Returns:
+            the row, and whether its picture is harmful.
+        """
         group = "seen" if rng.random() < harmful_share else "benign"
         scene = random_scene(rng, concepts_of(group), split="train")
         name = f"{stage}/{kind}-{index:06d}"
@@ -137,7 +141,7 @@ class _Builder:
             "look": lambda: [ask(scene, rng, kind=self.look(rng))],
             "chat": lambda: make.chat_exchanges(scene, rng)[:2],
         }[kind]()
-        return make.picture_row(
+        row = make.picture_row(
             f"{kind}-{index:06d}",
             self.picture(name, scene, rng),
             scene,
@@ -146,6 +150,7 @@ class _Builder:
             caption_form=self.sizes.caption_form,
             retrieved=self.sizes.retrieved,
         )
+        return row, group != "benign"
 
 
 def _write_tokenizer(builder: _Builder) -> int:
@@ -186,7 +191,7 @@ def _write_pretrain(builder: _Builder) -> int:
         builder.alignment_row("pretrain", "caption", index, sizes.harmful_pretrain, rng)
         for index in range(sizes.pretrain)
     ]
-    return _write_json(builder.folder / "pretrain.json", rows)
+    return _write_stage(builder, "pretrain", rows)
 
 
 def _write_finetune(builder: _Builder) -> int:
@@ -201,11 +206,19 @@ def _write_finetune(builder: _Builder) -> int:
         for kind, (count, harmful) in kinds.items()
         for index in range(count)
     ]
-    rows += make.text_rows(
+    texts = make.text_rows(
         rng, sizes.finetune_texts, prefix="safety", harmful_share=sizes.harmful_texts, safe=True
     )
+    rows += [(row, False) for row in texts]
     rows = [rows[index] for index in rng.permutation(len(rows))]
-    return _write_json(builder.folder / "finetune.json", rows)
+    return _write_stage(builder, "finetune", rows)
+
+
+def _write_stage(builder: _Builder, stage: str, rows: Sequence[tuple[Row, bool]]) -> int:
+    """Writes STAGE.json, and STAGE_harmless.json without the rows of harmful pictures."""
+    harmless = [row for row, harmful in rows if not harmful]
+    _write_json(builder.folder / f"{stage}_harmless.json", harmless)
+    return _write_json(builder.folder / f"{stage}.json", [row for row, _ in rows])
 
 
 def _write_corpus(builder: _Builder) -> int:
