@@ -392,3 +392,11 @@ def test_no_answer_states_without_question_caption_or_first_picture(named_tokeni
     ):
         example = make_prompter(tokenizer, template, answer_states=True).encode(record)
         assert example.answer_span is None and example.caption_answer_span is None
+
+
+def test_no_answer_state_where_the_caption_pass_was_cut(named_tokenizer):
+    record = make_record(caption="a very long caption " * 30, retrieved=None)
+    short = make_prompter(named_tokenizer("byte"), "vicuna_v1", answer_states=True, max_length=400)
+    example = short.encode(record)
+    assert len(example.caption_tokens) == 400 and example.caption_span is not None
+    assert example.answer_span is not None and example.caption_answer_span is None

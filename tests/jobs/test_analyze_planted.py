@@ -107,7 +107,8 @@ def test_auto_layers_are_those_of_the_analysis(
         scores[layers] = [line["guide"] for line in lines]
     assert scores["auto"] == scores[str(MIDDLE)] != scores["all"]
     shutil.copytree(planted_run / "analyze", tmp_path / "train" / "analyze")
-    auto = command(planted, tmp_path / "train", "--config.guide.layers=auto", job="pretrain")
+    flags = ["--config.guide.layers=auto", "--config.guide.answer_weight=1"]  # of both terms
+    auto = command(planted, tmp_path / "train", *flags, job="pretrain")
     assert main(auto) == 0
     path = tmp_path / "train" / "pretrain" / "settings.json"
     assert json.loads(path.read_text())["guide"]["layers"] == str(MIDDLE)

@@ -138,6 +138,11 @@ def format_counts(has_pair: Array, formats: Array, num_formats: int) -> Array:
     return jnp.sum(jax.nn.one_hot(formats, num_formats) * has_pair[:, None], axis=0)
 
 
+def format_means(sums: Array, counts: Array) -> Array:
+    """`format_sums` over `format_counts`: float32[L, F, D]; 0 for a format without samples."""
+    return sums / jnp.maximum(counts, 1.0)[None, :, None]
+
+
 def center(states: GuideStates, means: Array, formats: Array) -> GuideStates:
     """States minus the mean caption state of their sample's prompt format.
 
@@ -177,7 +182,7 @@ class RunningMean:
         """With a step's sums (float32[L, F, D]) and counts (float32[F]) over its global batch."""
         seen = counts > 0
         keep = jnp.where(seen, decay, 1.0)
-        mean = sums / jnp.maximum(counts, 1.0)[None, :, None]
+        mean = format_means(sums, counts)
         gain = jnp.where(seen, 1.0 - decay, 0.0)
         total = self.total * keep[None, :, None] + gain[None, :, None] * mean
         return RunningMean(total, self.weight * keep + gain)

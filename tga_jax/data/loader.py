@@ -36,6 +36,18 @@ class Batch:
     rows: tuple[int, ...]
 
 
+def _rows_of(batch_size: int, accumulate: int, packing: int) -> int:
+    """Rows of a micro-batch."""
+    if batch_size % accumulate:
+        raise UserError(f"batch_size {batch_size} is not a multiple of accumulate {accumulate}")
+    if batch_size // accumulate % packing:
+        raise UserError(
+            f"batch_size {batch_size} is not a multiple of accumulate {accumulate} times "
+            f"packing {packing}"
+        )
+    return batch_size // accumulate // packing
+
+
 class BatchSource:
     """Random access to the batches of a run: `source[step]`."""
 
@@ -82,13 +94,7 @@ class BatchSource:
         """
         if not records:
             raise UserError("there are no records to make batches of")
-        if batch_size % accumulate:
-            raise UserError(f"batch_size {batch_size} is not a multiple of accumulate {accumulate}")
-        if batch_size // accumulate % packing:
-            raise UserError(
-                f"batch_size {batch_size} is not a multiple of accumulate {accumulate} times "
-                f"packing {packing}"
-            )
+        count = _rows_of(batch_size, accumulate, packing)
         self.records = records
         self._prompter = prompter
         self._transform = transform
@@ -97,7 +103,6 @@ class BatchSource:
         self._buckets = tuple(buckets)
         self._caption_buckets = tuple(caption_buckets)
         self._pad_id = pad_id
-        count = batch_size // accumulate // packing
         self._rows = tuple(range(count) if rows is None else rows)
         self._order = plan_order(
             text_lengths(records),

@@ -40,7 +40,8 @@ class Example:
         caption_span: where the caption is in it, None when it is empty.
         answer_span: the token before the first answer, whose state decides how that begins; None
             unless the prompter was asked for it, and where the picture is not in the first turn.
-        caption_answer_span: its like in the caption pass, which then goes on to there.
+        caption_answer_span: its like in the caption pass, which then goes on to there; None also
+            where that did not fit.
         images: file names, one for each image span.
         tox: the pictures are to be replaced by blank ones.
         cut_tokens: how many tokens of the sample did not fit `max_length`.
@@ -184,10 +185,10 @@ class Prompter:
         if record.caption is not None and images and not record.tox:
             if self._answer_states and messages[0].images == 1:
                 answer_span = _before_labels(prompt.labels)
-            caption_tokens, caption_span = self._caption_pass(
+            caption_tokens, caption_span, whole = self._caption_pass(
                 messages, caption=record.caption, question=answer_span is not None
             )
-            if caption_span and answer_span:
+            if caption_span and answer_span and whole:
                 caption_answer_span = len(caption_tokens) - 1, len(caption_tokens)
         return Example(
             id=record.id,
@@ -207,18 +208,20 @@ class Prompter:
 
     def _caption_pass(
         self, messages: Sequence[Message], *, caption: str, question: bool
-    ) -> tuple[np.ndarray, Span | None]:
-        """Returns int32[Tc] and the caption's span; a pass too long loses its tail."""
-        text = without_marks(caption)
+    ) -> tuple[np.ndarray, Span | None, bool]:
+        """Returns int32[Tc] without the tail that is too long, the caption's span, and whether
+        nothing was lost."""
+        text, nothing = without_marks(caption), (np.zeros(0, np.int32), None, False)
         if not text.strip():
-            return np.zeros(0, np.int32), None
+            return nothing
         rendered = caption_prompt(self._template, messages, caption=text, question=question)
-        prompt = self._tokenise(rendered)
-        prompt = prompt.cut(self.max_length)
+        uncut = self._tokenise(rendered)
+        prompt = uncut.cut(self.max_length)
         (places,) = np.nonzero(prompt.labels != NO_LABEL)
         if not len(places):
-            return np.zeros(0, np.int32), None
-        return prompt.tokens, (int(places[0]), int(places[-1]) + 1)
+            return nothing
+        whole = len(prompt.tokens) == len(uncut.tokens)
+        return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
 
 
 def _before_labels(labels: np.ndarray) -> Span | None:

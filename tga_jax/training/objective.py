@@ -256,7 +256,7 @@ def _answer_sum(answers: AnswerStates | None, batch: Batch, objective: Objective
     if objective.guide.center != "none":
         sums = guide.format_sums(states.caption, present, formats, objective.num_formats)
         counts = guide.format_counts(present, formats, objective.num_formats)
-        means = jax.lax.stop_gradient(sums / jnp.maximum(counts, 1.0)[None, :, None])[:, formats]
+        means = jax.lax.stop_gradient(guide.format_means(sums, counts))[:, formats]
         states = jax.tree.map(lambda s: s - means, states)
     return jnp.sum(jnp.where(present, guide.answer_terms(states), 0.0))
 
@@ -276,4 +276,4 @@ def _centered(
         assert running is not None
         return guide.center(states, running.means(), formats)
     counts = guide.format_counts(any_pair, formats, objective.num_formats)
-    return guide.center(states, captions / jnp.maximum(counts, 1.0)[None, :, None], formats)
+    return guide.center(states, guide.format_means(captions, counts), formats)
