@@ -139,7 +139,7 @@ footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--line);
   @page { margin: 16mm; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 10.5pt; } main { max-width: none; padding: 0; } nav { display: none; }
-  section { margin-top: 28px; } h2, h3, .lead { break-after: avoid; }
+  section { margin-top: 28px; } h2, h3, .lead, .legend { break-after: avoid; }
   .tile, tr { break-inside: avoid; }
   .scroll { overflow: visible; } td.number { white-space: normal; }
   .blurred input:checked ~ img { filter: blur(14px) saturate(0.6); transform: scale(1.2); }
