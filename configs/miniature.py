@@ -176,7 +176,7 @@ def get_config(variant: str = "") -> ConfigDict:
         stage.batch_size, stage.learning_rate = 16, 1e-2
     _measures(config, "test" if variant == "full" else "dev")
     config.experiment.processes = 2
-    config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze")
+    config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms(variant))
