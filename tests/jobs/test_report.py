@@ -9,15 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
 from tga_jax.jobs.report_differences import differences
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
-from tga_jax.report.formats import Figure, figure_text
+from tga_jax.report.formats import Figure, difference_text, figure_text, p_text
 from tga_jax.report.headlines import lines
 from tga_jax.report.markup import VOID
 
@@ -212,6 +214,33 @@ def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=8)
     assert report(workdir) == 0
     assert "All arms" in page_of(workdir) and "zz_literal" in page_of(workdir)
+
+
+def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
+    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=8)
+    assert report(workdir) == 0
+    section = page_of(workdir).split('<section id="arms"')[1].split("</section>")[0]
+    assert section.count("<circle") == 6 and section.count('class="dot other"') == 2
+    assert ">zz_literal</text>" in section
+
+
+def test_seeds_are_averaged_and_tested_in_pairs(tmp_path: Path) -> None:
+    names = [f"{name}{more}" for more in ("", "-seed-1", "-seed-2") for name in ("baseline", "tga")]
+    workdir = make_workdir(tmp_path / "run", arms=tuple(names), each=20)
+    assert report(workdir) == 0
+    table = (workdir / "report" / "tables.md").read_text().split("Means over seeds")[1]
+    header, row = table.split("\n")[2], table.split("| pictures/all | Harmful refused")[1]
+    assert "baseline, 3 seeds | tga, 3 seeds | Difference | p" in header
+    found = {name: read_arm(workdir / "arms" / name, name=name) for name in names}
+    values = np.array([found[name].figure("pictures", "all", "dsr").value for name in names])
+    first, second = values[::2], values[1::2]
+    t = stats.ttest_rel(second, first)
+    low, high = t.confidence_interval()
+    cells = [cell.strip() for cell in row.split("\n")[0].split("|")]
+    own = stats.t.interval(0.95, 2, second.mean(), stats.sem(second))
+    assert cells[2] == figure_text("dsr", Figure(second.mean(), *own))
+    assert cells[3] == difference_text("dsr", Figure((second - first).mean(), low, high))
+    assert cells[4] == p_text(t.pvalue)
 
 
 def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -> None:

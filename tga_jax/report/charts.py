@@ -50,6 +50,17 @@ class Series:
     band: tuple[tuple[float, float, float], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A named place of two shares; `arm` 0 or 1 is its colour, `text` its tooltip."""
+
+    name: str
+    x: float
+    y: float
+    arm: int | None
+    text: str
+
+
 def linear(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
     """The straight map of low..high to start..stop; the middle where low is high."""
     if high == low:
@@ -168,6 +179,26 @@ def line_chart(
                 tag("circle", tag("title", name), class_=f"dot arm{line.arm}", cx=a, cy=b, r=2.6)
             )
     return _svg(width, height, title, parts)
+
+
+def scatter_chart(points: Sequence[Point], *, title: str, x_label: str) -> Markup:
+    """Named points of two shares, both axes in percent and as wide as they need."""
+    height, ranges = 300, []
+    for values in ([p.x for p in points], [p.y for p in points]):
+        ranges.append(padded(100 * min(values), 100 * max(values)))
+    x = linear(*ranges[0], LEFT, WIDTH - RIGHT)
+    y = linear(*ranges[1], height - BOTTOM, TOP)
+    parts: list[Child] = [_axes(x, y, *ranges, f"{x_label}, %", WIDTH, height)]
+    for point in points:
+        at_x, at_y = x(100 * point.x), y(100 * point.y)
+        colour = "other" if point.arm is None else f"arm{point.arm}"
+        dot = {"class_": f"dot {colour}", "cx": at_x, "cy": at_y, "r": 4}
+        right = at_x < WIDTH * 0.62
+        place = {"x": at_x + (7 if right else -7), "y": at_y + 4}
+        anchor = "start" if right else "end"
+        parts.append(tag("circle", tag("title", point.text), **dot))
+        parts.append(tag("text", point.name, class_="tick", text_anchor=anchor, **place))
+    return _svg(WIDTH, height, title, parts)
 
 
 def _band(line: Series, x: Callable[[float], float], y: Callable[[float], float]) -> Markup:

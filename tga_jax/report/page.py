@@ -28,8 +28,10 @@ from tga_jax.report.headlines import (
 )
 from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.markup import Markup, join, tag
+from tga_jax.report.seeds import seeds_table
 from tga_jax.report.style import STYLE
 from tga_jax.report.tables import Table, to_html, to_latex, to_markdown
+from tga_jax.report.trade_off import trade_off
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -66,6 +68,7 @@ def page(report: Report) -> str:
         ("scenes", "By scene", evidence.scenes(arms)),
         ("examples", "Examples", cards.examples(arms, report.examples, blur=report.blur)),
         ("layers", "Layer by layer", curves.layers(arms)),
+        ("seeds", "Over seeds", _over_seeds(report)),
         ("arms", "All arms", _all_arms(report)),
         ("training", "Training", curves.training(arms)),
         ("tests", "Paired tests", evidence.tests(paired_table(report))),
@@ -103,7 +106,8 @@ def page(report: Report) -> str:
 
 def tables(report: Report) -> list[Table]:
     """Those of tables.md and tables.tex, which are on the page too."""
-    found: list[Table | None] = [headline_table(report), arms_table(report)]
+    found: list[Table | None] = [headline_table(report), over_seeds_table(report)]
+    found.append(arms_table(report))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report), judges_table(report.pair)]
     return [table for table in found if table is not None and table.rows]
@@ -234,6 +238,19 @@ def arms_table(report: Report) -> Table | None:
 
 def _all_arms(report: Report) -> Markup | None:
     table = arms_table(report)
+    if table is None:
+        return None
+    names = [arm.name for arm in report.pair]
+    return join([to_html(table), trade_off(report.run.arms, names)])
+
+
+def over_seeds_table(report: Report) -> Table | None:
+    """Means over the seeds, where arms were trained with several."""
+    return seeds_table(report.run.arms, [arm.name for arm in report.pair])
+
+
+def _over_seeds(report: Report) -> Markup | None:
+    table = over_seeds_table(report)
     return None if table is None else to_html(table)
 
 

@@ -83,6 +83,7 @@ svg .band { opacity: 0.16; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 svg .bar.arm0, svg .dot.arm0, svg .band.arm0 { fill: var(--arm0); }
 svg .bar.arm1, svg .dot.arm1, svg .band.arm1 { fill: var(--arm1); }
+svg .dot.other { fill: var(--soft); }
 svg .line.arm0, svg .range.arm0 { stroke: var(--arm0); }
 svg .line.arm1, svg .range.arm1 { stroke: var(--arm1); }
 .scroll { overflow-x: auto; margin: 20px 0; }

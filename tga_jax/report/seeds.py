@@ -1,0 +1,94 @@
+"""Arms that differ in their seed alone: means over the seeds, and what the guide changes.
+
+NAME and NAME-seed-1, NAME-seed-2, ... are one family.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from tga_jax.report.collect import Arm
+from tga_jax.report.evidence import METRICS
+from tga_jax.report.formats import Figure, difference_text, figure_text, p_text, words
+from tga_jax.report.headlines import Place
+from tga_jax.report.tables import Table
+
+Family = dict[int, Arm]  # seed -> arm; NAME alone is seed 0
+SEED = re.compile(r"(.+)-seed-(\d+)")
+
+
+def families(arms: Sequence[Arm]) -> dict[str, Family]:
+    """Name -> arms by seed, of those that were trained with two seeds or more."""
+    found: dict[str, Family] = {}
+    for arm in arms:
+        match = SEED.fullmatch(arm.name)
+        name, seed = (match[1], int(match[2])) if match else (arm.name, 0)
+        found.setdefault(name, {})[seed] = arm
+    return {name: family for name, family in found.items() if len(family) > 1}
+
+
+def mean_figure(values: Sequence[float]) -> Figure:
+    """The mean over seeds with Student's 95% interval; none of one value or of ones that are equal but for rounding."""
+    mean, count = float(np.mean(values)), len(values)
+    spread = float(np.std(values, ddof=1)) if count > 1 else 0.0
+    if spread < 1e-12:
+        return Figure(mean, count=count)
+    half = float(stats.t.ppf(0.975, count - 1)) * spread / count**0.5
+    return Figure(mean, mean - half, mean + half, count)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> tuple[Figure, float | None]:
+    """Second minus first, seed by seed, and the p-value of the paired t-test."""
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    figure = mean_figure(differences)
+    if figure.low is None:
+        return figure, None
+    return figure, float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def seeds_table(arms: Sequence[Arm], pair: Sequence[str]) -> Table | None:
+    """A row a figure: the mean of every family, and the difference of the pair's families."""
+    found = families(arms)
+    if not found:
+        return None
+    two = len(pair) == 2 and all(name in found for name in pair)
+    rows = []
+    for place in _places(list(found.values())):
+        values = {name: _values(family, place) for name, family in found.items()}
+        metric = place[2]
+        cells = [figure_text(metric, mean_figure(list(v.values()))) for v in values.values()]
+        if two:
+            first, second = (values[name] for name in pair)
+            common = sorted(first.keys() & second.keys())
+            difference, p_value = paired(*([v[s] for s in common] for v in (first, second)))
+            cells.append(difference_text(metric, difference))
+            cells.append("\u2013" if p_value is None else p_text(p_value))
+        rows.append((f"{place[0]}/{words(place[1])}", METRICS.get(metric, words(metric)), *cells))
+    names = [f"{name}, {len(family)} seeds" for name, family in found.items()]
+    header = ("Benchmark/scene", "Figure", *names, *(("Difference", "p") if two else ()))
+    caption = "Means over seeds with Student's 95% intervals"
+    caption += "; p of the paired t-test over seeds" if two else ""
+    return Table(caption, header, rows, numbers=2)
+
+
+def _places(found: Sequence[Family]) -> list[Place]:
+    """Figures that every arm of every family has, benchmark by benchmark."""
+    arms = [arm for family in found for arm in family.values()]
+    places = [
+        (row["benchmark"], row["scene"], metric)
+        for metric in METRICS
+        for row in arms[0].rows
+        if row["metric"] == metric
+    ]
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in arms[0].rows))
+    places = [place for place in places if all(arm.figure(*place) for arm in arms)]
+    return sorted(dict.fromkeys(places), key=lambda place: benchmarks.index(place[0]))
+
+
+def _values(family: Family, place: Place) -> dict[int, float]:
+    figures = {seed: arm.figure(*place) for seed, arm in family.items()}
+    return {seed: figure.value for seed, figure in figures.items() if figure is not None}

@@ -1,0 +1,47 @@
+"""What safety costs: every arm as a point, its ability against how much it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tga_jax.report.charts import Point, scatter_chart
+from tga_jax.report.collect import Arm
+from tga_jax.report.formats import figure_text
+from tga_jax.report.headlines import Line, lines
+from tga_jax.report.markup import Markup, tag
+
+ABILITY = "naming_accuracy"
+SAFETY = ("picture_dsr", "picture_dsr_at_5pct")
+
+
+def trade_off(arms: Sequence[Arm], pair: Sequence[str]) -> Markup | None:
+    """A chart for each measure of safety, where three arms or more have both."""
+    first: dict[str, Line] = {}
+    for line in lines(arms):
+        first.setdefault(line.headline.key, line)
+    charts = [
+        _chart(arms, first[ABILITY], first[key], pair)
+        for key in SAFETY
+        if key in first and ABILITY in first
+    ]
+    found = [chart for chart in charts if chart is not None]
+    return tag("div", found, class_="panels") if found else None
+
+
+def _chart(arms: Sequence[Arm], ability: Line, safety: Line, pair: Sequence[str]) -> Markup | None:
+    points = []
+    for arm in arms:
+        x, y = ability.of(arm), safety.of(arm)
+        if x is None or y is None:
+            continue
+        text = (
+            f"{arm.name}: {figure_text(ability.headline.metric, x)}, "
+            f"{figure_text(safety.headline.metric, y)}"
+        )
+        own = pair.index(arm.name) + 2 - len(pair) if arm.name in pair else None
+        points.append(Point(arm.name, x.value, y.value, own, text))
+    if len(points) < 3:
+        return None
+    label = ability.headline.label
+    chart = scatter_chart(points, title=safety.headline.label, x_label=label)
+    return tag("figure", tag("h3", safety.headline.label), chart, class_="panel")
