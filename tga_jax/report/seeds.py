@@ -32,7 +32,7 @@ def families(arms: Sequence[Arm]) -> dict[str, Family]:
 
 
 def mean_figure(values: Sequence[float]) -> Figure:
-    """The mean over seeds with Student's 95% interval; none of one value or of ones that are equal but for rounding."""
+    """The mean over seeds with Student's 95% interval; none where all are equal."""
     mean, count = float(np.mean(values)), len(values)
     spread = float(np.std(values, ddof=1)) if count > 1 else 0.0
     if spread < 1e-12:
