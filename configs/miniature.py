@@ -25,47 +25,48 @@ LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
 
 BASELINE = {"guide": {"form": "none"}}
 TGA: dict = {}
-PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0}
+# The paper's two terms without the answer term; its second one needs retrieved texts. The more rows
+# have one, the more answers are read off it: see docs/miniature.md.
+SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
+PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
+CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
 HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
-    "data": {"retrieved_share": 0.0},
 }
 TWO = ("baseline", "tga")
 # What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
-    "answer-only": {"guide": {"pair_weight": 0.0, "hinge_weight": 0.0}},
-    "answer-uncentred": {"guide": {"center": "none", "pair_weight": 0.0, "hinge_weight": 0.0}},
+    "weight-1": {"guide": {"answer_weight": 1.0}},
+    "weight-3": {"guide": {"answer_weight": 3.0}},
+    "weight-27": {"guide": {"answer_weight": 27.0}},
+    "answer-uncentred": {"guide": {"center": "none"}},
     "answer-all-layers": {"guide": {"answer_layers": "all"}},
-    "answer-safety-layers": {"guide": {"answer_layers": "2-3"}},
-    "answer-third-of-the-weight": {"guide": {"answer_weight": 1.0}},
-    "answer-three-times-the-weight": {"guide": {"answer_weight": 9.0}},
-    # The paper's two terms without the answer term: literally, as released, and centred.
-    "paper": {"guide": PAPER | {"layers": "all", "center": "none"}},
-    "released": {"guide": PAPER | {"layers": "all", "center": "none", "form": "released"}},
-    "centred": {"guide": PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1}},
-    "centred-pair-only": {"guide": PAPER | {"pair_weight": 3.0, "hinge_weight": 0.0}},
-    "centred-hinge-only": {"guide": PAPER | {"pair_weight": 0.0, "hinge_weight": 3.0}},
-    "centred-running-mean": {
-        "guide": PAPER | {"center": "running", "pair_weight": 3.0, "hinge_weight": 0.1}
-    },
-    "centred-all-layers": {"guide": PAPER | {"layers": "all", "hinge_weight": 0.1}},
-    "centred-other-layers": {
-        "guide": PAPER | {"layers": "1,4-6", "pair_weight": 1.5, "hinge_weight": 0.1}
-    },
+    "answer-last-layers": {"guide": {"answer_layers": "5-6"}},
+    "answer-and-paper": {"guide": {"pair_weight": 1.0, "hinge_weight": 0.1}} | SOME_RETRIEVED,
+    # The paper's terms alone: literally, as released, and centred.
+    "paper": {"guide": PAPER | {"center": "none"}} | SOME_RETRIEVED,
+    "released": {"guide": PAPER | {"center": "none", "form": "released"}} | SOME_RETRIEVED,
+    "centred": {"guide": CENTRED} | SOME_RETRIEVED,
+    "centred-pair-only": {"guide": CENTRED | {"hinge_weight": 0.0}},
+    "centred-hinge-only": {"guide": CENTRED | {"pair_weight": 0.0, "hinge_weight": 3.0}}
+    | SOME_RETRIEVED,
+    "centred-running-mean": {"guide": CENTRED | {"center": "running"}} | SOME_RETRIEVED,
+    "centred-all-layers": {"guide": CENTRED | {"layers": "all"}} | SOME_RETRIEVED,
+    "centred-safety-layer": {"guide": CENTRED | {"layers": "1"}} | SOME_RETRIEVED,
+    "centred-other-layers": {"guide": CENTRED | {"layers": "2-6"}} | SOME_RETRIEVED,
     "llm-frozen": {"finetune": {"trainable": FROZEN}},
     "llm-frozen-baseline": {"finetune": {"trainable": FROZEN}} | BASELINE,
     "llm-lora": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}},
     "llm-lora-baseline": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}} | BASELINE,
     "llm-fast": {"finetune": {"trainable": FAST}},
-    "no-retrieved-text": {"data": {"retrieved_share": 0.0}},
-    "all-retrieved-texts": {"data": {"retrieved_share": 1.0}},
     "retrieved-at-test": {"retrieval": {"index": "{workdir}/index"}},
-    "no-harmful-pictures": HARMLESS,
-    "no-harmful-pictures-baseline": HARMLESS | BASELINE,
+    "retrieved-at-test-baseline": {"retrieval": {"index": "{workdir}/index"}} | BASELINE,
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
+    "no-harmful-pictures": HARMLESS,
+    "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
 SEEDS = range(5)
 
@@ -157,18 +158,17 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.feature_select = "full"
     config.data.image_dir = "{workdir}/world/images"
     config.data.max_length = 84
-    config.data.retrieved_share = 0.25  # more, and answers are read off the retrieved text
+    config.data.retrieved_share = 0.0  # but for the arms with the paper's hinge term
     config.data.buckets = (40, 64, 84)  # each is a program to compile
     config.data.caption_buckets = (8, 48)  # 8: of batches of texts, which have none
     config.model.remat = "dots"  # on CPUs memory is what the backward pass waits for
     config.guide.center = "batch"
-    config.guide.layers = "2-3"  # of the paper's terms; see docs/miniature.md, what was not done
-    config.guide.pair_weight = 1.0
-    config.guide.hinge_weight = 0.1
-    config.guide.answer_weight = 3.0  # beyond the paper; without it see docs/miniature.md
+    config.guide.pair_weight = 0.0  # the paper's terms: arms of their own
+    config.guide.hinge_weight = 0.0
+    config.guide.answer_weight = 9.0  # beyond the paper; why, see docs/miniature.md
     config.guide.answer_layers = "3-6"  # from the safety layers on
     config.pretrain.path = "{workdir}/world/pretrain.json"
-    config.pretrain.steps = 300
+    config.pretrain.steps = 900  # naming is learnt first, before the guide asks for more
     config.finetune.path = "{workdir}/world/finetune.json"
     config.finetune.steps = 1500
     config.finetune.trainable = GENTLE
