@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 WORKDIR ?= runs/miniature
+TEST_PROCESSES ?= 2
 
 .PHONY: run first-run test test-slow test-tpu lint format clean
 
@@ -14,7 +15,7 @@ first-run: $(STAMP)
 	$(BIN)/python -m examples.first_run --workdir=runs/first
 
 test: lint
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile"
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile" -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "slow"
