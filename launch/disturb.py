@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
     wanted = results(given.folder / "whole")
     if not wanted["losses"]:
         raise SystemExit("the undisturbed run left no losses to compare")
-    say(f"undisturbed: {seconds:.0f} s, {len(wanted['losses'])} logged steps")
+    steps = sum(map(len, wanted["losses"].values()))
+    say(f"undisturbed: {seconds:.0f} s, {steps} logged steps")
     rng, left, runs = random.Random(given.seed), given.times, 0
     log = (given.folder / "disturbances.jsonl").open("w", encoding="utf-8")
     while left or runs == 0:

@@ -2,11 +2,16 @@
 
 Beam pins older libraries than ours, so it wants an environment of its own:
     pip install apache-beam==2.77.0 tensorflow-datasets==4.9.10 importlib_resources==7.1.0 pytest
+The job as a whole needs in addition, installed with --no-deps, what `pip freeze` names in our
+environment and that one lacks; protobuf stays at Beam's 6.33.6 and pillow may be 12.3.0.
 """
+
+import json
 
 import pytest
 from PIL import Image
 
+from benchmarks.chain import command
 from tga_jax.data import tfds_builder
 from tga_jax.data.beam_rows import beam_examples, read_outcomes
 from tga_jax.data.records import Record, Turn
@@ -46,3 +51,32 @@ def test_beam_writes_what_one_machine_writes(tmp_path):
     assert [(o.number, o.digest, o.reason, o.figures) for o in noted] == [
         (o.number, o.digest, o.reason, o.figures) for o in here
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_job_under_beam_writes_the_same_bytes(tmp_path, workers):
+    pytest.importorskip("jax")
+    pytest.importorskip("transformers")
+    from tga_jax.main import main
+
+    inputs, rows = tmp_path / "inputs", []
+    (inputs / "images").mkdir(parents=True)
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A thing."}]
+    for number in range(30):
+        picture = Image.new("RGB", (9, 9 + number), (number, 0, 0))
+        picture.save(inputs / "images" / f"{number}.png")
+        name = "nowhere.png" if number == 5 else f"{number}.png"
+        rows.append({"id": f"p{number}", "image": name, "conversations": talk})
+    (inputs / "samples.json").write_text(json.dumps(rows))
+    more = ["--config.data.max_bad_fraction=0.1", "--config.data.validation=0.2"]
+    mode = "in_memory" if workers == 1 else "multi_processing"
+    beam = f"--runner=DirectRunner --direct_num_workers={workers} --direct_running_mode={mode}"
+    assert main(command(inputs, tmp_path / "one", *more, job="prepare")) == 0
+    more.append(f"--config.prepare.beam={beam}")
+    assert main(command(inputs, tmp_path / "beam", *more, job="prepare")) == 0
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()}
+        for name in ("one", "beam")
+    )
+    assert json.loads(one["report.json"])["skipped"] == 1 and len(one) > 5
+    assert one == other

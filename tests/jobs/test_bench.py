@@ -83,3 +83,33 @@ def test_a_made_up_row_has_everything_in_its_place() -> None:
     answers = batch["labels"] != -100
     assert answers.any() and np.array_equal(batch["labels"][answers], tokens[answers])
     assert not np.any(answers & (tokens == tiny.IMAGE_TOKEN))
+
+
+def test_packed_rows_hold_whole_samples() -> None:
+    shape = BatchShape(8, 2, 2 * tiny.LENGTH + 1, tiny.CAPTION_LENGTH, packing=2)
+    batch = made_up_batch(shape, tiny.CONFIG, seed=0)
+    assert batch["tokens"].shape == (2, 2, 2 * tiny.LENGTH + 1)
+    assert batch["caption_tokens"].shape == (2, 4, tiny.CAPTION_LENGTH)
+    assert batch["images"].shape[:3] == (2, 2, 2)
+    row = [1] * tiny.LENGTH + [2] * tiny.LENGTH + [0]  # one token is left over
+    assert np.all(batch["segments"] == row)
+    assert batch["positions"][1, 1].tolist() == [*range(tiny.LENGTH)] * 2 + [0]
+    for name in ("image_span", "retrieved_span", "answer_span"):
+        first, second = batch[name][:, 0::2], batch[name][:, 1::2]
+        assert np.all(second - first == tiny.LENGTH), name
+    start, end = batch["image_span"][1, 3]  # the second sample of the second row
+    assert np.all(batch["tokens"][1, 1, start:end] == tiny.IMAGE_TOKEN)
+    assert np.sum(batch["tokens"] == tiny.IMAGE_TOKEN) == 8 * tiny.PATCHES
+    assert np.all(batch["caption_span"] == batch["caption_span"][0, 0])
+    assert shape.tokens == batch["tokens"].size
+
+
+def test_a_packed_step_is_timed(tmp_path: Path) -> None:
+    length = 2 * 24
+    assert _bench(tmp_path, "--config.data.packing=2", f"--config.bench.length={length}") == 0
+    found = json.loads((tmp_path / "run" / "bench" / "bench.json").read_text())
+    assert (found["packing"], found["length"]) == (2, length)
+    tokens = found["batch_size"] // 2 * length
+    assert found["guide"]["tokens_per_second"] * found["guide"]["step_seconds"] == pytest.approx(
+        tokens
+    )

@@ -119,9 +119,25 @@ def test_the_mesh_planned_need_not_fit_this_machine(tmp_path: Path) -> None:
     assert _result(tmp_path)["mesh"] == {"data": 4, "fsdp": 1, "tensor": 2}
 
 
+def test_packed_rows_need_their_number_of_samples(tmp_path: Path) -> None:
+    flags = ["--config.plan.topology=h100:1", "--config.data.packing=2"]
+    assert _plan(tmp_path, "--config.plan.topology=h100:1") == 0
+    alone = _result(tmp_path)
+    assert _plan(tmp_path, *flags, "--config.plan.length=48") == 0
+    packed = _result(tmp_path)
+    assert (packed["packing"], packed["batch_size"]) == (2, alone["batch_size"])
+    # The same samples: only attention's masked half is counted between them too.
+    parts = "projector", "vision"
+    for part in (key for key in alone["model_flops_by_part"] if key.startswith(parts)):
+        assert packed["model_flops_by_part"][part] == alone["model_flops_by_part"][part]
+    assert 1 <= packed["model_flops_per_step"] / alone["model_flops_per_step"] < 1.2
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["--config.plan.topology=h100:1", "--config.data.packing=3"], "3 a row"),
+        (["--config.plan.topology=h100:1", "--config.data.packing=0"], "config.data.packing"),
         (["--config.plan.topology=v9:2x2"], "config.plan.topology"),
         (["--config.plan.topology=h100:2x2"], "config.plan.topology"),
         (["--config.plan.topology=h100:8 x2"], "config.plan.topology"),

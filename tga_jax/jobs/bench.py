@@ -22,7 +22,7 @@ from tga_jax.jobs.abstract import AbstractContext
 from tga_jax.jobs.architectures import MODELS
 from tga_jax.jobs.context import STAGES, Context
 from tga_jax.jobs.files import digest, write_json
-from tga_jax.jobs.synthetic import BatchShape, made_up_batch
+from tga_jax.jobs.synthetic import BatchShape, made_up_batch, packing_of
 from tga_jax.jobs.train import Stage
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
 from tga_jax.training.flops import Flops, count_flops
@@ -86,6 +86,7 @@ def settings_digest(context: Context) -> str:
     keys = {"bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh"}
     keys.add(config.bench.stage)
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
+    chosen["packing"] = config.data.packing
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 
 
@@ -102,13 +103,15 @@ def batch_shape(context: Context) -> BatchShape:
         if bench[key] < least:
             raise UserError(f"config.bench.{key}={bench[key]}: must be {least} or more")
     stage, ways = context.config[bench.stage], batch_shards(context.mesh)
-    size = bench.batch_size or stage.batch_size
-    if size % stage.accumulate or size // stage.accumulate % ways:
+    size, packing = bench.batch_size or stage.batch_size, packing_of(context.config)
+    shape = BatchShape(size, stage.accumulate, bench.length, bench.caption_length, packing)
+    if not shape.divides(ways):
+        packed = f" times config.data.packing={packing}" if packing > 1 else ""
         raise UserError(
             f"config.bench.batch_size={size} must be a multiple of config.{bench.stage}.accumulate="
-            f"{stage.accumulate} times the {ways} batch shards of the mesh"
+            f"{stage.accumulate}{packed} times the {ways} batch shards of the mesh"
         )
-    return BatchShape(size, stage.accumulate, bench.length, bench.caption_length)
+    return shape
 
 
 class Timed:
@@ -141,7 +144,7 @@ class Timed:
             "step_seconds": seconds,
             "step_seconds_min": min(self._seconds),
             "step_seconds_max": max(self._seconds),
-            "tokens_per_second": shape.batch_size * shape.length / seconds,
+            "tokens_per_second": shape.tokens / seconds,
             "images_per_second": shape.batch_size / seconds,
             "model_flops_per_step": self.flops.model,
             "hardware_flops_per_step": self.flops.hardware,

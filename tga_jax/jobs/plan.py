@@ -26,7 +26,7 @@ from tga_jax.jobs.context import STAGES, Context
 from tga_jax.jobs.files import write_json
 from tga_jax.jobs.plan_analytic import analyse
 from tga_jax.jobs.plan_compile import Choice, compile_choice, read_program
-from tga_jax.jobs.synthetic import BatchShape
+from tga_jax.jobs.synthetic import BatchShape, packing_of
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.hlo import parse_program
@@ -65,18 +65,21 @@ def first_choice(config: ConfigDict, topology: Topology) -> Choice:
         raise UserError(f"config.plan.stage={plan.stage!r}: one of {', '.join(STAGES)}")
     if config.model.remat not in REMATS:
         raise UserError(f"config.model.remat={config.model.remat!r}: one of {', '.join(REMATS)}")
-    stage = config[plan.stage]
+    stage, packing = config[plan.stage], packing_of(config)
+    longest = packing * (stage.max_length or config.data.max_length)
     shape = BatchShape(
         batch_size=plan.batch_size or stage.batch_size,
         accumulate=plan.accumulate or stage.accumulate,
-        length=plan.length or default_buckets(stage.max_length or config.data.max_length)[-1],
+        length=plan.length or default_buckets(longest)[-1],
         caption_length=plan.caption_length,
+        packing=packing,
     )
     mesh = slice_sizes(topology, _mesh_sizes(config))
-    if shape.batch_size % shape.accumulate or shape.rows % (mesh[0] * mesh[1]):
+    if not shape.divides(mesh[0] * mesh[1]):
+        packed = f" and {packing} a row" if packing > 1 else ""
         raise UserError(
-            f"a batch of {shape.batch_size} in {shape.accumulate} parts does not divide over "
-            f"{mesh[0] * mesh[1]} batch shards: set config.plan.batch_size and "
+            f"a batch of {shape.batch_size} in {shape.accumulate} parts{packed} does not divide "
+            f"over {mesh[0] * mesh[1]} batch shards: set config.plan.batch_size and "
             "config.plan.accumulate, or config.plan.mesh"
         )
     return Choice(plan.stage, config.model.remat, shape, mesh)
@@ -156,8 +159,10 @@ def search(plan: Callable[[Choice], Plan], first: Choice) -> Plan:
 def describe(choice: Choice) -> str:
     """A choice in words."""
     shape = choice.shape
+    packed = f", {shape.packing} samples each," if shape.packing > 1 else ""
+    rows = shape.rows * shape.accumulate
     return (
-        f"{choice.stage}, remat {choice.remat}, {shape.batch_size} rows of {shape.length} in "
+        f"{choice.stage}, remat {choice.remat}, {rows} rows of {shape.length}{packed} in "
         f"{shape.accumulate} parts, mesh {'x'.join(map(str, choice.mesh))}"
     )
 

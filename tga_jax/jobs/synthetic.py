@@ -1,6 +1,7 @@
 """Made-up batches, as arrays or as shapes alone, with the keys that the objective reads.
 
-Letters: A micro-batches, B rows of each, T tokens, C caption tokens, M pictures a row.
+Letters: A micro-batches, R rows of each, B samples of each (R times packing), T tokens of a row,
+C caption tokens.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.models.config import LlavaConfig
@@ -18,34 +20,60 @@ SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
-    """`batch_size` rows in `accumulate` micro-batches, each with one picture."""
+    """`batch_size` samples with a picture each, in `accumulate` micro-batches, `packing` a row."""
 
     batch_size: int
     accumulate: int
-    length: int
+    length: int  # of a row
     caption_length: int
+    packing: int = 1
+
+    @property
+    def samples(self) -> int:
+        """Samples of a micro-batch."""
+        return self.batch_size // self.accumulate
 
     @property
     def rows(self) -> int:
         """Rows of a micro-batch."""
-        return self.batch_size // self.accumulate
+        return self.samples // self.packing
+
+    @property
+    def tokens(self) -> int:
+        """Of a step's rows."""
+        return self.accumulate * self.rows * self.length
+
+    def divides(self, shards: int) -> bool:
+        """Whether micro-batches, packed rows and batch shards come out even."""
+        return self.batch_size % (self.accumulate * self.packing * shards) == 0
 
     def arrays(self, config: LlavaConfig) -> dict[str, tuple[tuple[int, ...], type]]:
-        """Shape and dtype of every array of a batch, [A, B, ...]."""
-        main, caption = (self.length,), (self.caption_length,)
+        """Shape and dtype of every array: [A, R, ...], or [A, B, ...] of what a sample has."""
         side = config.vision.image_size
+        row, sample = (self.accumulate, self.rows), (self.accumulate, self.samples)
         integers = {
-            **dict.fromkeys(("tokens", "labels", "segments", "positions"), main),
-            **dict.fromkeys(("caption_tokens", "caption_segments"), caption),
-            **dict.fromkeys(SPANS, (2,)),
-            "format": (),
+            **dict.fromkeys(("tokens", "labels", "segments", "positions"), (*row, self.length)),
+            **dict.fromkeys(("caption_tokens", "caption_segments"), (*sample, self.caption_length)),
+            **dict.fromkeys(SPANS, (*sample, 2)),
+            "format": sample,
         }
-        lead = (self.accumulate, self.rows)
         out: dict[str, tuple[tuple[int, ...], type]] = {
-            name: ((*lead, *shape), np.int32) for name, shape in integers.items()
+            name: (shape, np.int32) for name, shape in integers.items()
         }
-        out["images"] = ((*lead, 1, side, side, 3), np.uint8)
+        out["images"] = ((*row, self.packing, side, side, 3), np.uint8)
         return out
+
+
+def packing_of(config: ConfigDict) -> int:
+    """config.data.packing.
+
+    Raises:
+        UserError: it is no number of samples.
+    """
+    packing = int(config.data.packing)
+    if packing < 1:
+        raise UserError(f"config.data.packing={packing}: must be 1 or more")
+    return packing
 
 
 def batch_structs(
@@ -59,45 +87,56 @@ def batch_structs(
 
 
 def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[str, np.ndarray]:
-    """Rows without padding: a retrieved text, a picture, a question, an answer, a caption.
+    """Samples of a retrieved text, a picture, a question, an answer and a caption.
+
+    They fill their rows but for what `packing` leaves over when it divides the length.
 
     Raises:
         UserError: the rows are too short for that.
     """
-    rng = np.random.default_rng(seed)
-    spans = row_spans(shape, config)
+    rng, each = np.random.default_rng(seed), shape.length // shape.packing
+    spans = sample_spans(shape, config)
     arrays: dict[str, np.ndarray] = {
         name: np.zeros(dims, dtype) for name, (dims, dtype) in shape.arrays(config).items()
     }
     for name in ("tokens", "caption_tokens"):
         arrays[name][:] = _words(rng, arrays[name].shape, config)
-    image, answer = spans["image_span"], spans["answer"]
-    arrays["tokens"][..., slice(*image)] = config.image_token
     arrays["labels"][:] = -100
-    arrays["labels"][..., slice(*answer)] = arrays["tokens"][..., slice(*answer)]
-    arrays["segments"][:] = arrays["caption_segments"][:] = 1
-    arrays["positions"][:] = np.arange(shape.length)
-    for name in SPANS:
-        arrays[name][:] = spans[name]
+    arrays["caption_segments"][:] = 1
+    for number in range(shape.packing):
+        start = number * each
+        inside = slice(start, start + each)
+        image, answer = (
+            slice(start + spans[name][0], start + spans[name][1])
+            for name in ("image_span", "answer")
+        )
+        arrays["tokens"][..., image] = config.image_token
+        arrays["labels"][..., answer] = arrays["tokens"][..., answer]
+        arrays["segments"][..., inside] = number + 1
+        arrays["positions"][..., inside] = np.arange(each)
+        for name in SPANS:
+            offset = 0 if name.startswith("caption") else start
+            arrays[name][:, number :: shape.packing] = np.add(spans[name], offset)
     arrays["images"][:] = rng.integers(0, 256, arrays["images"].shape, np.uint8)
     return arrays
 
 
-def row_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int, int]]:
-    """Where a made-up row has what; what the picture leaves is cut in four like parts."""
-    quarter = (shape.length - config.image_tokens) // 4
+def sample_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int, int]]:
+    """Where a made-up sample has what; what the picture leaves is cut in four like parts."""
+    length = shape.length // shape.packing
+    quarter = (length - config.image_tokens) // 4
     if quarter < 1 or shape.caption_length < 2:
         raise UserError(
-            f"rows of {shape.length} tokens with captions of {shape.caption_length}: too short "
+            f"samples of {length} tokens with captions of {shape.caption_length}: too short "
             f"for a picture of {config.image_tokens} tokens and a text"
         )
     image = 2 * quarter
     return {
         "retrieved_span": (quarter, image),
         "image_span": (image, image + config.image_tokens),
-        "answer": (shape.length - quarter, shape.length),
+        "answer": (length - quarter, length),
         "caption_span": (1, shape.caption_length),
-        "answer_span": (shape.length - quarter - 1, shape.length - quarter),
+        "answer_span": (length - quarter - 1, length - quarter),
         "caption_answer_span": (shape.caption_length - 1, shape.caption_length),
     }
 

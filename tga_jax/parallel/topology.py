@@ -12,12 +12,11 @@ import os
 import re
 from typing import Any
 
-import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from tga_jax.errors import UserError
 from tga_jax.parallel.devices import BY_NAME, Device
-from tga_jax.parallel.mesh import AXES, resolve_sizes
+from tga_jax.parallel.mesh import AUTO, AXES, make_mesh, sliced_sizes
 
 TPUS = ("v4", "v5e", "v5p", "v6e")
 _TEXT = re.compile(r"(\w+):(\d+(?:x\d+)*)(?: x(\d+))?")
@@ -75,42 +74,23 @@ def parse_topology(text: str) -> Topology:
 
 
 def topology_mesh(topology: Topology, sizes: tuple[int, int, int]) -> Mesh:
-    """A mesh (data, fsdp, tensor) over a TPU topology's devices; one size may be -1, the rest.
-
-    Several slices: "data" must be a multiple of their number, so that only its gradient sums
-    leave a slice; with data=1 it is set to that number.
+    """A mesh (data, fsdp, tensor) over a TPU topology's devices, as `make_mesh` makes it there.
 
     Raises:
         UserError: libtpu is missing or has no such topology, or the sizes do not fit.
     """
-    sizes = slice_sizes(topology, sizes)
-    devices = tpu_devices(topology)
-    if topology.slices == 1:
-        return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    from jax.experimental import mesh_utils
-
-    inner = (sizes[0] // topology.slices, *sizes[1:])
-    grid = mesh_utils.create_hybrid_device_mesh(inner, (topology.slices, 1, 1), devices)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    data, fsdp, tensor = slice_sizes(topology, sizes)
+    return make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=tpu_devices(topology))
 
 
 def abstract_mesh(topology: Topology, sizes: tuple[int, int, int]) -> AbstractMesh:
     """The same without devices, for shapes alone."""
-    sizes = slice_sizes(topology, sizes)
-    return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
+    return AbstractMesh(slice_sizes(topology, sizes), AXES, axis_types=AUTO)
 
 
 def slice_sizes(topology: Topology, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
     """The mesh's sizes, all known."""
-    if topology.slices > 1 and sizes[0] == 1:
-        sizes = (topology.slices, *sizes[1:])
-    sizes = resolve_sizes(sizes, topology.count)
-    if sizes[0] % topology.slices:
-        raise UserError(
-            f"mesh {sizes}: data must be a multiple of the {topology.slices} slices, "
-            "set config.plan.mesh"
-        )
-    return sizes
+    return sliced_sizes(sizes, topology.count, topology.slices)
 
 
 def tpu_devices(topology: Topology) -> list[Any]:

@@ -21,24 +21,27 @@ DEFAULT_NEIGHBOURS = 10
 def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
     """How `count` vectors are searched.
 
-    Below `exact_below` all are compared. Above, half of sqrt(10 count) leaves are read, with
-    codes of 2 dimensions, and the best 100 compared exactly. Pictures lie far from all texts, so
-    that the nearest text is often in a leaf that looks far: reading a tenth of the leaves, as is
-    usual for queries among their like, found only nine in ten (benchmarks/NOTES.md).
+    Below `exact_below` all are compared. Above, a share of sqrt(10 count) leaves is read, with
+    codes of 2 dimensions, and the best are compared exactly: of 100,000 half the leaves and the
+    best 100, of ten times as many a tenth of the leaves more and the best 316. Pictures lie far
+    from all texts, so that the nearest text is often in a leaf that looks far: reading a tenth of
+    the leaves, as is usual for queries among their like, found only nine in ten
+    (benchmarks/NOTES.md).
     """
     if count < exact_below:
         return {"kind": "exact"}
-    leaves = round(math.sqrt(10 * count))
+    leaves, larger = round(math.sqrt(10 * count)), max(count / 100_000, 1.0)
+    share = min(0.5 + 0.1 * math.log10(larger), 1.0)
     return {
         "kind": "tree",
         "leaves": leaves,
-        "leaves_read": math.ceil(leaves / 2),
+        "leaves_read": math.ceil(share * leaves),
         "training_sample": min(count, 250_000),
         "seed": 1,
         "soar_lambda": None,
         "dimensions_a_code": 2,
         "anisotropic_threshold": 0.2,
-        "reordered": 100,
+        "reordered": round(100 * math.sqrt(larger)),
     }
 
 
