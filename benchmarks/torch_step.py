@@ -172,9 +172,7 @@ def span_means(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (weights @ hidden).float()
 
 
-def guide_loss(
-    image: torch.Tensor, retrieved: torch.Tensor, caption: torch.Tensor
-) -> torch.Tensor:
+def guide_loss(image: torch.Tensor, retrieved: torch.Tensor, caption: torch.Tensor) -> torch.Tensor:
     """float32[L, B, D] each -> the paper's terms, summed over layers, their mean over rows."""
     pair = F.cosine_similarity(image, caption, dim=-1)
     hinge = F.softplus(F.cosine_similarity(retrieved, caption, dim=-1) - pair)
