@@ -85,7 +85,7 @@ def _model() -> ConfigDict:
             feature_layer=-2,
             feature_select="default",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
-            # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16) or "xla"; or "blockwise"
+            # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16), "blockwise" (CPU), "xla"
             attention="auto",
         )
     )
@@ -338,6 +338,6 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
             keep_every=0,  # those of steps that it divides are never deleted; 0: no such
             log_every=10,
             max_length=0,  # 0: config.data.max_length
-            ce_chunk=0,  # positions whose logits exist at once; 0: all
+            ce_chunk=0,  # positions of a row whose logits exist at once; 0: 512 / rows
         )
     )

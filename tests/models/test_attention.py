@@ -103,6 +103,7 @@ def test_a_query_into_a_cache_takes_plain_products(backend: str) -> None:
         ("auto", "tpu", "float32", "splash"),
         ("auto", "gpu", "bfloat16", "cudnn"),
         ("auto", "gpu", "float32", "xla"),
+        ("auto", "cpu", "float32", "blockwise"),
         ("xla", "tpu", "bfloat16", "xla"),
         ("splash", "cpu", "float32", "splash"),
     ],

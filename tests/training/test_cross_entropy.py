@@ -70,9 +70,10 @@ def _shapes(jaxpr):
     for eqn in jaxpr.eqns:
         yield from (v.aval.shape for v in eqn.outvars)
         for value in eqn.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _shapes(inner)
+            for item in value if isinstance(value, tuple) else (value,):  # a cond's branches
+                inner = getattr(item, "jaxpr", item)
+                if hasattr(inner, "eqns"):
+                    yield from _shapes(inner)
 
 
 def test_bfloat16_logits_and_losses_are_float32() -> None:

@@ -38,7 +38,7 @@ def choose_backend(name: str, *, platform: str, dtype: str) -> str:
         return "splash"
     if platform == "gpu" and dtype in ("bfloat16", "float16"):
         return "cudnn"
-    return "xla"
+    return "blockwise" if platform == "cpu" else "xla"
 
 
 def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend: str) -> Array:

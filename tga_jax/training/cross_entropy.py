@@ -5,17 +5,22 @@ Letters: B batch, T length, S chunk, D width, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
+from tga_jax.models.layers import product
 from tga_jax.parallel.sharding import BATCH_AXES, EMBED_AXIS, mesh_ways
 
 Array = jax.Array
 
 IGNORE = -100  # label of a token that is not predicted
+AUTO = 512  # positions whose logits exist at once, where nothing else is said
 
 
 def shift_labels(labels: Array) -> Array:
@@ -26,32 +31,37 @@ def shift_labels(labels: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def token_nll(hidden: Array, head: Array, targets: Array, *, chunk: int) -> Array:
-    """Negative log-likelihood of each target, `chunk` positions of all rows at a time.
+    """Negative log-likelihood of each target.
 
-    Only [B, chunk, V] logits exist at once; the backward pass computes them again. On a mesh
-    every device goes through its own rows: the head is gathered once a pass, and its gradient,
-    summed over the chunks in float32, leaves the device once.
+    Positions that have a target come first, `chunk` times B of them at a time; chunks without any
+    are left out, so that the head costs what the answers need. Only [B, chunk, V] logits exist at
+    once; the backward pass computes them again. On a mesh every device goes through its own rows:
+    the head is gathered once a pass, and its gradient, summed over the chunks in float32, leaves
+    the device once.
 
     Args:
         hidden: dtype[B, T, D], after the final norm.
         head: float[D, V]; used in dtype.
         targets: int32[B, T]; IGNORE where nothing is predicted.
-        chunk: positions at a time; 0 or >= T: all at once.
+        chunk: positions of each row at a time; 0: so many that they are `AUTO` together. From T
+            on all logits exist at once, and nothing is computed again.
 
     Returns:
         float32[B, T], 0 where nothing is predicted.
     """
     batch, length, width = hidden.shape
-    if not 0 < chunk < length:
-        return _nll(_logits(hidden, head.astype(hidden.dtype)), targets)
     mesh = jax.sharding.get_abstract_mesh()
     ways = mesh_ways(mesh, BATCH_AXES)
-    if ways == 1 or batch % ways:
-        return _chunked(hidden, head, targets, chunk, None)
+    ways = 1 if batch % ways else ways
+    chunk = chunk or max(AUTO * ways // batch, 1)
+    if chunk >= length:
+        return _nll(product(hidden, head.astype(hidden.dtype), jnp.float32), targets)
+    if ways == 1:
+        return _chunked(hidden, head, targets, Cut(chunk))
     cut = EMBED_AXIS if width % mesh_ways(mesh, (EMBED_AXIS,)) == 0 else None
     rows = PartitionSpec(BATCH_AXES)
     mapped = jax.shard_map(
-        lambda h, w, t: _chunked(h, w, t, chunk, cut),
+        lambda h, w, t: _chunked(h, w, t, Cut(chunk, BATCH_AXES, cut)),
         mesh=mesh,
         in_specs=(rows, PartitionSpec(cut), rows),
         out_specs=rows,
@@ -61,65 +71,105 @@ def token_nll(hidden: Array, head: Array, targets: Array, *, chunk: int) -> Arra
     return mapped(hidden, head, targets)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _chunked(hidden: Array, head: Array, targets: Array, chunk: int, cut: str | None) -> Array:
-    """A device's rows; `cut`: the mesh axis over which the head's rows are spread."""
-    whole = _gathered(head, hidden.dtype, cut)
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How the work is cut: positions of a row at a time, mesh axes of the rows, of the head."""
 
-    def body(_: None, xs: tuple[Array, Array]) -> tuple[None, Array]:
-        return None, _nll(_logits(xs[0], whole), xs[1])
-
-    xs = _split(hidden, chunk), _split(targets, chunk, fill=IGNORE)
-    return _join(jax.lax.scan(body, None, xs)[1], hidden.shape[1])
+    chunk: int
+    rows: tuple[str, ...] = ()
+    head: str | None = None
 
 
-def _forward(
-    hidden: Array, head: Array, targets: Array, chunk: int, cut: str | None
-) -> tuple[Array, tuple[Array, Array, Array]]:
-    return _chunked(hidden, head, targets, chunk, cut), (hidden, head, targets)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _chunked(hidden: Array, head: Array, targets: Array, cut: Cut) -> Array:
+    """A device's rows."""
+    whole, order = _gathered(head, hidden.dtype, cut.head), Order.of(targets, cut)
+
+    def body(_: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
+        used, h, t = xs
+        return None, jax.lax.cond(
+            used, lambda: _nll(_logits(h, whole), t), lambda: jnp.zeros(t.shape, jnp.float32)
+        )
+
+    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE)
+    return order.join(jax.lax.scan(body, None, xs)[1])
 
 
-def _backward(
-    chunk: int, cut: str | None, saved: tuple[Array, Array, Array], grad: Array
-) -> tuple[Array, Array, None]:
-    hidden, head, targets = saved
-    whole = _gathered(head, hidden.dtype, cut)
+def _forward(hidden: Any, head: Any, targets: Any, cut: Cut) -> tuple[Array, tuple[Any, ...]]:
+    saved = (hidden.value, head.value, targets.value)
+    # An empty tuple, as what is kept must be arrays.
+    return _chunked(*saved, cut), (*saved, () if head.perturbed else None)
 
-    def body(total: Array, xs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        h, t, g = xs
+
+def _backward(cut: Cut, saved: tuple[Any, ...], grad: Any) -> tuple[Any, Any, None]:
+    hidden, head, targets, trained = saved
+    if isinstance(grad, SymbolicZero):
+        return None, None, None
+    whole, order = _gathered(head, hidden.dtype, cut.head), Order.of(targets, cut)
+
+    def products(total: Array | None, h: Array, t: Array, g: Array) -> tuple[Array | None, Array]:
         with jax.named_scope("rematted_computation"):  # so is it told from the model's FLOPs
             logits = _logits(h, whole)
         d = _nll_gradient(logits, t, g).astype(h.dtype)
-        dh = jnp.einsum("bsv,dv->bsd", d, whole)
-        dw = jnp.einsum("bsd,bsv->dv", h, d, preferred_element_type=jnp.float32)
-        return total + dw, dh
+        if total is not None:
+            total += jnp.einsum("bsd,bsv->dv", h, d, preferred_element_type=jnp.float32)
+        return total, jnp.einsum("bsv,dv->bsd", d, whole)
 
-    xs = _split(hidden, chunk), _split(targets, chunk, fill=IGNORE), _split(grad, chunk)
-    total, dh = jax.lax.scan(body, jnp.zeros(whole.shape, jnp.float32), xs)
-    if cut is not None:
-        total = jax.lax.psum_scatter(total, cut, scatter_dimension=0, tiled=True)
-    return _join(dh, hidden.shape[1]), total.astype(head.dtype), None
+    def body(total: Array | None, xs: tuple[Array, ...]) -> tuple[Array | None, Array]:
+        used, *rest = xs
+        return jax.lax.cond(used, products, lambda w, h, t, g: (w, jnp.zeros_like(h)), total, *rest)
+
+    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE), order.split(grad)
+    total = None if trained is None else jnp.zeros(whole.shape, jnp.float32)
+    total, dh = jax.lax.scan(body, total, xs)
+    if total is not None and cut.head is not None:
+        total = jax.lax.psum_scatter(total, cut.head, scatter_dimension=0, tiled=True)
+    return order.join(dh), None if total is None else total.astype(head.dtype), None
 
 
-_chunked.defvjp(_forward, _backward)
+_chunked.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Positions in chunks, those with a target first."""
+
+    places: Array  # int32[N], which position comes k-th; N: B * T, filled up to whole chunks
+    used: Array  # bool[N / (B * S)], which chunks have a target on some device
+    shape: tuple[int, int, int]  # B, T, S
+
+    @classmethod
+    def of(cls, targets: Array, cut: Cut) -> Order:
+        """The order of the targets int32[B, T]."""
+        (batch, length), chunk = targets.shape, cut.chunk
+        chunks = -(-length // chunk)
+        flat = jnp.pad(
+            targets.reshape(-1), (0, batch * (chunks * chunk - length)), constant_values=IGNORE
+        )
+        count = jnp.sum(flat != IGNORE)
+        if cut.rows:  # all devices go through as many, so that they meet in collectives
+            count = jax.lax.pmax(count, cut.rows)
+        used = jnp.arange(chunks) * batch * chunk < count
+        places = jnp.argsort(flat == IGNORE, stable=True)
+        return cls(places, used, (batch, length, chunk))
+
+    def split(self, x: Array, *, fill: int = 0) -> Array:
+        """[B, T, ...] -> [N / (B * S), B, S, ...], `fill` behind the last position."""
+        batch, length, chunk = self.shape
+        flat = x.reshape(-1, *x.shape[2:])
+        flat = jnp.take(flat, self.places, axis=0, mode="fill", fill_value=fill)
+        return flat.reshape(-1, batch, chunk, *x.shape[2:])
+
+    def join(self, x: Array) -> Array:
+        """`split` undone."""
+        batch, length, _ = self.shape
+        flat = x.reshape(-1, *x.shape[3:])
+        return flat[jnp.argsort(self.places)[: batch * length]].reshape(batch, length, *x.shape[3:])
 
 
 def _gathered(head: Array, dtype: jnp.dtype, cut: str | None) -> Array:
     head = head.astype(dtype)
     return head if cut is None else jax.lax.all_gather(head, cut, axis=0, tiled=True)
-
-
-def _split(x: Array, chunk: int, *, fill: int = 0) -> Array:
-    """[B, T, ...] -> [T / S, B, S, ...], padded behind."""
-    rest = -x.shape[1] % chunk
-    x = jnp.pad(x, ((0, 0), (0, rest), *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
-
-
-def _join(x: Array, length: int) -> Array:
-    """`_split` undone."""
-    x = x.swapaxes(0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
 
 
 def _logits(hidden: Array, head: Array) -> Array:

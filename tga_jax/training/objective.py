@@ -33,7 +33,7 @@ class Objective:
 
     guide: GuideConfig
     num_formats: int = 1
-    ce_chunk: int = 0  # positions whose logits exist at once; 0: all
+    ce_chunk: int = 0  # see `token_nll`
 
 
 @flax.struct.dataclass

@@ -1,0 +1,93 @@
+"""The method's train step of tga_jax by itself, without jobs: to be timed and profiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from tga_jax.alignment.guide import GuideConfig
+from tga_jax.hf.config import read_llava_config
+from tga_jax.hf.weights import load_weights
+from tga_jax.models.config import Compute
+from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.parallel.mesh import make_mesh
+from tga_jax.parallel.sharding import RULES
+from tga_jax.training.freezing import learning_rate_factors
+from tga_jax.training.objective import Objective
+from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
+from tga_jax.training.state import new_state, param_leaves
+from tga_jax.training.step import TrainState, jit_step, make_train_step
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+TABLE = (("vision/.*", None), (".*", 1.0))
+
+
+class OurStep:
+    """The jitted train step on one batch, its state held here.
+
+    Args:
+        folder: a LLaVA checkpoint.
+        batch: arrays of [1, B, ...], as `tga_jax.jobs.synthetic.made_up_batch` makes them.
+        compute: dtype, remat, attention.
+        learning_rate: constant.
+        guided: with the guide, or language modelling alone.
+        ce_chunk: see `token_nll`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batch: Mapping[str, np.ndarray],
+        compute: Compute,
+        *,
+        learning_rate: float,
+        guided: bool = True,
+        ce_chunk: int = 0,
+    ) -> None:
+        model = Llava(read_llava_config(folder), PixelNorm(MEAN, STD), compute)
+        self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
+        layers = tuple(range(model.config.decoder.layers))
+        objective = Objective(GuideConfig("paper" if guided else "none", layers), 1, ce_chunk)
+        settings = OptimizerConfig(learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0)
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(RULES):
+            factors = learning_rate_factors(param_leaves(model, self.mesh, dtype="float32"), TABLE)
+            leaves = param_leaves(model, self.mesh, dtype=compute.dtype, factors=factors)
+            optimizer = make_optimizer(settings, {p: f for p, f in factors.items() if f})
+            self.state: TrainState = new_state(
+                load_weights(folder, leaves, family="llava"),
+                factors=factors,
+                optimizer=optimizer,
+                objective=objective,
+                width=model.config.decoder.width,
+                mesh=self.mesh,
+            )
+            step = make_train_step(
+                model,
+                objective,
+                optimizer,
+                learning_rate=schedule(settings),
+                steps=settings.steps,
+            )
+            self.batch = jax.device_put(dict(batch))
+            self.traced = jit_step(step, self.state).trace(self.state, self.batch)
+            self.compiled: Any = self.traced.lower().compile()
+
+    def step(self) -> float:
+        """One optimizer step, waited for; returns the loss."""
+        self.state, metrics = self.compiled(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        return float(metrics["loss"])
+
+
+def compute_of(dtype: str, remat: str, attention: str) -> Compute:
+    """The arithmetic's settings, "auto" attention resolved for this device."""
+    from tga_jax.models.attention import choose_backend
+
+    name = choose_backend(attention, platform=jax.devices()[0].platform, dtype=dtype)
+    return dataclasses.replace(Compute(dtype), remat=remat, attention=name)
