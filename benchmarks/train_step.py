@@ -35,15 +35,14 @@ def main() -> None:
         print(json.dumps(WORKERS[args.worker](args, Path(args.folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        work = {name: None for name in ("make", "check")}
-        for name in work:
-            work[name] = child(name, folder)
-        memory = {arm: child("memory", folder, "--arms", arm) for arm in args.arms}
+        child("make", folder)
+        checked = child("check", folder)
+        peaks = {arm: child("memory", folder, "--arms", arm) for arm in args.arms}
         result = child("time", folder)
-    result |= {"check": work["check"], "peak_gigabytes": memory, "settings": settings(args)}
-    base = memory.get("sdpa")
-    if base:
-        result["peak_over_sdpa"] = {arm: round(peak / base, 3) for arm, peak in memory.items()}
+    result |= {"check": checked, "peak_gigabytes": peaks, "settings": settings(args)}
+    if "sdpa" in peaks:
+        over = {arm: round(peak / peaks["sdpa"], 3) for arm, peak in peaks.items()}
+        result["peak_over_sdpa"] = over
     print(json.dumps(result, indent=1))
 
 
@@ -141,7 +140,8 @@ def check(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     Raises:
         AssertionError: they differ.
     """
-    losses, gradients = {}, {}
+    losses: dict[str, list[float]] = {}
+    gradients: dict[str, dict[str, np.ndarray]] = {}
     for name in args.arms:
         made = arm(name, args, folder)
         first = made.step()

@@ -24,7 +24,7 @@ from tga_jax.training.flops import count_flops
 from tga_jax.training.metrics import MetricsLog, Progress
 from tga_jax.training.profile import ProfileConfig, Profiler
 from tga_jax.training.step import TrainState
-from tga_jax.training.throughput import Meter
+from tga_jax.training.throughput import Meter, return_freed_memory
 
 Metrics = dict[str, jax.Array]
 INTERRUPT_SECONDS = 0.2
@@ -116,6 +116,7 @@ class StepCompiler:
             if interrupted():
                 return False
         self._compiled[key] = self._compiling.pop(key).result()
+        return_freed_memory()
         note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
         hosts.tell(f"compiled in {time.monotonic() - began:.1f} s, {note}")
         return True
