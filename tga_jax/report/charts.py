@@ -183,12 +183,12 @@ def line_chart(
 
 def scatter_chart(points: Sequence[Point], *, title: str, x_label: str) -> Markup:
     """Named points of two shares, both axes in percent and as wide as they need."""
-    height, ranges = 300, []
-    for values in ([p.x for p in points], [p.y for p in points]):
-        ranges.append(padded(100 * min(values), 100 * max(values)))
-    x = linear(*ranges[0], LEFT, WIDTH - RIGHT)
-    y = linear(*ranges[1], height - BOTTOM, TOP)
-    parts: list[Child] = [_axes(x, y, *ranges, f"{x_label}, %", WIDTH, height)]
+    height = 300
+    xs, ys = [100 * point.x for point in points], [100 * point.y for point in points]
+    x_range, y_range = padded(min(xs), max(xs)), padded(min(ys), max(ys))
+    x = linear(*x_range, LEFT, WIDTH - RIGHT)
+    y = linear(*y_range, height - BOTTOM, TOP)
+    parts: list[Child] = [_axes(x, y, x_range, y_range, f"{x_label}, %", WIDTH, height)]
     for point in points:
         at_x, at_y = x(100 * point.x), y(100 * point.y)
         colour = "other" if point.arm is None else f"arm{point.arm}"
