@@ -38,7 +38,7 @@ from tga_jax.hf.source import open_parts
 STEPS = (
     ("pretrain, h100:8", 256, 1.05, 1, 208),  # a3-highgpu-8g
     ("finetune, h100:8", 128, 1.12, 1, 208),
-    ("finetune, v5e:4x4", 128, 3.06, 4, 112),  # ct5lp-hightpu-4t
+    ("finetune, v5e:4x4", 128, 2.80, 4, 112),  # ct5lp-hightpu-4t
 )
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
