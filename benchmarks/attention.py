@@ -12,12 +12,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.guard import write_ratios
 from tga_jax.models.attention import attend
 from tga_jax.models.visibility import Visibility
 
@@ -26,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in dict(batch=4, length=512, heads=8, width=64, repeats=7).items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
     args = parser.parse_args()
     shape = (args.batch, args.length, args.heads, args.width)
     rng = np.random.default_rng(0)
@@ -41,6 +44,9 @@ def main() -> None:
                 times[name].append(time.process_time() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = {name: round(medians["blockwise"] / value, 3) for name, value in medians.items()}
+    if args.write:
+        lower = {f"CPU time over {name}": ratios[name] for name in ("xla", "torch")}
+        write_ratios(args.write, "attention", higher={}, lower=lower)
     print(json.dumps({"shape": shape, "cpu_s": medians, "blockwise_over": ratios}))
 
 

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.guard import write_ratios
+
 IMAGE_TOKEN, PAD, FIRST_TEXT = 5, 0, 16
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -39,7 +41,20 @@ def main() -> None:
         reference = make_reference(args, Path(folder))
         ours = our_answers(args, Path(folder), prompts)
         theirs = their_answers(args, reference, prompts)
-        print(json.dumps(compare(args, ours, theirs), indent=1))
+        result = compare(args, ours, theirs)
+    if args.write:
+        higher = {"speed (CPU time) over transformers": result["cpu_ratio"]}
+        if args.device == "gpu":
+            higher = {"speed over transformers": result["ratio"]}
+        write_ratios(args.write, "generation", higher=higher, kind=device_name(args))
+    print(json.dumps(result, indent=1))
+
+
+def device_name(args: argparse.Namespace) -> str:
+    """The GPU's, empty for the CPU."""
+    import jax
+
+    return jax.devices()[0].device_kind if args.device == "gpu" else ""
 
 
 def arguments() -> argparse.Namespace:
@@ -59,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-tokens", type=int, nargs=2, default=(12, 100), metavar="N")
     parser.add_argument("--ends", type=float, default=0.02, help="share of ids that end an answer")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
     return parser.parse_args()
 
 
@@ -232,7 +248,7 @@ def compare(
     clock = [own / a.clock / (other / b.clock) for a, b in pairs]
     cpu = [own / a.cpu / (other / b.cpu) for a, b in pairs]
     return {
-        "settings": vars(args),
+        "settings": {key: value for key, value in vars(args).items() if key != "write"},
         **{name: summary(firsts[name], repeats[name]) for name in runs},
         "same_answers": _same_answers(*(firsts[name].answers for name in runs)),
         "ratio": round(statistics.median(clock), 2),

@@ -20,6 +20,9 @@ MISTRAL_7B = DecoderConfig(
     ffn=14336,
     rope_theta=1e6,
 )
+TINYLLAMA_1B = DecoderConfig(
+    vocab=32064, width=2048, layers=22, heads=32, kv_heads=4, head_dim=64, ffn=5632
+)
 VICUNA_7B = DecoderConfig(
     vocab=32064, width=4096, layers=32, heads=32, kv_heads=32, head_dim=128, ffn=11008
 )
@@ -28,6 +31,7 @@ VICUNA_13B = DecoderConfig(
 )
 
 MODELS = {
+    "llava_tinyllama_1.1b": LlavaConfig(CLIP_L_336, TINYLLAMA_1B, image_token=32000),
     "llava_mistral_7b": LlavaConfig(CLIP_L_336, MISTRAL_7B, image_token=32000),
     "llava_1.5_7b": LlavaConfig(CLIP_L_336, VICUNA_7B, image_token=32000),
     "llava_1.5_13b": LlavaConfig(CLIP_L_336, VICUNA_13B, image_token=32000),

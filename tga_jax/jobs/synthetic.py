@@ -7,13 +7,16 @@ C caption tokens.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.models.config import LlavaConfig
+
+if TYPE_CHECKING:  # benchmarks make batches where it is not installed
+    from ml_collections import ConfigDict
 
 SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption_answer_span")
 
