@@ -104,7 +104,7 @@ def context_of(inputs: Path, workdir: Path) -> Context:
 
 def training_batches(inputs: Path, workdir: Path) -> BatchSource:
     context = context_of(inputs, workdir)
-    with device_scope(context):
+    with device_scope(context, mesh=True):
         return batch_source(context, "finetune")[0]
 
 
