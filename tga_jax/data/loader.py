@@ -78,8 +78,7 @@ class BatchSource:
             image_dir: where the pictures are.
             batch_size: samples a step, over all processes and micro-batches.
             accumulate: micro-batches a step.
-            steps: the run's length.
-            seed: of the order.
+            steps, seed: the run's length, and of the order.
             buckets: allowed lengths of rows.
             caption_buckets: allowed lengths of the caption pass.
             pad_id: token for the padding.
