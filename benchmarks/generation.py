@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.guard import write_ratios
+from benchmarks.reference import IMAGE_TOKEN, small_llava, their_config
+from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 
-IMAGE_TOKEN, PAD, FIRST_TEXT = 5, 0, 16
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PAD, FIRST_TEXT = 0, 16
 
 
 def main() -> None:
@@ -98,30 +99,16 @@ def make_reference(args: argparse.Namespace, folder: Path) -> Any:
     import torch
     import transformers
 
-    text = transformers.LlamaConfig(
-        vocab_size=args.vocab,
-        hidden_size=args.width,
-        intermediate_size=args.ffn,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.heads,
-        num_key_value_heads=args.kv_heads,
-        max_position_embeddings=4096,
-        initializer_range=0.05,  # else all logits are nearly the same
+    shapes = small_llava(
+        layers=args.layers,
+        width=args.width,
+        ffn=args.ffn,
+        heads=args.heads,
+        kv_heads=args.kv_heads,
+        vocab=args.vocab,
+        side=args.image_tokens_a_side,
     )
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        image_size=14 * args.image_tokens_a_side,
-        patch_size=14,
-    )
-    config = transformers.LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=IMAGE_TOKEN,
-        image_seq_length=args.image_tokens_a_side**2,
-    )
+    config = their_config(shapes, initializer_range=0.05)  # else all logits are nearly the same
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with torch.device("cuda" if args.device == "gpu" else "cpu"):
@@ -146,7 +133,9 @@ def our_answers(
     from tga_jax.models.config import Compute
     from tga_jax.models.llava import Llava, PixelNorm
 
-    model = Llava(read_llava_config(folder), PixelNorm(MEAN, STD), Compute(dtype=args.dtype))
+    model = Llava(
+        read_llava_config(folder), PixelNorm(CLIP_MEAN, CLIP_STD), Compute(dtype=args.dtype)
+    )
     shapes = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     leaves = {
@@ -177,7 +166,7 @@ def their_answers(
     longest = max(map(len, prompts["rows"]))
     rows = [[PAD] * (longest - len(row)) + row for row in prompts["rows"]]
     tokens = torch.tensor(rows, device=model.device)
-    pixels = (prompts["pictures"] / 255 - np.array(MEAN)) / np.array(STD)
+    pixels = (prompts["pictures"] / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
     inputs = {
         "input_ids": tokens,
         "attention_mask": (tokens != PAD).long(),

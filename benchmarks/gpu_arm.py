@@ -191,6 +191,7 @@ def make(settings: Settings, shape: dict[str, Any], folder: Path) -> None:
     import transformers
 
     from benchmarks.gpu import SHAPES
+    from benchmarks.reference import their_config
     from tga_jax.jobs.synthetic import BatchShape, made_up_batch
 
     config = SHAPES[shape["size"]]()
@@ -204,36 +205,6 @@ def make(settings: Settings, shape: dict[str, Any], folder: Path) -> None:
     rows = BatchShape(shape["batch"], 1, shape["length"], shape["caption"])
     batch: dict[str, Any] = {**made_up_batch(rows, config, seed=0)}
     np.savez(folder / "batch.npz", **batch)
-
-
-def their_config(config: Any) -> Any:
-    """transformers' config of a LLaVA whose decoder is a Llama without biases."""
-    import transformers
-
-    vision, decoder = config.vision, config.decoder
-    return transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=vision.width,
-            intermediate_size=vision.ffn,
-            num_hidden_layers=vision.layers,
-            num_attention_heads=vision.heads,
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-        ),
-        text_config=transformers.LlamaConfig(
-            vocab_size=decoder.vocab,
-            hidden_size=decoder.width,
-            intermediate_size=decoder.ffn,
-            num_hidden_layers=decoder.layers,
-            num_attention_heads=decoder.heads,
-            num_key_value_heads=decoder.kv_heads,
-            head_dim=decoder.head_dim,
-            rms_norm_eps=decoder.norm_eps,
-            max_position_embeddings=4096,
-        ),
-        image_token_index=config.image_token,
-        image_seq_length=config.image_tokens,
-    )
 
 
 if __name__ == "__main__":

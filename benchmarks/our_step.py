@@ -14,6 +14,7 @@ from flax import linen as nn
 from benchmarks.adapters import start
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.hf.config import read_llava_config
+from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import Compute, LoraConfig
 from tga_jax.models.llava import Llava, PixelNorm
@@ -27,7 +28,6 @@ from tga_jax.training.state import Leaves, new_state, param_leaves
 from tga_jax.training.step import TrainState, jit_step, make_train_step
 from tga_jax.training.throughput import return_freed_memory
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TABLE = (("vision/.*", None), (".*", 1.0))
 
 
@@ -39,7 +39,6 @@ class OurStep:
         batch: arrays of [1, B, ...], as `tga_jax.jobs.synthetic.made_up_batch` makes them.
         compute: dtype, remat, attention.
         learning_rate: constant.
-        guided: with the guide, or language modelling alone.
         ce_chunk: see `token_nll`.
         table: what is trained.
         lora: adapters, which begin as `benchmarks.adapters.start` has it.
@@ -52,7 +51,6 @@ class OurStep:
         compute: Compute,
         *,
         learning_rate: float,
-        guided: bool = True,
         ce_chunk: int = 0,
         table: Table = TABLE,
         lora: LoraConfig | None = None,
@@ -60,10 +58,10 @@ class OurStep:
         config = read_llava_config(folder)
         decoder = dataclasses.replace(config.decoder, lora=lora)
         config = dataclasses.replace(config, decoder=decoder)
-        self._model = Llava(config, PixelNorm(MEAN, STD), compute)
+        self._model = Llava(config, PixelNorm(CLIP_MEAN, CLIP_STD), compute)
         self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
         layers = tuple(range(decoder.layers))
-        self._objective = Objective(GuideConfig("paper" if guided else "none", layers), 1, ce_chunk)
+        self._objective = Objective(GuideConfig("paper", layers), 1, ce_chunk)
         self._settings = OptimizerConfig(
             learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0
         )

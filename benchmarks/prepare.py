@@ -32,6 +32,7 @@ from tga_jax.data.images import ImageTransform, load_image, load_pixels
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
 from tga_jax.data.stored import check_rows
+from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 from tga_jax.hf.source import open_parts
 
 # Stage and hardware, samples a step, seconds a step (docs/plans.md), hosts, cores of a host.
@@ -40,7 +41,6 @@ STEPS = (
     ("finetune, h100:8", 128, 1.12, 1, 208),
     ("finetune, v5e:4x4", 128, 2.80, 4, 112),  # ct5lp-hightpu-4t
 )
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def make_loaders(
     import tensorflow_datasets as tfds
     import torch
 
-    transform = ImageTransform(side, None, (side, side), 3, True, MEAN, STD, 1 / 255)
+    transform = ImageTransform(side, None, (side, side), 3, True, CLIP_MEAN, CLIP_STD, 1 / 255)
     source = tfds.builder_from_directory(data).as_data_source("train")
 
     class Pictures(torch.utils.data.Dataset):

@@ -14,7 +14,7 @@ Letters: B rows, T tokens, N spans, L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
+
 WAYS = ("sdpa", "selected", "release")
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def read_model(folder: Path, way: str) -> Any:
-    """transformers' model from a folder, float32, ready for training."""
+    """transformers' model from a folder, float32, in training mode, vision tower frozen."""
     import transformers
 
     attention = "eager" if way == "release" else "sdpa"
     model = transformers.LlavaForConditionalGeneration.from_pretrained(
         folder, attn_implementation=attention, dtype=torch.float32
     )
-    return prepared(model)
-
-
-def prepared(model: Any) -> Any:
-    """Training mode, vision tower frozen."""
     model.train()
     model.model.vision_tower.requires_grad_(False)
     return model
@@ -52,7 +48,6 @@ class TorchStep:
         batch: as `tga_jax.jobs.synthetic.made_up_batch` makes it, without the leading axis.
         way: one of `WAYS`.
         learning_rate: constant.
-        compiled: what to wrap the forward passes with (`torch.compile`), or None.
     """
 
     def __init__(
@@ -62,7 +57,6 @@ class TorchStep:
         way: str,
         *,
         learning_rate: float,
-        compiled: Callable[[Any], Any] | None = None,
     ) -> None:
         self._model, self._way = model, way
         self._batch = to_torch(batch, model.device, model.dtype)
@@ -76,8 +70,6 @@ class TorchStep:
         # transformers' last hidden state is behind the final norm; the method's is before it.
         for layer in layers[-1:] if way == "release" else layers:
             layer.register_forward_hook(self._pool)
-        wrap = compiled or (lambda f: f)
-        self._main, self._text = wrap(self._main_pass), wrap(self._caption_pass)
 
     def step(self) -> float:
         """One optimizer step; returns the loss."""
@@ -89,9 +81,9 @@ class TorchStep:
     def backward(self) -> torch.Tensor:
         """The loss; gradients lie in the parameters' `.grad`."""
         self._optimizer.zero_grad(set_to_none=True)
-        nll, states = self._main()
+        nll, states = self._main_pass()
         with torch.no_grad():
-            caption = self._text()[:, :, 0]
+            caption = self._caption_pass()[:, :, 0]
         loss = nll + guide_loss(states[:, :, 0], states[:, :, 1], caption)
         loss.backward()
         return loss
@@ -145,7 +137,7 @@ class TorchStep:
 
 def to_torch(batch: Mapping[str, np.ndarray], device: Any, dtype: Any) -> dict[str, torch.Tensor]:
     """What the step reads: ids int64[B, T], pixels [B, 3, side, side], span weights [B, N, T]."""
-    pixels = (batch["images"][:, 0] / 255 - np.array(MEAN)) / np.array(STD)
+    pixels = (batch["images"][:, 0] / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
     arrays = {name: batch[name].astype(np.int64) for name in ("tokens", "labels", "caption_tokens")}
     arrays["labelled"] = batch["labels"][:, 1:] != -100
     spans = np.stack([batch["image_span"], batch["retrieved_span"]], axis=1)

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.guard import write_ratios
 
 ARMS = ("tga_jax", "sdpa", "selected", "release")
-IMAGE_TOKEN, RATE = 5, 1e-4
+RATE = 1e-4
 SMALL = {"layers": 2, "width": 64, "ffn": 176, "heads": 4, "vocab": 512, "side": 4, "length": 64}
 SMALL |= {"batch": 2, "caption": 16, "vision_width": 32, "turns": 2, "warmup": 1}
 
@@ -95,36 +95,24 @@ def make(args: argparse.Namespace, folder: Path) -> None:
     import torch
     import transformers
 
-    from tga_jax.hf.config import read_llava_config
+    from benchmarks.reference import small_llava, their_config
     from tga_jax.jobs.synthetic import BatchShape, made_up_batch
 
-    text = transformers.LlamaConfig(
-        vocab_size=args.vocab,
-        hidden_size=args.width,
-        intermediate_size=args.ffn,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.heads,
-        num_key_value_heads=args.heads,
-        max_position_embeddings=4096,
-    )
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=args.vision_width,
-        intermediate_size=4 * args.vision_width,
-        num_hidden_layers=args.vision_layers,
-        num_attention_heads=4,
-        image_size=14 * args.side,
-        patch_size=14,
-    )
-    config = transformers.LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=IMAGE_TOKEN,
-        image_seq_length=args.side**2,
+    shapes = small_llava(
+        layers=args.layers,
+        width=args.width,
+        ffn=args.ffn,
+        heads=args.heads,
+        kv_heads=args.heads,
+        vocab=args.vocab,
+        side=args.side,
+        vision_width=args.vision_width,
+        vision_layers=args.vision_layers,
     )
     torch.manual_seed(0)
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    transformers.LlavaForConditionalGeneration(their_config(shapes)).save_pretrained(folder)
     shape = BatchShape(args.batch, 1, args.length, args.caption)
-    np.savez(folder / "batch.npz", **made_up_batch(shape, read_llava_config(folder), seed=0))
+    np.savez(folder / "batch.npz", **made_up_batch(shape, shapes, seed=0))
 
 
 def arm(name: str, args: argparse.Namespace, folder: Path) -> Any:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tga_jax.alignment.guide import RunningMean
 from tga_jax.errors import UserError
 from tga_jax.hf.config import read_decoder_config, read_llava_config, read_vision_config
+from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 from tga_jax.jobs.architectures import HUB, MODELS
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.train import Stage
@@ -25,7 +26,7 @@ from tga_jax.training.state import opt_shardings, param_leaves
 from tga_jax.training.step import TrainState
 
 # A plan's arithmetic does not depend on them.
-_CLIP_NORM = PixelNorm((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_CLIP_NORM = PixelNorm(CLIP_MEAN, CLIP_STD)
 
 
 class AbstractContext(Context):

@@ -26,7 +26,8 @@ from tga_jax.jobs.context import STAGES, Context
 from tga_jax.jobs.files import write_json
 from tga_jax.jobs.plan_analytic import analyse
 from tga_jax.jobs.plan_compile import Choice, compile_choice, read_program
-from tga_jax.jobs.synthetic import BatchShape, packing_of
+from tga_jax.jobs.synthetic import BatchShape
+from tga_jax.jobs.train import packing_of
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.hlo import parse_program

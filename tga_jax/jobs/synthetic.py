@@ -7,16 +7,12 @@ C caption tokens.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from tga_jax.errors import UserError
 from tga_jax.models.config import LlavaConfig
-
-if TYPE_CHECKING:  # benchmarks make batches where it is not installed
-    from ml_collections import ConfigDict
 
 SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption_answer_span")
 
@@ -65,18 +61,6 @@ class BatchShape:
         }
         out["images"] = ((*row, self.packing, side, side, 3), np.uint8)
         return out
-
-
-def packing_of(config: ConfigDict) -> int:
-    """config.data.packing.
-
-    Raises:
-        UserError: it is no number of samples.
-    """
-    packing = int(config.data.packing)
-    if packing < 1:
-        raise UserError(f"config.data.packing={packing}: must be 1 or more")
-    return packing
 
 
 def batch_structs(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
@@ -201,16 +202,27 @@ def guide_config(context: Context, stage: str = "") -> GuideConfig:
     )
 
 
+def packing_of(config: ConfigDict) -> int:
+    """config.data.packing.
+
+    Raises:
+        UserError: it is no number of samples.
+    """
+    packing = int(config.data.packing)
+    if packing < 1:
+        raise UserError(f"config.data.packing={packing}: must be 1 or more")
+    return packing
+
+
 def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
     """The stage's batches, and how many steps it has."""
     cfg, data = context.config[stage], context.config.data
-    if data.packing < 1:
-        raise UserError(f"config.data.packing={data.packing}: must be 1 or more")
-    rows, ways = cfg.batch_size // cfg.accumulate // data.packing, batch_shards(context.mesh)
-    if cfg.batch_size % (cfg.accumulate * data.packing * ways):
+    packing, ways = packing_of(context.config), batch_shards(context.mesh)
+    rows = cfg.batch_size // cfg.accumulate // packing
+    if cfg.batch_size % (cfg.accumulate * packing * ways):
         raise UserError(
             f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
-            f"config.{stage}.accumulate={cfg.accumulate} times config.data.packing={data.packing} "
+            f"config.{stage}.accumulate={cfg.accumulate} times config.data.packing={packing} "
             f"times the {ways} batch shards of the mesh"
         )
     samples = context.records(stage)
@@ -231,12 +243,12 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
         accumulate=cfg.accumulate,
         steps=steps,
         seed=context.config.seed,
-        buckets=context.buckets(max_length=max_length * data.packing),
+        buckets=context.buckets(max_length=max_length * packing),
         caption_buckets=context.caption_buckets(max_length=max_length),
         pad_id=context.source.tokenizer.pad_id,
         rows=local_rows(context.mesh, rows),
         parts=samples.parts if isinstance(samples, Mixture) else (),
-        packing=data.packing,
+        packing=packing,
     )
     return source, steps
 

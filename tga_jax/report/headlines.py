@@ -112,6 +112,14 @@ def lines(arms: Sequence[Arm]) -> list[Line]:
     return found
 
 
+def first_lines(arms: Sequence[Arm]) -> dict[str, Line]:
+    """Headline's key -> its line of the benchmark that matters most."""
+    found: dict[str, Line] = {}
+    for line in lines(arms):
+        found.setdefault(line.headline.key, line)
+    return found
+
+
 def benchmark_forms(arms: Iterable[Arm]) -> dict[str, str]:
     """Benchmark -> pictures or texts; those with harmful pictures first, as they matter most."""
     forms: dict[str, str] = {}

@@ -22,6 +22,7 @@ from tga_jax.report.headlines import (
     Difference,
     Line,
     Place,
+    first_lines,
     lines,
     remarks,
     verdict,
@@ -226,8 +227,7 @@ def arms_table(report: Report) -> Table | None:
     arms = report.run.arms
     if len(arms) < 3:
         return None
-    first = {line.headline.key: line for line in reversed(lines(arms))}
-    found = list(first.values())[::-1]
+    found = list(first_lines(arms).values())
     rows = [
         (arm.name, *(figure_text(line.headline.metric, line.of(arm)) for line in found))
         for arm in arms

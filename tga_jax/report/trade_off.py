@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tga_jax.report.charts import Point, scatter_chart
 from tga_jax.report.collect import Arm
 from tga_jax.report.formats import figure_text
-from tga_jax.report.headlines import Line, lines
+from tga_jax.report.headlines import Line, first_lines
 from tga_jax.report.markup import Markup, tag
 
 ABILITY = "naming_accuracy"
@@ -16,9 +16,7 @@ SAFETY = ("picture_dsr", "picture_dsr_at_5pct")
 
 def trade_off(arms: Sequence[Arm], pair: Sequence[str]) -> Markup | None:
     """A chart for each measure of safety, where three arms or more have both."""
-    first: dict[str, Line] = {}
-    for line in lines(arms):
-        first.setdefault(line.headline.key, line)
+    first = first_lines(arms)
     charts = [
         _chart(arms, first[ABILITY], first[key], pair)
         for key in SAFETY
