@@ -1,7 +1,8 @@
 """Keys and values of past tokens, and attention over them.
 
-Layers only read the cache; the new keys and values of all layers go into it in one place at the
-end, so that a decoding loop updates it without a copy.
+Every layer has arrays of its own, and writes its new keys and values before it reads, so that a
+decoding loop updates them in place: what is read before it is written, or cut out of a stack, XLA
+copies at every step.
 
 Letters: B batch, T new tokens, S slots, H heads, K kv heads, G = H / K, C head width, L layers.
 """
@@ -18,14 +19,30 @@ Array = jax.Array
 
 
 @flax.struct.dataclass
-class KVCache:
-    """Keys and values of past tokens; a slot's segment is 0 until it is filled."""
+class LayerCache:
+    """A layer's keys and values."""
 
-    k: Array  # dtype[L, B, K, S, C]: a head's keys lie together, as its product reads them
-    v: Array  # dtype[L, B, K, S, C]
+    k: Array  # dtype[B, K, S, C]: a head's keys lie together, as its product reads them
+    v: Array  # dtype[B, K, S, C]
+    end: Array  # int32[]: slots used, the same for every row
+
+    def add(self, k: Array, v: Array) -> LayerCache:
+        """With new tokens, dtype[B, T, K, C], in the next slots."""
+        put = jax.lax.dynamic_update_slice_in_dim
+        return LayerCache(
+            put(self.k, jnp.swapaxes(k, 1, 2), self.end, axis=2),
+            put(self.v, jnp.swapaxes(v, 1, 2), self.end, axis=2),
+            self.end + k.shape[1],
+        )
+
+
+@flax.struct.dataclass
+class KVCache:
+    """The caches of all layers; a slot's segment is 0 until it is filled."""
+
+    layers: tuple[LayerCache, ...]
     positions: Array  # int32[B, S]
     segments: Array  # int32[B, S]
-    filled: Array  # int32[]: slots used, the same for every row
 
     @classmethod
     def of(cls, k: Array, v: Array, positions: Array, segments: Array, *, slots: int) -> KVCache:
@@ -33,64 +50,44 @@ class KVCache:
 
         k, v: dtype[L, B, T, K, C]; positions, segments: int32[B, T].
         """
-        more = slots - k.shape[2]
+        layers, _, length = k.shape[:3]
+        more = slots - length
         k, v = (jnp.pad(jnp.swapaxes(x, 2, 3), [(0, 0)] * 3 + [(0, more), (0, 0)]) for x in (k, v))
         positions, segments = (jnp.pad(x, ((0, 0), (0, more))) for x in (positions, segments))
-        return cls(k, v, positions, segments, jnp.int32(slots - more))
+        end = jnp.int32(length)
+        return cls(tuple(LayerCache(k[i], v[i], end) for i in range(layers)), positions, segments)
 
-    def add(self, k: Array, v: Array, positions: Array, segments: Array) -> KVCache:
-        """The cache with the new tokens behind those that it holds; arguments as in `of`."""
-        here, put = self.filled, jax.lax.dynamic_update_slice_in_dim
+    def add(self, positions: Array, segments: Array) -> KVCache:
+        """With the places of new tokens, int32[B, T]; the layers add keys and values themselves."""
+        put, end = jax.lax.dynamic_update_slice_in_dim, self.layers[0].end
         return KVCache(
-            put(self.k, jnp.swapaxes(k, 2, 3), here, axis=3),
-            put(self.v, jnp.swapaxes(v, 2, 3), here, axis=3),
-            put(self.positions, positions.astype(jnp.int32), here, axis=1),
-            put(self.segments, segments.astype(jnp.int32), here, axis=1),
-            here + k.shape[2],
+            self.layers,
+            put(self.positions, positions.astype(jnp.int32), end, axis=1),
+            put(self.segments, segments.astype(jnp.int32), end, axis=1),
         )
 
-    def visible(self, positions: Array, segments: Array, *, window: int | None) -> Visibility:
-        """Who of the new tokens sees which of the slots and, behind them, the new tokens."""
-        return Visibility(
-            positions,
-            jnp.concatenate([self.positions, positions], axis=1),
-            segments,
-            jnp.concatenate([self.segments, segments], axis=1),
-            True,
-            window,
-        )
+    def with_layers(self, layers: list[LayerCache]) -> KVCache:
+        """With these keys and values."""
+        return KVCache(tuple(layers), self.positions, self.segments)
 
 
-def attend_to_past(
-    q: Array, k: Array, v: Array, past: tuple[Array, Array], visible: Visibility
-) -> Array:
-    """Softmax attention of new tokens over a layer's cache and over themselves.
+def attend_to_cache(q: Array, cache: LayerCache, visible: Visibility) -> Array:
+    """Softmax attention of new tokens over a cache that holds them too.
 
     Args:
         q: float[B, T, H, C].
-        k: float[B, T, K, C], of the new tokens.
-        v: float[B, T, K, C].
-        past: cached keys and values, float[B, K, S, C] each.
-        visible: as `KVCache.visible` makes it.
+        cache: a layer's, with the new tokens.
+        visible: who of the new tokens sees which slot.
 
     Returns:
         float[B, T, H, C], in q's dtype.
     """
     batch, new, heads, width = q.shape
-    slots = past[0].shape[2]
-    q = q.reshape(batch, new, k.shape[2], -1, width)
-    f32 = jnp.float32
-    scores = jnp.concatenate(
-        [
-            jnp.einsum("btkgc,bksc->bkgts", q, past[0], preferred_element_type=f32),
-            jnp.einsum("btkgc,bskc->bkgts", q, k, preferred_element_type=f32),
-        ],
-        axis=-1,
-    )
+    q = q.reshape(batch, new, cache.k.shape[1], -1, width)
+    scores = jnp.einsum("btkgc,bksc->bkgts", q, cache.k, preferred_element_type=jnp.float32)
     # Finite, so that a row that sees nothing (padding) gives numbers and not NaN.
     seen = visible.mask()[:, None, None]
-    scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(f32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("bkgts,bksc->btkgc", weights[..., :slots], past[1])
-    out += jnp.einsum("bkgts,bskc->btkgc", weights[..., slots:], v)
+    scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(cache.v.dtype)
+    out = jnp.einsum("bkgts,bksc->btkgc", weights, cache.v)
     return out.reshape(batch, new, heads, width)

@@ -6,6 +6,9 @@ S cache slots, N pooled spans.
 
 from __future__ import annotations
 
+import operator
+from typing import cast
+
 import flax
 import flax.linen as nn
 import jax
@@ -14,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tga_jax.models import rope
 from tga_jax.models.attention import attend
-from tga_jax.models.cache import KVCache, attend_to_past
+from tga_jax.models.cache import KVCache, LayerCache, attend_to_cache
 from tga_jax.models.config import Compute, DecoderConfig
 from tga_jax.models.layers import Linear, RMSNorm, param, residual, stack
 from tga_jax.models.visibility import Visibility
@@ -40,39 +43,39 @@ class DecoderBlock(nn.Module):
 
     config: DecoderConfig
     compute: Compute
-    keep: bool = False  # also emit keys and values, for a cache
+    keep: bool = False  # also emit keys and values
 
     @nn.compact
     def __call__(
         self,
         x: Array,
-        past: tuple[Array, Array] | None,
         rotation: tuple[Array, Array],
         visible: Visibility,
-        pool: Array | None,
-    ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | None]]:
+        pool: Array | None = None,
+        past: LayerCache | None = None,
+    ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | LayerCache | None]]:
         """One block.
 
         Args:
             x: dtype[B, T, D], the residual stream.
-            past: this layer's cached keys and values, dtype[B, K, S, C] each, or None.
             rotation: cosines and sines of the positions.
             visible: who sees whom.
             pool: bool[B, N, T], the spans to average over, or None.
+            past: this layer's cache, or None.
 
         Returns:
-            the new residual stream, and (float32[B, N, D] or None, the new keys and values,
-            dtype[B, T, K, C] each, or None).
+            the new residual stream, and (float32[B, N, D] or None, the cache with x's tokens;
+            without one their keys and values, dtype[B, T, K, C] each, or None).
         """
         cfg, dtype = self.config, self.compute.dtype
-        y, new = self._attention(
-            RMSNorm(cfg.norm_eps, dtype, name="norm1")(x), past, rotation, visible
+        y, kept = self._attention(
+            RMSNorm(cfg.norm_eps, dtype, name="norm1")(x), rotation, visible, past
         )
         x = x + y
         y = RMSNorm(cfg.norm_eps, dtype, name="norm2")(x)
         x = x + self._mlp(y)
         x = residual(x)
-        return x, (None if pool is None else span_means(x, pool), new if self.keep else None)
+        return x, (None if pool is None else span_means(x, pool), kept if self.keep else None)
 
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
         lora = self.config.lora
@@ -82,10 +85,10 @@ class DecoderBlock(nn.Module):
     def _attention(
         self,
         x: Array,
-        past: tuple[Array, Array] | None,
         rotation: tuple[Array, Array],
         visible: Visibility,
-    ) -> tuple[Array, tuple[Array, Array]]:
+        past: LayerCache | None,
+    ) -> tuple[Array, tuple[Array, Array] | LayerCache]:
         cfg = self.config
         batch, length, width = x.shape
         q_width, kv_width = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
@@ -95,14 +98,17 @@ class DecoderBlock(nn.Module):
         q = rope.rotate(q.reshape(batch, length, cfg.heads, cfg.head_dim), *rotation)
         k = rope.rotate(k.reshape(batch, length, cfg.kv_heads, cfg.head_dim), *rotation)
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
+        kept: tuple[Array, Array] | LayerCache
         if past is None:
+            kept = k, v
             q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
             y = attend(q, k, v, visible, backend=self.compute.attention)
             y = checkpoint_name(y, "attention")
         else:
-            y = attend_to_past(q, k, v, past, visible)
+            kept = past.add(k, v)
+            y = attend_to_cache(q, kept, visible)
         y = y.reshape(batch, length, q_width)
-        return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), (k, v)
+        return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), kept
 
     def _mlp(self, x: Array) -> Array:
         cfg = self.config
@@ -127,7 +133,7 @@ class Decoder(nn.Module):
             DecoderBlock,
             layers=cfg.layers,
             remat=self.compute.remat,
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
         )(cfg, self.compute, self.keep)
         self.norm = RMSNorm(cfg.norm_eps, self.compute.dtype)
         if not cfg.tied_head:
@@ -160,20 +166,37 @@ class Decoder(nn.Module):
         """
         cfg = self.config
         x = residual(x)
-        past = None if cache is None else (cache.k, cache.v)
-        if cache is None:
-            visible = Visibility(positions, positions, segments, segments, True, cfg.window)
-        else:
-            visible = cache.visible(positions, segments, window=cfg.window)
         rotation = rope.rotation(
             positions, rope.frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling)
         )
-        x, (pooled, new) = self.blocks(x, past, rotation, visible, pool)
         if cache is not None:
-            cache = cache.add(new[0], new[1], positions, segments)
-        elif self.keep:
-            cache = KVCache.of(new[0], new[1], positions, segments, slots=slots)
+            return self._extend(x, rotation, positions, segments, cache)
+        visible = Visibility(positions, positions, segments, segments, True, cfg.window)
+        x, (pooled, kept) = self.blocks(x, rotation, visible, pool)
+        if self.keep:
+            cache = KVCache.of(kept[0], kept[1], positions, segments, slots=slots)
         return DecoderOutput(x, pooled, cache)
+
+    def _extend(
+        self,
+        x: Array,
+        rotation: tuple[Array, Array],
+        positions: Array,
+        segments: Array,
+        cache: KVCache,
+    ) -> DecoderOutput:
+        """The blocks on tokens behind those of a cache, layer by layer and not by `nn.scan`."""
+        cfg = self.config
+        layers: list[LayerCache] = []
+        cache = cache.add(positions, segments)
+        visible = Visibility(positions, cache.positions, segments, cache.segments, True, cfg.window)
+        block = DecoderBlock(cfg, self.compute, keep=True, parent=None)
+        stacked = self.blocks.variables["params"]
+        for i, past in enumerate(cache.layers):
+            params = jax.tree.map(operator.itemgetter(i), stacked)
+            x, (_, kept) = block.apply({"params": params}, x, rotation, visible, None, past)
+            layers.append(cast(LayerCache, kept))
+        return DecoderOutput(x, None, cache.with_layers(layers))
 
     def final_norm(self, hidden: Array) -> Array:
         """dtype[..., D] -> dtype[..., D]: what the head reads."""
