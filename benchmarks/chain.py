@@ -93,7 +93,7 @@ def load_epoch(arguments: list[str]) -> int:
 
     flags = parse_flags(arguments)
     context = Context(flags.config, Path(flags.workdir), "pretrain")
-    with device_scope(context):
+    with device_scope(context, mesh=True):
         source, _ = batch_source(context, "pretrain")
         return sum(len(batch.ids) for batch in make_loader(source))
 

@@ -83,7 +83,8 @@ def make_prompts(args: argparse.Namespace) -> dict[str, Any]:
     """Token ids of every row, pictures uint8[B, side, side, 3], ids that end an answer."""
     rng = np.random.default_rng(0)
     side = 14 * args.image_tokens_a_side
-    lengths = rng.integers(*args.text_tokens, args.batch)
+    low, high = args.text_tokens
+    lengths = rng.integers(low, high, args.batch)
     rows = [
         [1, *[IMAGE_TOKEN] * args.image_tokens_a_side**2]
         + rng.integers(FIRST_TEXT, args.vocab, length).tolist()

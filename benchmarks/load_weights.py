@@ -8,6 +8,7 @@ what the peak of the process (interpreter and libraries included) exceeds the mo
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -58,10 +59,14 @@ def _leaves(layers: int, dtype: str) -> dict[str, Any]:
     }
 
 
+def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.random(shape, np.float32)
+
+
 def _write(folder: Path, layers: int) -> None:
     rng = np.random.default_rng(0)
     tensors = [
-        NewTensor(slot.name, slot.shape, lambda s=slot.shape: rng.random(s, np.float32))
+        NewTensor(slot.name, slot.shape, functools.partial(_values, rng, slot.shape))
         for path, leaf in _leaves(layers, "bfloat16").items()
         for slot in names.slots(path, leaf.shape)
     ]

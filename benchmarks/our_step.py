@@ -19,7 +19,7 @@ from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import Compute, LoraConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.mesh import make_mesh
-from tga_jax.parallel.sharding import RULES
+from tga_jax.parallel.sharding import RULES, batch_sharding
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.freezing import Table, learning_rate_factors
 from tga_jax.training.objective import Objective
@@ -42,6 +42,7 @@ class OurStep:
         ce_chunk: see `token_nll`.
         table: what is trained.
         lora: adapters, which begin as `benchmarks.adapters.start` has it.
+        form: of the guide; "none": the language model's loss alone.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class OurStep:
         ce_chunk: int = 0,
         table: Table = TABLE,
         lora: LoraConfig | None = None,
+        form: str = "paper",
     ) -> None:
         config = read_llava_config(folder)
         decoder = dataclasses.replace(config.decoder, lora=lora)
@@ -61,7 +63,7 @@ class OurStep:
         self._model = Llava(config, PixelNorm(CLIP_MEAN, CLIP_STD), compute)
         self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
         layers = tuple(range(decoder.layers))
-        self._objective = Objective(GuideConfig("paper", layers), 1, ce_chunk)
+        self._objective = Objective(GuideConfig(form, layers), 1, ce_chunk)
         self._settings = OptimizerConfig(
             learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0
         )
@@ -80,7 +82,7 @@ class OurStep:
                 width=decoder.width,
                 mesh=self.mesh,
             )
-            self.batch = jax.device_put(dict(batch))
+            self.batch = jax.device_put(dict(batch), batch_sharding(self.mesh, leading=1))
             self.traced = self._trace(self._model)
             self.compiled: Any = self.traced.lower().compile()
             return_freed_memory()  # as the training loop does

@@ -15,6 +15,7 @@ batches are ready before they are wanted, and the next one is fetched while the 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -60,7 +61,8 @@ def main() -> None:
         ]
         tell("prepare: check", args.pictures, seconds, core)
         seconds = [
-            timed(lambda i=i: write(folder / f"data{i}", outcomes)) for i in range(args.repeats)
+            timed(functools.partial(write, folder / f"data{number}", outcomes))
+            for number in range(args.repeats)
         ]
         tell("prepare: write", args.pictures, seconds, core)
         for side in (224, 336):
@@ -69,7 +71,7 @@ def main() -> None:
             taken: dict[str, list[float]] = {kind: [] for kind in loaders}
             for _ in range(args.repeats):
                 for kind, load in loaders.items():
-                    taken[kind].append(timed(lambda load=load: list(load())))
+                    taken[kind].append(timed(functools.partial(load_all, load)))
             for kind, seconds in taken.items():
                 tell(f"load {side}: {kind}", args.pictures, seconds, core)
         encode = make_encode()
@@ -171,10 +173,15 @@ def make_loaders(
 
 def compare(loaders: dict[str, Callable[[], Any]]) -> None:
     """All loaders must give the same pixels, or their times mean nothing."""
-    first, *others = (list(load()) for load in loaders.values())
+    first, *others = (load_all(load) for load in loaders.values())
     for other in others:
         for ours, theirs in zip(first, other, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def load_all(load: Callable[[], Any]) -> list[np.ndarray]:
+    """All pictures of a loader."""
+    return list(load())
 
 
 def timed(work: Callable[[], Any]) -> float:

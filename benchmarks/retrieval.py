@@ -16,6 +16,7 @@ that the process holds more once it is built, mapped files not counted.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -137,7 +138,12 @@ def scann_settings(texts: np.ndarray, folder: Path, given: dict[str, Any]) -> It
         parameters = ours | given | more
         parameters.pop("_then", None)
         search = ScannSearch.load(folder / "scann", len(texts), parameters)
-        yield parameters, lambda queries, s=search: s(queries, NEIGHBOURS)[0]
+        yield parameters, functools.partial(nearest, search)
+
+
+def nearest(search: Any, queries: np.ndarray) -> np.ndarray:
+    """Indices of the texts that a search of ours finds."""
+    return search(queries, NEIGHBOURS)[0]
 
 
 def faiss_flat_settings(
@@ -223,7 +229,7 @@ def timed(search: Search, queries: np.ndarray, truth: np.ndarray) -> dict[str, f
         parts = [search(queries[i : i + BATCH]) for i in range(0, len(queries), BATCH)]
         seconds.append(time.process_time() - began)
         found = np.concatenate(parts)
-    hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]
     return {
         "recall_at_1": round(float(np.mean(found[:, 0] == truth[:, 0])), 4),
         "recall_at_10": round(float(np.mean(hits)) / NEIGHBOURS, 4),

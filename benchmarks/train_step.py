@@ -57,27 +57,38 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_sizes(parser)
+    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
+    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    return parse(parser)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Flags of the model, the batch and the turns."""
     numbers = {"layers": 8, "width": 512, "ffn": 1376, "heads": 8, "vocab": 32000, "side": 12}
     numbers |= {"length": 512, "batch": 4, "caption": 64, "vision_width": 256, "vision_layers": 6}
     numbers |= {"turns": 5, "warmup": 1, "ce_chunk": 0}
     for name, default in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
     parser.add_argument("--remat", default="none")
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
-    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
-    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.small:
-        vars(args).update(SMALL)
-    return args
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line; --small changes what sizes are where no flag says so."""
+    if "--small" in sys.argv:
+        parser.set_defaults(**SMALL)
+    return parser.parse_args()
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What was measured, and on how many cores."""
-    shown = {k: v for k, v in vars(args).items() if k not in ("worker", "folder", "arms", "write")}
+    shown = {
+        k: v for k, v in vars(args).items() if k not in ("worker", "folder", "arm", "arms", "write")
+    }
     return shown | {"cores": len(os.sched_getaffinity(0))}
 
 
@@ -112,7 +123,7 @@ def make(args: argparse.Namespace, folder: Path) -> None:
     torch.manual_seed(0)
     transformers.LlavaForConditionalGeneration(their_config(shapes)).save_pretrained(folder)
     shape = BatchShape(args.batch, 1, args.length, args.caption)
-    np.savez(folder / "batch.npz", **made_up_batch(shape, shapes, seed=0))
+    np.savez(folder / "batch.npz", **made_up_batch(shape, shapes, seed=0))  # type: ignore[arg-type]
 
 
 def arm(name: str, args: argparse.Namespace, folder: Path) -> Any:
@@ -180,8 +191,12 @@ def first_moments(made: Any) -> dict[str, np.ndarray]:
 
 
 def memory(args: argparse.Namespace, folder: Path) -> float:
-    """An arm's peak after three steps, GB."""
-    made = arm(args.arms[0], args, folder)
+    """An arm's peak, GB."""
+    return peak_of(arm(args.arms[0], args, folder))
+
+
+def peak_of(made: Any) -> float:
+    """The process's peak after three steps, GB."""
     for _ in range(3):
         made.step()
     status = Path("/proc/self/status").read_text()  # getrusage's counts the parent's too
@@ -207,13 +222,11 @@ def times(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     first = args.arms[0]
     out: dict[str, Any] = {}
     for index, kind in enumerate(("clock", "cpu")):
-        seconds = {name: [turn[index] for turn in turns] for name, turns in taken.items()}
-        medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
+        each = {name: [turn[index] for turn in turns] for name, turns in taken.items()}
+        medians = {name: round(statistics.median(values), 3) for name, values in each.items()}
         ratios = {
-            name: round(
-                statistics.median(b / a for a, b in zip(seconds[first], values, strict=True)), 3
-            )
-            for name, values in seconds.items()
+            name: round(statistics.median(np.array(values) / np.array(each[first])), 3)
+            for name, values in each.items()
         }
         out |= {f"{kind}_seconds": medians, f"{kind}_speed_of_{first}_over": ratios}
     return out
