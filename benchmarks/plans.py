@@ -80,11 +80,11 @@ ROWS = (
     Row("pretrain", "h100:1", 16),
     Row("pretrain", "h100:8", 2),
     Row("finetune", "v5e:4x4", 2),
-    Row("finetune", "v5p:2x2x2", 2, remat="dots"),
     Row("finetune", "v6e:4x4", 1),
     Row("lora", "v5e:4x4", 1),
     Row("finetune", "v5e:4x4", 2, attention="xla"),
     Row("pretrain", "v5e:4x4", 1),
+    Row("finetune", "v5p:2x2x2", 2, remat="dots"),
     Row("finetune", "v5e:8x8", 1),
     Row("finetune", "v5p:4x4x4", 1, remat="dots"),
     # 128 rows on 256 chips: two chips a row.

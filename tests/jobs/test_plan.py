@@ -20,7 +20,7 @@ from tga_jax.jobs import architectures
 from tga_jax.jobs.abstract import AbstractContext, model_shapes, start_state
 from tga_jax.jobs.bench import random_state
 from tga_jax.jobs.plan import Choice, search
-from tga_jax.jobs.plan_compile import _needed
+from tga_jax.jobs.plan_compile import _needed, program_text
 from tga_jax.jobs.synthetic import BatchShape, batch_structs, made_up_batch
 from tga_jax.jobs.train import Stage
 from tga_jax.main import main
@@ -244,3 +244,15 @@ def test_a_shape_that_no_slice_has_is_an_error(
     flags = ["--config.plan.topology=v5e:3x5", "--config.plan.batch_size=15"]
     assert _plan(tmp_path, *flags) == 2
     assert "config.plan.topology" in capsys.readouterr().err
+
+
+def test_a_program_that_jax_cannot_read_back_is_read_as_the_compiler_wrote_it(
+    tmp_path: Path,
+) -> None:
+    class Unreadable:
+        def as_text(self) -> str:
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    compiled = jax.jit(lambda x: x @ x).lower(np.ones((8, 8), np.float32)).compile()
+    (tmp_path / "module_0000.jit_step.after_codegen.txt").write_text(compiled.as_text())
+    assert program_text(Unreadable(), tmp_path) == program_text(compiled, tmp_path)

@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import json
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tga_jax.training.flops import count_flops
 from tga_jax.training.step import jit_step
 
 STEPS = 1000  # of the schedule; no part of the program's cost
+DUMP = {"xla_dump_hlo_as_text": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,18 @@ def read_program(result: dict[str, Any]) -> str:
         return file.read()
 
 
+def program_text(compiled: Any, dump: Path) -> str:
+    """A compiled program, as JAX reads it back or else as the compiler wrote it down.
+
+    What libtpu makes for a v5p has asynchronous instructions that this JAX cannot read back.
+    """
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        (file,) = dump.glob("*.after_codegen.txt")
+        return file.read_text()
+
+
 def traced_step(context: AbstractContext, choice: Choice) -> Any:
     """The stage's real step, traced on shapes."""
     stage = Stage(context, choice.stage, STEPS)
@@ -88,19 +102,20 @@ def _compile(context: AbstractContext, choice: Choice, target: Path) -> dict[str
         "error": None,
         "needed_bytes": None,
     }
-    try:
-        with jax.set_mesh(context.mesh):
-            compiled = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        result["error"] = str(error).splitlines()[0]
-        result["needed_bytes"] = _needed(str(error))
-    else:
-        result["memory"] = _memory(compiled.memory_analysis())
-        target.mkdir(parents=True, exist_ok=True)
-        with gzip.open(target / "step.hlo.gz", "wt") as file:
-            file.write(compiled.as_text())
+    with tempfile.TemporaryDirectory() as dump:
+        try:
+            with jax.set_mesh(context.mesh):
+                compiled = traced.lower().compile(compiler_options=DUMP | {"xla_dump_to": dump})
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            result["error"] = str(error).splitlines()[0]
+            result["needed_bytes"] = _needed(str(error))
+        else:
+            result["memory"] = _memory(compiled.memory_analysis())
+            target.mkdir(parents=True, exist_ok=True)
+            with gzip.open(target / "step.hlo.gz", "wt") as file:
+                file.write(program_text(compiled, Path(dump)))
     return result | {"compile_seconds": time.monotonic() - began}
 
 
