@@ -97,13 +97,14 @@ ROWS = (
     Row("pretrain", "v5p:4x4x4", 1),
     Row("pretrain", "v5e:16x16", 1),
     Row("lora", "v5e:8x8", 1),
+    Row("finetune", "v6e:4x4", 2, remat="dots"),
 )
 
 HEAD = (
     "topology", "devices", "parts", "mesh", "remat", "memory a device, GiB", "fits",
     "model TFLOP a step", "executed TFLOP a step", "links, GB a device and step",
-    "roofline, s a step", "bound by", "MFU allowed", "MFU without overlap", "hours an epoch",
-    "$ an epoch", "method",
+    "HBM traffic, GB a device and step", "roofline, s a step", "bound by", "MFU allowed",
+    "MFU without overlap", "hours an epoch", "$ an epoch", "method",
 )  # fmt: skip
 # Published figures read in those repositories: fuji.py of axlearn, configs/v5e and v5p of MaxText.
 COMPARED = """
@@ -164,9 +165,10 @@ def page(workdir: Path) -> str:
         "- FLOPs are counted in the traced step, on all devices together. The model's leave out "
         "what rematerialisation repeats and the masked half of causal attention.\n"
         "- The roofline is the largest of what compute, memory and links take at published peaks "
-        "(`tga_jax/parallel/devices.py`); no step is faster. MFU allowed: the model's FLOPs in "
-        "that time at the peak; without overlap: were compute and links to wait for each other. A "
-        "real step lies below the first, and matrix products do not reach their peak either.\n"
+        "(`tga_jax/parallel/devices.py`). Memory's part is an estimate, more likely too high than "
+        "too low: on-chip memory that keeps an array between two uses is not modelled. MFU "
+        "allowed: the model's FLOPs in that time at the peak; without overlap: were links to wait "
+        "for the rest. Matrix products do not reach their peak either.\n"
         "- Mesh: data x fsdp x tensor. Attention is Splash on TPUs where nothing else is said.\n"
         f"- Assumed: {UTILISATION:.0%} of the peak in model FLOPs, or the roofline where it is "
         f"slower; {_prices()} a chip and hour. Change them in `benchmarks/plans.py`.\n"
@@ -212,6 +214,7 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
     step = max(found["roofline_seconds"], at_use / UTILISATION)
     hours = step * SAMPLES[row.stage] / found["batch_size"] / 3600
     needed, capacity = found["bytes_per_device"], found["device_capacity_bytes"]
+    traffic = found["memory_traffic_bytes"]
     return [
         _place(row),
         str(found["devices"]),
@@ -223,10 +226,11 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
         f"{found['model_flops_per_step'] / 1e12:,.0f}",
         f"{found['flops_per_step'] / 1e12:,.0f}",
         "?" if links is None else f"{links / 1e9:.1f}",
+        "?" if traffic is None else f"{traffic / 1e9:,.0f}",
         f"{found['roofline_seconds']:.2f}",
         max(seconds, key=seconds.__getitem__),
         f"{at_use / found['roofline_seconds']:.0%}",
-        f"{at_use / (seconds['compute'] + seconds['links']):.0%}",
+        f"{at_use / (max(seconds['compute'], seconds['memory']) + seconds['links']):.0%}",
         f"{hours:.1f}" if found["fits"] else "-",
         f"{hours * found['devices'] * PRICES[found['device']]:,.0f}" if found["fits"] else "-",
         found["method"],

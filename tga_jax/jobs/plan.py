@@ -8,7 +8,7 @@ step is added up. `plan/plan.json` has, of one step:
     collective_bytes, collectives           that one device sends; `parallel/traffic.py`
     memory_traffic_bytes                    that one device reads and writes (null: not known)
     roofline_seconds                        the largest of what compute, memory and links take
-                                            at their published peaks; no step is faster
+                                            at their published peaks
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ _NO_TRAFFIC = frozenset(
     "parameter constant get-tuple-element tuple bitcast while conditional call after-all "
     "partition-id replica-id opt-barrier iota".split()
 )
+_SLICES = ("dynamic-slice", "slice", "gather")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _SIZES = re.compile(r"'([^']+)'=(\d+)")
 
@@ -89,18 +90,28 @@ def _sent(instruction: Instruction, kind: str, devices: int) -> float:
 def _moved(program: Program, computation: Computation, instruction: Instruction) -> float:
     """Bytes of main memory that one run of an instruction reads and writes."""
     opcode = instruction.opcode
-    if opcode in _NO_TRAFFIC or opcode.endswith("-done"):
+    if opcode in _NO_TRAFFIC or opcode.endswith("-done") or opcode == "async-update":
         return 0
     operands = [computation.by_name[n] for n in instruction.operands if n in computation.by_name]
     if opcode == "fusion":
         inner = program.computations[instruction.called("calls")[0]]
         return _fusion_moved(inner, instruction, operands)
-    if opcode in ("dynamic-slice", "slice", "gather"):
+    if opcode == "async-start":
+        root = program.computations[instruction.called("calls")[0]].root
+        return _moved_beside(root, instruction, operands)
+    if opcode in _SLICES:
         return 2 * _main(instruction)
     if opcode == "dynamic-update-slice":
         return 2 * _main(operands[1])
     written = instruction.arrays[:1] if opcode.endswith("-start") else instruction.arrays
     return sum(a.bytes for a in written if a.main) + sum(map(_main, operands))
+
+
+def _moved_beside(root: Instruction, start: Instruction, operands: list[Instruction]) -> float:
+    """Of work that runs beside other work: `start` has its operands and then its result."""
+    result = start.arrays[sum(len(operand.arrays) for operand in operands)]
+    read = root.bytes if root.opcode in _SLICES else sum(map(_main, operands))
+    return read + result.bytes * result.main
 
 
 def _fusion_moved(inner: Computation, fusion: Instruction, operands: list[Instruction]) -> float:
@@ -128,7 +139,7 @@ def _read(inner: Computation, value: Instruction) -> float:
     for user in inner.users.get(value.name, []):
         if user.opcode == "bitcast":
             total += _read(inner, user)
-        elif user.opcode in ("dynamic-slice", "slice", "gather"):
+        elif user.opcode in _SLICES:
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue
