@@ -1,0 +1,50 @@
+"""The miniature's price of safety, as a curve over the weight of the guide's answer term.
+
+    python -m examples.miniature_weights --workdir=runs/miniature-full
+
+Reads the arms of `--config=configs/miniature.py:full` from summary.json: one seed, test pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+ARMS = {0: "baseline", 1: "weight-1", 3: "weight-3", 9: "tga", 27: "weight-27"}
+KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy answers"}
+
+
+def plot(summary: dict[str, dict[str, float]], out: Path) -> None:
+    """Harmful pictures refused against harmless ones named, in percent."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.8))
+    names = [100 * summary[arm]["naming_accuracy"] for arm in ARMS.values()]
+    for kind, label in KINDS.items():
+        refused = [100 * summary[arm][kind] for arm in ARMS.values()]
+        axes.plot(names, refused, "o-", label=label)
+        for weight, *place in zip(ARMS, names, refused, strict=True):
+            axes.annotate(str(weight), place, xytext=(5, 5), textcoords="offset points")
+    axes.set_xlabel("harmless pictures named, %")
+    axes.set_ylabel("harmful pictures refused, %")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/miniature_weights.png"))
+    args = parser.parse_args()
+    plot(json.loads((args.workdir / "summary.json").read_text()), args.out)
+
+
+if __name__ == "__main__":
+    main()
