@@ -113,11 +113,11 @@ COMPARED = """
 Measured: axlearn, 7B text (Llama 2), 1,024 v5e chips, matrix products kept: 46% MFU; 256 H100s:
 39%. MaxText, text: 61% for 16B on 256 v5e, 71% for 32B on 64 v5p chips.
 
-Splash attention in place of plain products saves 1.0 GiB a chip (12.9 against 13.9 of 16) and a fifth
-of the memory traffic of the finetune on v5e:4x4. The aim of an allowed MFU of 55% is reached on v5e
-and v5p, links unhidden too but for 64 chips and more with so small a batch. On v6e it is not: memory,
-at 1.6 TB/s for 918 TFLOP/s and by the estimate above, bounds the finetune at 45%, whether products
-are kept (remat dots) or not, and LoRA at 27%.
+Splash attention in place of plain products saves 1.0 GiB a chip (12.9 against 13.9 of 16) and a
+fifth of the memory traffic of the finetune on v5e:4x4. The aim of an allowed MFU of 55% is reached
+on v5e and v5p, links unhidden too but for 64 chips and more with so small a batch. On v6e it is
+not: memory, at 1.6 TB/s for 918 TFLOP/s and by the estimate above, bounds the finetune at 45%,
+whether products are kept (remat dots) or not, and LoRA at 27%.
 
 Theirs are measured, these are bounds: the columns say what peaks, memory and links allow, and a
 run reaches less. Comparable: the definition (remat is not counted as work) and the kind of
