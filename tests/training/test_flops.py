@@ -249,3 +249,24 @@ def test_dead_code_is_not_counted() -> None:
         return x @ x
 
     assert count_flops(jax.make_jaxpr(f)(jnp.zeros((4, 4)))).hardware == 2 * 4**3
+
+
+def test_cudnn_attention_is_counted_as_the_same_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+    q, k = jnp.zeros((2, 64, 4, 64), jnp.bfloat16), jnp.zeros((2, 64, 4, 64), jnp.bfloat16)
+    places = jnp.broadcast_to(jnp.arange(64), (2, 64))
+    visible = Visibility(places, places, jnp.ones_like(places), jnp.ones_like(places), True, None)
+
+    def counted(backend: str) -> Flops:
+        def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            with jax.named_scope("Decoder"):
+                return jnp.sum(attend(q, k, v, visible, backend=backend).astype(jnp.float32))
+
+        return count_flops(jax.jit(jax.value_and_grad(total, (0, 1, 2))).trace(q, k, k).jaxpr)
+
+    kernel, plain = counted("cudnn"), counted("xla")
+    assert kernel.model == pytest.approx(plain.model)
+    assert kernel.hardware == pytest.approx(plain.hardware * 7 / 6)

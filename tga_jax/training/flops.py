@@ -11,13 +11,15 @@ counts the decoder's causal attention at half its square (the masked half is not
 the model needs); it is what model FLOPs utilisation is made of (arXiv 2204.02311, appendix B).
 Splash attention leaves out the tiles above the diagonal, and its backward kernels compute the
 scores again (seven products where the model needs four); a row's padding to whole tiles is counted
-in both. The head counts at every position, though chunks without a label are skipped when it
-runs: of a 7B model that is at most 2% too much.
+in both. cuDNN's kernels are counted from their shapes, all tiles. The blockwise attention of CPUs
+counts its recomputed scores as the model's. The head counts at every position, though chunks
+without a label are skipped when it runs: of a 7B model that is at most 2% too much.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +28,9 @@ from jax.interpreters import partial_eval
 
 PARTS = {"VisionTower": "vision", "Projector": "projector", "Decoder": "decoder"}
 # Of a backward kernel's products: what is not computed a second time.
-_NEEDED = {"splash_mha_dkv": 3 / 4, "splash_mha_dq": 1 / 3}
+_CUDNN_FORWARD = "dot_product_attention_fwd_wrapper"
+_CUDNN_BACKWARD = "dot_product_attention_bwd_wrapper"
+_NEEDED = {"splash_mha_dkv": 3 / 4, "splash_mha_dq": 1 / 3, _CUDNN_BACKWARD: 4 / 5}
 REST = "head and loss"  # the head's product is taken outside the decoder, chunk by chunk
 
 
@@ -81,7 +85,8 @@ def products(
         here = f"{path}/{eqn.source_info.name_stack}"
         count = _COUNTS.get(eqn.primitive.name)
         if count is not None:
-            yield Product(times * count(eqn), here, _batch_axes(eqn), tiles)
+            where = f"{here}/{eqn.primitive.name}"
+            yield Product(times * count(eqn), where, _batch_axes(eqn), tiles)
         elif eqn.primitive.name == "cond":
             branches = [
                 list(products(b.jaxpr, times=times, path=here, tiles=tiles)) for b in _inner(eqn)
@@ -129,6 +134,8 @@ def _repeats(eqn: Any) -> int | None:
 
 
 def _batch_axes(eqn: Any) -> int:
+    if eqn.primitive.name in (_CUDNN_FORWARD, _CUDNN_BACKWARD):
+        return 2
     if eqn.primitive.name != "dot_general":
         return 0
     return len(eqn.params["dimension_numbers"][1][0])
@@ -138,6 +145,12 @@ def _dot(eqn: Any) -> float:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
     return 2.0 * inner * math.prod(eqn.outvars[0].aval.shape)
+
+
+def _attention(eqn: Any, products: int) -> float:
+    """A cuDNN kernel's, from queries [B, T, H, C] and keys [B, S, K, C]."""
+    query, key = (var.aval.shape for var in eqn.invars[:2])
+    return 2.0 * products * math.prod(query) * key[1]
 
 
 def _conv(eqn: Any) -> float:
@@ -150,4 +163,6 @@ def _conv(eqn: Any) -> float:
 _COUNTS: dict[str, Callable[[Any], float]] = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
+    _CUDNN_FORWARD: functools.partial(_attention, products=2),
+    _CUDNN_BACKWARD: functools.partial(_attention, products=5),
 }
