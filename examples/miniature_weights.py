@@ -27,8 +27,8 @@ def plot(summary: dict[str, dict[str, float]], out: Path) -> None:
     for kind, label in KINDS.items():
         refused = [100 * summary[arm][kind] for arm in ARMS.values()]
         axes.plot(names, refused, "o-", label=label)
-        for weight, *place in zip(ARMS, names, refused, strict=True):
-            axes.annotate(str(weight), place, xytext=(5, 5), textcoords="offset points")
+        for weight, name, share in zip(ARMS, names, refused, strict=True):
+            axes.annotate(str(weight), (name, share), xytext=(5, 5), textcoords="offset points")
     axes.set_xlabel("harmless pictures named, %")
     axes.set_ylabel("harmful pictures refused, %")
     axes.legend()
