@@ -8,8 +8,8 @@ models without and with the guide (job `experiment`), and shows what came of it 
 `--config=configs/miniature.py:full` runs five seeds and all ablations.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
-them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are what
-assets/miniature holds.
+them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are
+what assets/miniature holds.
 """
 
 from ml_collections import ConfigDict
