@@ -71,10 +71,17 @@ def test_a_large_parameter_that_stays_whole_is_the_users_mistake() -> None:
         param_shardings(_one(("embed", "heads"), (side, side)), AbstractMesh((1, 2, 2), AXES))
     for sizes in ((4, 1, 1), (1, 1, 1)):  # nothing is to be cut
         param_shardings(_one(("embed", "heads"), (side, side)), AbstractMesh(sizes, AXES))
-    param_shardings(_one(("embed", "heads"), (side, side + 1)), AbstractMesh((1, 2, 2), AXES))
+    param_shardings(_one(("embed", "heads"), (side + 1, side)), AbstractMesh((1, 2, 2), AXES))
 
 
 if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for count, sizes in MESHES.items():
         (GOLDEN / f"llava_mistral_7b-{count}.txt").write_text(table(sizes), encoding="utf-8")
+
+
+def test_a_large_parameter_that_fsdp_does_not_cut_is_refused() -> None:
+    mesh = AbstractMesh((1, 3, 2), AXES)
+    with pytest.raises(UserError, match="a/kernel.*all 3 devices of fsdp"):
+        param_shardings(_one(("embed", "heads"), (2048, 2048)), mesh)
+    param_shardings(_one(("embed", "heads"), (64, 64)), mesh)  # small: allowed

@@ -73,8 +73,9 @@ def param_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> dict[str, NamedSha
     for path, leaf in flat_boxed(boxed).items():
         if not isinstance(leaf, nn.LogicallyPartitioned):
             raise ValueError(f"parameter {path} has no logical axes")
-        spec = _divisible(leaf.value.shape, _mesh_axes(path, leaf.names), mesh)
-        _check_cut(path, leaf.value.shape, spec, mesh)
+        wanted = _mesh_axes(path, leaf.names)
+        spec = _divisible(leaf.value.shape, wanted, mesh)
+        _check_cut(path, leaf.value.shape, spec, wanted, mesh)
         out[path] = NamedSharding(mesh, spec)
     return out
 
@@ -93,12 +94,21 @@ def _mesh_axes(path: str, names: tuple[str | None, ...]) -> list[Any]:
     return axes
 
 
-def _check_cut(path: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Any) -> None:
+def _check_cut(
+    path: str, shape: tuple[int, ...], spec: PartitionSpec, wanted: list[Any], mesh: Any
+) -> None:
     ways = mesh_ways(mesh, ("fsdp", "tensor"))
-    if ways > 1 and math.prod(shape) >= LARGE and all(axis is None for axis in spec):
+    if ways == 1 or math.prod(shape) < LARGE:
+        return
+    if all(axis is None for axis in spec):
         raise UserError(
             f"config.mesh: {path} {shape} would lie whole on every device, as neither "
             f"fsdp={mesh.shape['fsdp']} nor tensor={mesh.shape['tensor']} divides its sides"
+        )
+    if EMBED_AXIS in wanted and EMBED_AXIS not in spec:
+        raise UserError(
+            f"config.mesh: {path} {shape} would lie whole on all {mesh.shape[EMBED_AXIS]} devices "
+            f"of fsdp, which do not divide its side"
         )
 
 
