@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tga_jax.jobs.files import append_jsonl, read_appended, write_json, write_text
+from tga_jax.jobs.files import append_jsonl, count_appended, read_appended, write_json, write_text
+from tga_jax.jobs.work import Work
 
 ROWS = ["one", "two\u2028half", {"text": "drei \u2713"}]
 
@@ -52,3 +53,29 @@ def test_a_failed_write_leaves_nothing_and_an_old_one_is_removed(tmp_path: Path)
     os.utime(killed, (0, 0))
     write_json(path, 1)
     assert sorted(tmp_path.iterdir()) == [path, working]
+
+
+@pytest.mark.parametrize("cut", range(12))
+def test_lines_are_counted_as_they_are_read(tmp_path: Path, cut: int) -> None:
+    path, same = tmp_path / "rows.jsonl", tmp_path / "same.jsonl"
+    assert count_appended(path) == (None, 0)
+    append_jsonl(path, ROWS)
+    whole = path.read_bytes()
+    for one in (path, same):
+        one.write_bytes(whole[: len(whole) - cut])
+    assert count_appended(path) == (ROWS[0], len(read_appended(same)))
+    assert path.read_bytes() == same.read_bytes()
+
+
+def test_work_counts_rows_of_its_own_signature_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(tmp_path, "samples", {"seed": 1})
+    assert work.count() == 0
+    work.append(ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr("tga_jax.jobs.work.read_appended", None)
+        assert work.count() == len(ROWS)
+    assert work.rows() == ROWS
+    assert Work(tmp_path, "samples", {"seed": 2}).count() == 0
+    assert Work(tmp_path, "samples", {"seed": 1}).rows() == []

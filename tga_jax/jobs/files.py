@@ -79,6 +79,22 @@ def read_appended(path: Path) -> list[Any]:
     return [json.loads(line) for line in whole.split(b"\n")[:-1]]
 
 
+def count_appended(path: Path) -> tuple[Any, int]:
+    """The first line's value (None: no line) and the number of lines, one in memory at a time.
+
+    A last line cut short by a kill is removed, as `read_appended` does.
+    """
+    if not path.exists():
+        return None, 0
+    first, count, whole = b"null", 0, 0
+    with path.open("r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                first, count, whole = first if count else line, count + 1, whole + len(line)
+        file.truncate(whole)
+    return json.loads(first), count
+
+
 def digest(value: Any) -> str:
     """A short hash of a JSON value."""
     text = json.dumps(value, sort_keys=True, default=str)
