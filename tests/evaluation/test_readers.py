@@ -54,6 +54,12 @@ def test_scenes(tmp_path: Path) -> None:
     assert paper.items[0].harmful and paper.items[0].text == "Describe this image."
 
 
+def test_scenes_of_a_file_are_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.json", [])
+    with pytest.raises(UserError, match=r"rows\.json: .*folder"):
+        read(f"scenes:{path}")
+
+
 def test_hod(tmp_path: Path) -> None:
     for name in ("alcohol/normal/jpg/1.jpg", "alcohol/hard/2.jpg", "gun/normal/3.jpg"):
         picture(tmp_path / name)

@@ -3,6 +3,7 @@ command once there is room."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,12 +17,12 @@ FULL = Path("/dev/full")  # every write to it fails as on a full disk
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 # Job -> (the file that it is writing when the disk is full, what must not be there then).
 CASES = {
-    "index": ("index/texts.jsonl.tmp", "index/texts.jsonl"),
-    "index, at its end": ("index/index.json.tmp", "index/index.json"),
-    "retrieve": ("retrieved.jsonl.tmp", "retrieved.jsonl"),
-    "caption": ("caption/captions.0-of-1.jsonl.tmp", "captions.jsonl"),
-    "pretrain": ("pretrain/samples.json.tmp", "pretrain/samples.json"),
-    "inspect": ("inspect/samples.jsonl.tmp", "inspect/samples.jsonl"),
+    "index": ("index/texts.jsonl.{pid}.tmp", "index/texts.jsonl"),
+    "index, at its end": ("index/index.json.{pid}.tmp", "index/index.json"),
+    "retrieve": ("retrieved.jsonl.{pid}.tmp", "retrieved.jsonl"),
+    "caption": ("caption/captions.0-of-1.jsonl.{pid}.tmp", "captions.jsonl"),
+    "pretrain": ("pretrain/samples.json.{pid}.tmp", "pretrain/samples.json"),
+    "inspect": ("inspect/samples.jsonl.{pid}.tmp", "inspect/samples.jsonl"),
 }
 
 
@@ -56,6 +57,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     inputs: Path, indexed: Path, tmp_path: Path, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job, (full, target) = case.split(",")[0], CASES[case]
+    full = full.format(pid=os.getpid())
     workdir = tmp_path / "run"
     if job == "retrieve":
         shutil.copytree(indexed, workdir)

@@ -3,10 +3,11 @@
 import dataclasses
 import zlib
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
-from tga_jax.data.records import Record
+from tga_jax.data.records import Record, has_contents, has_flags, picture_counts, text_lengths
 from tga_jax.errors import UserError
 
 
@@ -15,7 +16,8 @@ def ablate(
 ) -> Sequence[Record]:
     """The same records with some captions exchanged and some retrieved texts left out.
 
-    Where nothing is to change these are the records themselves, which may not be in memory.
+    Where nothing is to change these are the records themselves. No record is read before it is
+    asked for: they may not fit into memory.
 
     Args:
         records: the samples; nothing else of them changes.
@@ -31,24 +33,64 @@ def ablate(
             raise UserError(f"config.data.{key}={value}: must lie in 0..1")
     if not caption_noise and retrieved_share == 1:
         return records
-    captions = _exchanged(records, caption_noise, seed)
-    return [
-        dataclasses.replace(
+    donors = _donors(has_flags(records), caption_noise, seed)
+    return Ablated(records, donors, retrieved_share, seed)
+
+
+class Ablated(Sequence[Record]):
+    """`ablate`d records, each read and changed when asked for.
+
+    Has no `has_flags`: which retrieved texts are left out is known from the ids alone, which only
+    reading tells.
+
+    Attributes:
+        text_lengths: of all records, which nothing here changes.
+        picture_counts: likewise.
+        has_contents: likewise.
+    """
+
+    def __init__(self, records: Sequence[Record], donors: np.ndarray, share: float, seed: int):
+        """Reads nothing.
+
+        Args:
+            records: the samples.
+            donors: int64[records], the sample whose caption each gets.
+            share: of the samples that keep their retrieved text.
+            seed: of that choice.
+        """
+        self._records, self._donors, self._share, self._seed = records, donors, share, seed
+        self.text_lengths, self.picture_counts = text_lengths(records), picture_counts(records)
+        self.has_contents = has_contents(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index = int(index) % len(self)
+        record, donor = self._records[index], int(self._donors[index])
+        return dataclasses.replace(
             record,
-            caption=captions.get(index, record.caption),
-            retrieved=record.retrieved if _lot(record.id, seed) < retrieved_share else None,
+            caption=record.caption if donor == index else self._records[donor].caption,
+            retrieved=record.retrieved if _lot(record.id, self._seed) < self._share else None,
         )
-        for index, record in enumerate(records)
-    ]
 
 
-def _exchanged(records: Sequence[Record], share: float, seed: int) -> dict[int, str | None]:
-    """Sample's number -> the caption of another one, for a share of those that have one."""
-    captioned = [index for index, record in enumerate(records) if record.caption is not None]
+def _donors(flags: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The sample whose caption each gets: another one for a share of those that have a caption."""
+    donors = np.arange(len(flags))
+    captioned = np.flatnonzero(flags.reshape(-1, 4)[:, 1])  # reshaped, for no records at all
     chosen = np.random.default_rng([seed, 23]).permutation(captioned)
     chosen = chosen[: round(share * len(captioned))]
-    donors = zip(chosen.tolist(), np.roll(chosen, 1).tolist(), strict=True)
-    return {to: records[source].caption for to, source in donors}
+    donors[chosen] = np.roll(chosen, 1)
+    return donors
 
 
 def _lot(identifier: str, seed: int) -> float:

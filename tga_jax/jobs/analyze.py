@@ -67,7 +67,7 @@ def run(context: Context) -> None:
         analyst = Analyst(context, prompts)
         params = nested(context.load_params(weights))
         sums = analyst.first_pass(params)
-        for lines in analyst.second_pass(params, sums, start=len(work.rows())):
+        for lines in analyst.second_pass(params, sums, start=work.count()):
             work.append(lines)
         write_tables(folder, sums, analyst.apologies, settings)
         work.finish()

@@ -17,13 +17,14 @@ from typing import Any
 
 import jax
 
-from tga_jax.data.records import Record, read_records
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.jobs.budget import Budget
 from tga_jax.jobs.caption_log import CaptionLog, Key, Part, part_of
 from tga_jax.jobs.captioner import Captioner
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json, write_jsonl
+from tga_jax.jobs.rows import usable_records
 from tga_jax.jobs.work import Work
 from tga_jax.parallel import hosts
 
@@ -90,7 +91,7 @@ def read_samples(context: Context, output: Path) -> list[Record]:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file")
     given = Path(data.captions) if data.captions else None
     same = given is not None and given.resolve() == output.resolve()
-    return read_records(Path(data.path), captions=None if same else given)
+    return usable_records(context, Path(data.path), captions=None if same else given)
 
 
 def choose(records: Sequence[Record], image_dir: Path) -> Wanted:

@@ -5,14 +5,19 @@ Of several processes the first alone writes, except where `every_process` is sai
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tga_jax.parallel import hosts
+
+OLD = 3600.0  # seconds after which nobody is still writing a file
 
 
 def write_text(path: Path, text: str, *, every_process: bool = False) -> None:
@@ -20,12 +25,26 @@ def write_text(path: Path, text: str, *, every_process: bool = False) -> None:
     if not (every_process or hosts.is_first()):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    _remove_old(path)
+    # Of this process alone: two that write the same file must not take each other's away.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_old(path: Path) -> None:
+    """What killed processes left of this file, known by its age: they may be of another host."""
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+            if time.time() - old.lstat().st_mtime > OLD:
+                old.unlink()
 
 
 def write_json(path: Path, value: Any, *, every_process: bool = False) -> None:
@@ -58,6 +77,22 @@ def read_appended(path: Path) -> list[Any]:
     if whole != content:
         write_text(path, whole.decode(), every_process=True)
     return [json.loads(line) for line in whole.split(b"\n")[:-1]]
+
+
+def count_appended(path: Path) -> tuple[Any, int]:
+    """The first line's value (None: no line) and the number of lines, one in memory at a time.
+
+    A last line cut short by a kill is removed, as `read_appended` does.
+    """
+    if not path.exists():
+        return None, 0
+    first, count, whole = b"null", 0, 0
+    with path.open("r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                first, count, whole = first if count else line, count + 1, whole + len(line)
+        file.truncate(whole)
+    return json.loads(first), count
 
 
 def digest(value: Any) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tga_jax.data.records import read_records
 from tga_jax.errors import UserError
 from tga_jax.jobs.clip import ClipEmbedder, embed_to_file
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json, write_jsonl
+from tga_jax.jobs.rows import usable_records
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
 from tga_jax.retrieval.texts import Text, read_lines, tidy
 
@@ -111,7 +111,8 @@ def read_corpus(context: Context, sources: list[Path]) -> Iterator[Text]:
     as_records = () if context.config.retrieval.corpus else (Path(data.path or "."),)
     for path in sources:
         if path.suffix == ".json" or path in as_records:
-            yield from (Text(r.id, r.caption) for r in read_records(path) if r.caption)
+            records = usable_records(context, path)
+            yield from (Text(r.id, r.caption) for r in records if r.caption)
         elif path == captions:
             yield from read_lines(path, key="caption")
         else:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.data.prepared import VERSION
-from tga_jax.data.records import Record, parse_record, texts_by_id
-from tga_jax.data.rows import tolerant_rows
+from tga_jax.data.records import Record, texts_by_id
 from tga_jax.data.stored import Outcome, Row
 from tga_jax.errors import UserError
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, file_digest
+from tga_jax.jobs.rows import read_rows
 from tga_jax.jobs.samples import SIDE_FILES, side_file
 
 SHOWN = 20  # ids named in the report, of each kind
@@ -50,19 +50,9 @@ def read_inputs(context: Context) -> Inputs:
         raise UserError(f"config.data.path={str(path)!r}: job prepare needs a LLaVA JSON file")
     files = {name: side_file(context, name) for name in SIDE_FILES}
     texts = {name: texts_by_id(p, key=SIDE_FILES[name]) for name, p in files.items() if p}
-    rows: list[Row] = []
-    bad: list[Outcome] = []
-    total = 0
-    for number, (where, value) in enumerate(tolerant_rows(path)):
-        total += 1
-        try:
-            if isinstance(value, UserError):
-                raise value
-            rows.append((number, _filled(parse_record(value, where=where), texts)))
-        except UserError as error:
-            name = value.get("id") if isinstance(value, dict) else None
-            bad.append(Outcome(number, None if name is None else str(name), reason=str(error)))
-    return Inputs(path, total, rows, bad, texts)
+    rows, bad = read_rows(path)
+    filled = [(number, _filled(record, texts)) for number, record in rows]
+    return Inputs(path, len(rows) + len(bad), filled, bad, texts)
 
 
 def _filled(record: Record, texts: Mapping[str, Mapping[str, str]]) -> Record:

@@ -14,6 +14,7 @@ from tga_jax.data.stored import Outcome
 from tga_jax.errors import UserError
 from tga_jax.jobs.budget import Budget
 from tga_jax.jobs.context import Context
+from tga_jax.jobs.rows import too_many
 
 LISTED = 1000  # skipped records that the report names
 SAID = 5  # and that are shown at once
@@ -57,10 +58,7 @@ class Tally:
             return
         self._bad.append(outcome)
         if len(self._bad) > self._allowed:
-            raise UserError(
-                f"{outcome.reason} ({len(self._bad)} bad records, "
-                f"config.data.max_bad_fraction allows {self._allowed} of {self.total})"
-            )
+            raise too_many(outcome.reason, len(self._bad), self._allowed, self.total)
         if len(self._bad) <= SAID:
             self._context.say(f"skipped: {outcome.reason}")
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tga_jax.data.records import Record, read_records
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.jobs.budget import Budget
 from tga_jax.jobs.clip import embed_to_file
 from tga_jax.jobs.context import Context
 from tga_jax.jobs.files import digest, write_json, write_jsonl
 from tga_jax.jobs.retriever import Retriever
+from tga_jax.jobs.rows import usable_records
 from tga_jax.jobs.work import Work
 from tga_jax.retrieval.choose import Found, noised_ids
 
@@ -87,7 +88,7 @@ def read_all(context: Context) -> list[Record]:
     return [
         record
         for name in names or [config.data.path]
-        for record in read_records(Path(name), captions=extra)
+        for record in usable_records(context, Path(name), captions=extra)
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.jobs.files import append_jsonl, read_appended, write_json
+from tga_jax.jobs.files import append_jsonl, count_appended, read_appended, write_json
 from tga_jax.parallel import hosts
 
 
@@ -39,10 +39,24 @@ class Work:
     def _read(self) -> list[Any]:
         lines = read_appended(self._partial)
         if not lines or lines[0] != self._signature:
-            self._partial.unlink(missing_ok=True)
-            append_jsonl(self._partial, [self._signature])
+            self._begin()
             return []
         return lines[1:]
+
+    def count(self) -> int:
+        """How many `rows` there are, which need not fit into memory."""
+        return hosts.from_first(self._count)
+
+    def _count(self) -> int:
+        first, lines = count_appended(self._partial)
+        if not lines or first != self._signature:
+            self._begin()
+            return 0
+        return lines - 1
+
+    def _begin(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        append_jsonl(self._partial, [self._signature])
 
     def append(self, rows: Sequence[Any]) -> None:
         """Keep finished rows."""

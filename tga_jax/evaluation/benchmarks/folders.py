@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.options import yes_or_no
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
 
@@ -25,7 +26,13 @@ HOD_OPTIONS = ("question",)
 def read_scenes(
     path: Path, image_dir: Path | None, options: Mapping[str, str]
 ) -> Iterator[EvalItem | Missing]:
-    """Options: question; harmful (yes); expect: "paper", or scene names joined by "+"."""
+    """Options: question; harmful (yes); expect: "paper", or scene names joined by "+".
+
+    Raises:
+        UserError: the path is a file.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: is a file; scenes are folders of pictures in a folder")
     harmful = yes_or_no(options, "harmful", default=True) is True
     question = options.get("question", QUESTION)
     names = options.get("expect", "")
