@@ -24,6 +24,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import train_step
+from benchmarks.guard import write_ratios
 
 ALONE, PASS, SEGMENT = ARMS = ("language model alone", "caption pass", "caption segment")
 DEVICES = 8
@@ -49,12 +50,17 @@ def main() -> None:
         for name, figures in result.items()
         if name not in ("losses", "settings")
     }
+    if args.write:
+        over = result["over_alone"]
+        lower = {f"{name} over the language model's loss alone": over[name][PASS] for name in over}
+        write_ratios(args.write, "method_cost", higher={}, lower=lower)
     print(json.dumps(result | {"settings": train_step.settings(args)}, indent=1))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     train_step.add_sizes(parser)
+    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
