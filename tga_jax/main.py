@@ -124,7 +124,8 @@ def run_jobs(
     settings = context.config.distributed
     found = cluster.find_cluster(partners, os.environ)
     with cluster.connected(found, settings):
-        cluster.check_alike(fingerprint(context.config, jobs) if found else {})
+        alike = fingerprint(context.config, jobs, workdir=workdir) if found else {}
+        cluster.check_alike(alike)
         for job in jobs:
             context.job = job
             with device_scope(context, mesh=job not in WITHOUT_DEVICES):
