@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,25 @@ def test_a_checkpoints_digest_sees_every_part_of_a_file(tmp_path: Path) -> None:
         file.write_bytes(data)
         seen.add(checkpoint_digest([tmp_path]))
     assert len(seen) == 4 and checkpoint_digest([tmp_path]) in seen
+
+
+def test_a_checkpoints_digest_sees_a_small_tensor_among_large_ones(tmp_path: Path) -> None:
+    sizes = {"a": 1 << 30, "small": 1 << 20, "b": 3 << 30, "tiny": 8, "c": 1 << 30}
+    ends = list(itertools.accumulate(sizes.values()))
+    begins = dict(zip(sizes, [0, *ends], strict=False))
+    entries = {
+        name: {"dtype": "U8", "shape": [size], "data_offsets": [begins[name], begins[name] + size]}
+        for name, size in sizes.items()
+    }
+    header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:  # sparse: gigabytes of zeros that take no room
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + ends[-1])
+    seen = [checkpoint_digest([tmp_path])]
+    for name in ("small", "tiny"):
+        with path.open("r+b") as file:
+            file.seek(8 + len(header) + begins[name])
+            file.write(b"x" * sizes[name])
+        seen.append(checkpoint_digest([tmp_path]))
+    assert len(set(seen)) == 3 and checkpoint_digest([tmp_path]) == seen[-1]

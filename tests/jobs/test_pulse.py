@@ -169,17 +169,25 @@ def test_the_same_command_again_does_nothing(
     assert capfd.readouterr().err.count("finished before") == 4
 
 
-def test_another_setting_in_the_same_workdir_is_refused(
+@pytest.mark.parametrize(
+    "setting", ["finetune.learning_rate=1e-4", "guide.pair_weight=0.5", "finetune.steps=7"]
+)
+def test_another_setting_in_a_finished_workdir_is_refused(
+    run: tuple[Path, Path], capfd: pytest.CaptureFixture[str], setting: str
+) -> None:
+    inputs, workdir = run
+    assert main(arguments(inputs, workdir, f"--config.{setting}", job="finetune")) == 2
+    said = capfd.readouterr().err
+    assert f"config.{setting.split('=')[0]}" in said and "finished before" not in said
+
+
+def test_settings_that_change_no_weights_leave_a_stage_finished(
     run: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     inputs, workdir = run
-    (workdir / "finetune" / "done.json").rename(workdir / "finetune" / "kept.json")
-    try:
-        more = "--config.finetune.learning_rate=1e-4"
-        assert main(arguments(inputs, workdir, more, job="finetune")) == 2
-    finally:
-        (workdir / "finetune" / "kept.json").rename(workdir / "finetune" / "done.json")
-    assert "config.finetune.learning_rate" in capfd.readouterr().err
+    more = ["--config.finetune.save_every=5", "--config.data.workers=1"]
+    assert main(arguments(inputs, workdir, *more, job="finetune")) == 0
+    assert "finished before" in capfd.readouterr().err
 
 
 def test_parts_with_a_new_projector_train_and_export(tmp_path: Path) -> None:

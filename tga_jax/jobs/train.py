@@ -46,10 +46,11 @@ FREE_DATA_KEYS = ("workers", "max_bad_fraction")
 def run(context: Context) -> None:
     """Train the stage that the job is named after."""
     stage = context.job
-    if context.finished(stage) is not None:
+    start, done = context.current_weights(before=stage), context.finished(stage)
+    if done is not None:
+        check_finished(context, done, start)
         context.say(f"finished before: {context.stage_folder(stage)}")
         return
-    start = context.current_weights(before=stage)
     check_counts(context, stage)
     source, steps = batch_source(context, stage)
     if not steps:
@@ -301,11 +302,34 @@ def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None
     if found is None:
         write_json(path, settings)
         return
-    old = flat(found)
-    new = flat(settings)
+    refuse_others(path.parent, found, settings)
+
+
+def check_finished(context: Context, done: Weights, start: Weights) -> None:
+    """Refuse settings that are not those which the finished stage was trained with.
+
+    Reads no samples: where their number gives the steps, the steps that were done are taken. And
+    prepared data that came or went after the training is no reason to refuse its weights.
+    """
+    stage = context.job
+    folder = context.stage_folder(stage)
+    found = hosts.from_first(lambda: read_marker(folder / "settings.json"))
+    if found is None:
+        return
+    steps = context.config[stage].steps
+    settings = stage_settings(context, stage, steps if steps >= 0 else done.step, start)
+    if "samples" not in found["data"].keys() & settings["data"].keys():
+        for one in (found, settings):
+            one["data"].pop("samples", None)
+    refuse_others(folder, found, settings)
+
+
+def refuse_others(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse a stage's folder that was begun with `found` where `settings` are others."""
+    old, new = flat(found), flat(settings)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise UserError(
-                f"{path.parent} was begun with config.{key}={old.get(key)!r}, now it is "
+                f"{folder} was begun with config.{key}={old.get(key)!r}, now it is "
                 f"{new.get(key)!r}: use another --workdir, or delete that folder"
             )
