@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,25 @@ def test_settings_that_change_no_weights_leave_a_stage_finished(
     more = ["--config.finetune.save_every=5", "--config.data.workers=1"]
     assert main(arguments(inputs, workdir, *more, job="finetune")) == 0
     assert "finished before" in capfd.readouterr().err
+
+
+def test_other_weights_in_the_same_folder_are_noticed(
+    run: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inputs, workdir = tmp_path / "inputs", tmp_path / "run"
+    shutil.copytree(run[0], inputs)
+    assert main(arguments(inputs, workdir, job="score,generate,pretrain")) == 0
+    before = (workdir / "score" / "start.jsonl").read_text()
+    export = run[1] / "export"  # the same shapes, trained
+    for path in export.glob("*.safetensors"):
+        shutil.copy(path, inputs / "checkpoint" / path.name)
+    capfd.readouterr()
+    assert main(arguments(inputs, workdir, job="pretrain")) == 2
+    assert "begun from other weights" in capfd.readouterr().err
+    shutil.rmtree(workdir / "pretrain")
+    assert main(arguments(inputs, workdir, job="score,generate")) == 0
+    assert "finished before" not in capfd.readouterr().err
+    assert (workdir / "score" / "start.jsonl").read_text() != before
 
 
 def test_parts_with_a_new_projector_train_and_export(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tga_jax.data.images import ImageTransform
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
+from tga_jax.evaluation.provenance import checkpoint_digest
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.jobs.files import digest
 from tga_jax.jobs.samples import read_samples
@@ -153,7 +154,23 @@ class Context:
             weights = self.finished(stage)
             if weights is not None:
                 return weights
-        return Weights(None, 0, digest(self.config.model.to_dict()))
+        return Weights(None, 0, self._start_digest)
+
+    @functools.cached_property
+    def _start_digest(self) -> str:
+        return str(hosts.from_first(self._digest_start))
+
+    def _digest_start(self) -> str:
+        """Of config.model and, where it names folders, of their files: others may be put there.
+
+        A hub id is left as it is: asking for its files could mean a download.
+        """
+        model = self.config.model
+        names = (model.checkpoint,) if model.checkpoint else (model.vision, model.llm)
+        places = [Path(name).expanduser() for name in names if name]
+        folders = [place for place in places if place.is_dir()]
+        settings = model.to_dict()
+        return digest([settings, checkpoint_digest(folders)] if folders else settings)
 
     def load_params(
         self, weights: Weights, factors: Mapping[str, float | None] | None = None

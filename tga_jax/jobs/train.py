@@ -329,6 +329,11 @@ def refuse_others(folder: Path, found: dict[str, Any], settings: dict[str, Any])
     old, new = flat(found), flat(settings)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
+            if key == "start":  # sorted behind "model": that is the same
+                raise UserError(
+                    f"{folder} was begun from other weights than config.model's files, or the "
+                    "stage before, now hold: use another --workdir, or delete that folder"
+                )
             raise UserError(
                 f"{folder} was begun with config.{key}={old.get(key)!r}, now it is "
                 f"{new.get(key)!r}: use another --workdir, or delete that folder"
