@@ -138,7 +138,8 @@ class Stage:
             checkpoints.close()
 
     def _start(self, checkpoints: Checkpoints, loader: Loader, start: Weights) -> TrainState:
-        context, latest = self.context, checkpoints.latest_step()
+        # The first process says which: a shared file system may show the others an older list.
+        context, latest = self.context, hosts.from_first(checkpoints.latest_step)
         params = context.load_params(start, self.factors)
         state = new_state(
             params,
