@@ -3,11 +3,17 @@
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 
-from tga_jax.data.records import Record, has_contents, has_flags, picture_counts, text_lengths
+from tga_jax.data.records import (
+    LazyRecords,
+    Record,
+    has_contents,
+    has_flags,
+    picture_counts,
+    text_lengths,
+)
 from tga_jax.errors import UserError
 
 
@@ -37,7 +43,7 @@ def ablate(
     return Ablated(records, donors, retrieved_share, seed)
 
 
-class Ablated(Sequence[Record]):
+class Ablated(LazyRecords):
     """`ablate`d records, each read and changed when asked for.
 
     Has no `has_flags`: which retrieved texts are left out is known from the ids alone, which only
@@ -65,16 +71,7 @@ class Ablated(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._records)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index = int(index) % len(self)
+    def _read(self, index: int) -> Record:
         record, donor = self._records[index], int(self._donors[index])
         return dataclasses.replace(
             record,

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
 
 import numpy as np
 
-from tga_jax.data.records import Record, has_contents, has_flags, picture_counts, text_lengths
+from tga_jax.data.records import (
+    LazyRecords,
+    Record,
+    has_contents,
+    has_flags,
+    picture_counts,
+    text_lengths,
+)
 from tga_jax.errors import UserError
 
 
@@ -45,7 +51,7 @@ def parse_mixture(text: str) -> list[tuple[str, float]]:
     return parts
 
 
-class Mixture(Sequence[Record]):
+class Mixture(LazyRecords):
     """The records of several sets, one set after the other.
 
     Attributes:
@@ -68,15 +74,6 @@ class Mixture(Sequence[Record]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index = index % len(self)
+    def _read(self, index: int) -> Record:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._sets[part][int(index - (self._ends[part] - self.parts[part].size))]

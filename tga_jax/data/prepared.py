@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from tga_jax.data.records import Record
+from tga_jax.data.records import LazyRecords, Record
 from tga_jax.data.stored import to_record
 from tga_jax.errors import UserError
 
@@ -43,7 +42,7 @@ def index_path(folder: Path, split: str) -> Path:
     return folder / f"index-{split}.npy"
 
 
-class PreparedRecords(Sequence[Record]):
+class PreparedRecords(LazyRecords):
     """The records of a split, read when asked for; only their lengths are in memory.
 
     Travels to worker processes as the folder's name, which open the files for themselves.
@@ -79,17 +78,9 @@ class PreparedRecords(Sequence[Record]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
-            raise IndexError(index)
+    def _read(self, index: int) -> Record:
         try:
-            return to_record(self._source[int(index) % self._count])
+            return to_record(self._source[index])
         except Exception as error:  # as in _source
             raise self._broken(error) from error
 

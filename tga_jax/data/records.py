@@ -10,10 +10,11 @@ A record, as LLaVA writes it, with this method's three optional keys:
 Everything that can be wrong with such a file is found here, before any model is loaded.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -96,6 +97,26 @@ def picture_counts(records: Sequence[Record]) -> Sequence[int]:
     """How many pictures every record has; likewise."""
     known = getattr(records, "picture_counts", None)
     return [len(record.images) for record in records] if known is None else known
+
+
+class LazyRecords(Sequence[Record]):
+    """Records that are read when asked for; a kind of them says how, in `_read`."""
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        count = len(self)
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(count))]
+        if not -count <= index < count:
+            raise IndexError(index)
+        return self._read(int(index) % count)
+
+    @abstractmethod
+    def _read(self, index: int) -> Record:
+        """The record at 0 <= index < len(self)."""
 
 
 def has_flags(records: Sequence[Record]) -> np.ndarray:
