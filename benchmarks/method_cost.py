@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,23 +57,17 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     train_step.add_sizes(parser)
-    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
-    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
-    return train_step.parse(parser)
+    return train_step.parse(parser, WORKERS)
 
 
 def child(worker: str, folder: str, arm: str = ALONE, *, devices: int = 1) -> Any:
     """What a worker in a process of its own prints; on several devices a batch has a row each."""
-    command = [sys.executable, "-m", "benchmarks.method_cost", *sys.argv[1:], "--arm", arm]
-    command += ["--worker", worker, "--folder", folder]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    flags, variables = ["--arm", arm], {}
     if devices > 1:
-        command += ["--batch", str(devices)]
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        flags += ["--batch", str(devices)]
+        variables["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    return train_step.run_worker("benchmarks.method_cost", worker, folder, *flags, **variables)
 
 
 def make_arm(name: str, args: argparse.Namespace, folder: Path) -> Any:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_sizes(parser)
     parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
-    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
-    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    return parse(parser)
+    return parse(parser, WORKERS)
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +74,16 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line; --small changes what sizes are where no flag says so."""
+def parse(parser: argparse.ArgumentParser, workers: Collection[str]) -> argparse.Namespace:
+    """The command line; --small changes what sizes are where no flag says so.
+
+    Args:
+        parser: with the benchmark's own flags; gets those of the guard and of `run_worker`.
+        workers: the names that `run_worker` may ask for.
+    """
+    parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
+    parser.add_argument("--worker", choices=workers, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     if "--small" in sys.argv:
         parser.set_defaults(**SMALL)
     return parser.parse_args()
@@ -94,9 +99,14 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def child(worker: str, folder: str, *more: str) -> Any:
     """What a worker in a process of its own prints."""
-    command = [sys.executable, "-m", "benchmarks.train_step", *sys.argv[1:], *more]
+    return run_worker("benchmarks.train_step", worker, folder, *more)
+
+
+def run_worker(module: str, worker: str, folder: str, *more: str, **variables: str) -> Any:
+    """A benchmark's worker with this command line and `more`; what it prints as JSON last."""
+    command = [sys.executable, "-m", module, *sys.argv[1:], *more]
     command += ["--worker", worker, "--folder", folder]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -27,9 +27,9 @@ from typing import Any
 from jax.interpreters import partial_eval
 
 PARTS = {"VisionTower": "vision", "Projector": "projector", "Decoder": "decoder"}
-# Of a backward kernel's products: what is not computed a second time.
 _CUDNN_FORWARD = "dot_product_attention_fwd_wrapper"
 _CUDNN_BACKWARD = "dot_product_attention_bwd_wrapper"
+# Of a backward kernel's products: what is not computed a second time.
 _NEEDED = {"splash_mha_dkv": 3 / 4, "splash_mha_dq": 1 / 3, _CUDNN_BACKWARD: 4 / 5}
 REST = "head and loss"  # the head's product is taken outside the decoder, chunk by chunk
 
