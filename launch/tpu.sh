@@ -18,7 +18,14 @@ set -euo pipefail
 : "${TPU_ZONE:?set TPU_ZONE, for example us-west4-a}"
 : "${TPU_PROJECT:?set TPU_PROJECT, the cloud project}"
 TPU_TYPE=${TPU_TYPE:-v5litepod-8}
-TPU_VERSION=${TPU_VERSION:-v2-alpha-tpuv5-lite}
+case $TPU_TYPE in # the images that Google names for them
+  v4-*) image=tpu-ubuntu2204-base ;;
+  v5litepod-*) image=v2-alpha-tpuv5-lite ;;
+  v5p-*) image=v2-alpha-tpuv5 ;;
+  v6e-*) image=v2-alpha-tpuv6e ;;
+  *) image=${TPU_VERSION:?set TPU_VERSION, the image for a $TPU_TYPE} ;;
+esac
+TPU_VERSION=${TPU_VERSION:-$image}
 TPU_SLICES=${TPU_SLICES:-1}
 WHERE=(--project="$TPU_PROJECT" --zone="$TPU_ZONE")
 CODE=$(cd "$(dirname "$0")/.." && pwd)
@@ -98,7 +105,9 @@ stage() {
   done
   [[ -z ${TPU_SHARE:-} ]] || on_workers all "sudo apt-get install -qqy nfs-common && \
 sudo mkdir -p /mnt/share && { mountpoint -q /mnt/share || sudo mount -t nfs $(printf %q "$TPU_SHARE") /mnt/share; }"
-  on_workers all "mkdir -p tga && tar -xzf tga_jax.tar.gz -C tga && cd tga && python3 -m venv .venv && \
+  # The images have Python 3.10; uv brings the one that this project wants.
+  on_workers all "mkdir -p tga && tar -xzf tga_jax.tar.gz -C tga && cd tga && \
+python3 -m pip install -q --user uv && python3 -m uv venv -q --allow-existing --seed --python 3.11 .venv && \
 .venv/bin/pip install -q -r requirements.txt \"jax[tpu]==0.10.2\""
 }
 

@@ -93,6 +93,30 @@ def test_memory_traffic_counts_slices_and_leaves_out_the_chip() -> None:
     assert memory_traffic(parse_program(PROGRAM)) == 7 * turn + permuted + scattered
 
 
+def test_memory_traffic_looks_into_fusions_inside_fusions() -> None:
+    """As TPU programs have them: a product that takes its operand's slice itself."""
+    nested = """
+%outer (q: f32[8,16], j: s32[]) -> bf16[2,16] {
+  %q = f32[8,16]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  ROOT %inside = bf16[2,16] fusion(%q, %j), kind=kLoop, calls=%slice
+}
+"""
+    text = PROGRAM.replace("kind=kLoop, calls=%slice", "kind=kLoop, calls=%outer").replace(
+        "\nENTRY", nested + "\nENTRY"
+    )
+    assert memory_traffic(parse_program(text)) == memory_traffic(parse_program(PROGRAM))
+
+
+def test_room_that_is_only_allocated_is_no_traffic() -> None:
+    room = (
+        '  %room = f32[8,16]{1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer"\n'
+        "  %zero.1 ="
+    )
+    text = PROGRAM.replace("  %zero.1 =", room)
+    assert memory_traffic(parse_program(text)) == memory_traffic(parse_program(PROGRAM))
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [

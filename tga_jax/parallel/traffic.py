@@ -18,6 +18,7 @@ from tga_jax.parallel.hlo import Computation, Instruction, Program
 
 SCATTER = "all-reduce-scatter"  # how TPUs write a reduce-scatter: every device keeps its part
 _OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_ALLOCATION = 'custom_call_target="AllocateBuffer"'  # room for a result, written elsewhere
 _NO_TRAFFIC = frozenset(
     "parameter constant get-tuple-element tuple bitcast while conditional call after-all "
     "partition-id replica-id opt-barrier iota".split()
@@ -92,10 +93,12 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     opcode = instruction.opcode
     if opcode in _NO_TRAFFIC or opcode.endswith("-done") or opcode == "async-update":
         return 0
+    if _ALLOCATION in instruction.text:
+        return 0
     operands = [computation.by_name[n] for n in instruction.operands if n in computation.by_name]
     if opcode == "fusion":
         inner = program.computations[instruction.called("calls")[0]]
-        return _fusion_moved(inner, instruction, operands)
+        return _fusion_moved(program, inner, instruction, operands)
     if opcode == "async-start":
         root = program.computations[instruction.called("calls")[0]].root
         return _moved_beside(root, instruction, operands)
@@ -114,44 +117,57 @@ def _moved_beside(root: Instruction, start: Instruction, operands: list[Instruct
     return read + result.bytes * result.main
 
 
-def _fusion_moved(inner: Computation, fusion: Instruction, operands: list[Instruction]) -> float:
-    numbered = {
-        int(match[1]): i
-        for i in inner.instructions
-        if (match := re.search(r"parameter\((\d+)\)", i.text))
-    }
+def _fusion_moved(
+    program: Program, inner: Computation, fusion: Instruction, operands: list[Instruction]
+) -> float:
+    parameters = _parameters(inner)
     total = 0.0
     for number, operand in enumerate(operands):
-        if _main(operand) and number in numbered:
-            total += min(_main(operand), _read(inner, numbered[number]))
+        if _main(operand) and number in parameters:
+            total += min(_main(operand), _read(program, inner, parameters[number]))
     results = [inner.root]
     if inner.root.opcode == "tuple":
         results = [inner.by_name[name] for name in inner.root.operands]
     for result, array in zip(results, fusion.arrays, strict=False):
         if array.main:
-            total += _written(inner, result, array.bytes)
+            total += _written(program, inner, result, array.bytes)
     return total
 
 
-def _read(inner: Computation, value: Instruction) -> float:
+def _parameters(inner: Computation) -> dict[int, Instruction]:
+    """The parameters of a fusion by their numbers."""
+    found = ((re.search(r"parameter\((\d+)\)", i.text), i) for i in inner.instructions)
+    return {int(match[1]): i for match, i in found if match}
+
+
+def _read(program: Program, inner: Computation, value: Instruction) -> float:
     """How much of a parameter the users of `value` read."""
     total = 0.0
     for user in inner.users.get(value.name, []):
         if user.opcode == "bitcast":
-            total += _read(inner, user)
+            total += _read(program, inner, user)
         elif user.opcode in _SLICES:
             total += user.bytes
+        elif user.opcode == "fusion":
+            nested = program.computations[user.called("calls")[0]]
+            parameters = _parameters(nested)
+            for number, name in enumerate(user.operands):
+                if name == value.name:
+                    total += _read(program, nested, parameters[number])
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue
         elif user.opcode != "tuple" and _kind(user) is None:
             return value.bytes
-    return total
+    return min(total, value.bytes)
 
 
-def _written(inner: Computation, result: Instruction, size: int) -> float:
+def _written(program: Program, inner: Computation, result: Instruction, size: int) -> float:
     """How much of a result is written: an update's slice, nothing where it only passes through."""
     while result.opcode == "bitcast":
         result = inner.by_name[result.operands[0]]
+    if result.opcode == "fusion" and len(result.arrays) == 1:
+        nested = program.computations[result.called("calls")[0]]
+        return _written(program, nested, nested.root, size)
     # A collective that is under way passes through the fusions beside it; the last one counts.
     if result.opcode == "parameter" or _kind(result) is not None:
         return 0
