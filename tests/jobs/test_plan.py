@@ -235,6 +235,10 @@ def test_slices_share_the_batch_and_gather_inside(tmp_path: Path) -> None:
     assert _plan(tmp_path, "--config.plan.topology=v5e:2x2 x2", "--config.plan.batch_size=8") == 0
     found = _result(tmp_path)
     assert (found["devices"], found["slices"], found["mesh"]["data"]) == (8, 2, 2)
+    # Every trained gradient crosses: 2 (g - 1) / g of its bytes, whole or the slice's share of it.
+    trained = sum(x.size for p, x in tiny.flat_params().items() if not p.startswith("vision/"))
+    assert trained * 4 / 4 <= found["network_bytes"] <= trained * 4 * 1.1
+    assert found["seconds_at_peak"]["network"] == found["network_bytes"] / 3.125e9
 
 
 @pytest.mark.tpu_compile

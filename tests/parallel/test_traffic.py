@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tga_jax.parallel.hlo import parse_program
-from tga_jax.parallel.traffic import collective_bytes, group_size, memory_traffic
+from tga_jax.parallel.traffic import collective_bytes, group_size, memory_traffic, network_bytes
 
 PROGRAM = """HloModule step, is_scheduled=true
 
@@ -81,6 +81,30 @@ def test_collectives_count_loops_and_a_channel_once() -> None:
         "collective-permute": 8 * 16 * 4,
         "all-reduce-scatter": 8 * 16 * 4 * 3 / 4,
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "share"),
+    [
+        ("ALL_REDUCE", "{1,2}x{0:3}", 1.0),
+        ("ALL_REDUCE", "{1:4}x{0:3}", 1.5),
+        ("ALL_GATHER", "{1:4}x{0}", 3.0),
+        ("REDUCE_SCATTER", "{1,2}x{0}", 0.5),
+        ("ONE_TO_ONE", "{1}x{0}", 1.0),
+    ],
+)
+def test_what_goes_to_other_slices_is_handed_to_the_host(
+    kind: str, target: str, share: float
+) -> None:
+    assert network_bytes(parse_program(PROGRAM)) == 0
+    transfer = f'_xla_megascale_target="{target}",_xla_megascale_transfer_type="{kind}"'
+    send = (
+        "  %a.1 = token[] after-all()\n"
+        "  %send = (bf16[4,16]{1,0:T(8,128)}, u32[], token[]) send(%d, %a.1), channel_id=77, "
+        f"is_host_transfer=true, frontend_attributes={{{transfer}}}\n  %two ="
+    )
+    text = PROGRAM.replace("  %two =", send)
+    assert network_bytes(parse_program(text)) == 7 * 4 * 16 * 2 * share
 
 
 def test_memory_traffic_counts_slices_and_leaves_out_the_chip() -> None:

@@ -6,9 +6,10 @@ step is added up. `plan/plan.json` has, of one step:
     flops_per_step, model_flops_per_step    on all devices together; `training/flops.py`
     bytes_per_device                        arguments + results + temporaries - aliases, + code
     collective_bytes, collectives           that one device sends; `parallel/traffic.py`
+    network_bytes                           that one device sends to other slices
     memory_traffic_bytes                    that one device reads and writes (null: not known)
-    roofline_seconds                        the largest of what compute, memory and links take
-                                            at their published peaks
+    roofline_seconds                        the largest of what compute, memory, links and the
+                                            network between slices take at published peaks
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.hlo import parse_program
 from tga_jax.parallel.topology import Topology, parse_topology, slice_sizes
-from tga_jax.parallel.traffic import collective_bytes, memory_traffic
+from tga_jax.parallel.traffic import collective_bytes, memory_traffic, network_bytes
 
 Plan = dict[str, Any]
 REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first
@@ -99,6 +100,7 @@ def plan_choice(config: ConfigDict, topology: Topology, choice: Choice, folder: 
         "compute": flops["hardware"] / topology.count / device.peak_flops,
         "memory": (found["memory_traffic_bytes"] or 0) / device.memory_bandwidth,
         "links": sum((collectives or {}).values()) / device.link_bandwidth,
+        "network": (found["network_bytes"] or 0) / (device.network_bandwidth or 1),
     }
     bound = max(seconds.values())
     return {
@@ -175,6 +177,7 @@ def _compiled(config: ConfigDict, topology: Topology, choice: Choice, folder: Pa
         "bytes_per_device": compiled["needed_bytes"],
         "state_bytes_per_device": None,
         "collectives": None,
+        "network_bytes": None,
         "memory_traffic_bytes": None,
         "flops": compiled["flops"],
         "error": compiled["error"],
@@ -188,6 +191,7 @@ def _compiled(config: ConfigDict, topology: Topology, choice: Choice, folder: Pa
             "bytes_per_device": held - memory["alias"],
             "state_bytes_per_device": memory["argument"],
             "collectives": collective_bytes(program, devices=topology.count),
+            "network_bytes": network_bytes(program),
             "memory_traffic_bytes": memory_traffic(program),
         }
     return found

@@ -49,6 +49,7 @@ def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path
         ),
         "state_bytes_per_device": held,
         "collectives": _collectives(stage, state, choice, topology),
+        "network_bytes": 0.0,  # one board
         "memory_traffic_bytes": None,
         "flops": dataclasses.asdict(count_flops(jaxpr)),
         "error": None,

@@ -3,7 +3,8 @@
 TPUs: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, table "key chip specifications"; the
 interconnect is the published figure in Gbps over all links, divided by 8. GPUs: NVIDIA's data
 sheets of the SXM boards without sparsity; NVLink is the published total of both directions,
-halved. A device of JAX is one chip (on v4 with both cores as one, "megacore").
+halved. Between slices: the data-center network of a pod (v5e, v6e) or of a chip (v5p) there; v4's
+host has the network card of a v5p's. A device of JAX is one chip (on v4 with both cores as one, "megacore").
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ class Device:
     memory_bytes: int
     memory_bandwidth: float  # bytes/s
     link_bandwidth: float  # bytes/s that one chip sends to the others of its slice or board
+    network_bandwidth: float | None = None  # bytes/s that one chip sends to other slices
 
 
 DEVICES = (
-    Device("v4", ("TPU v4",), 275e12, 32 * GIB, 1228e9, 300e9),
-    Device("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16 * GIB, 819e9, 200e9),
-    Device("v5p", ("TPU v5", "TPU v5p"), 459e12, 95 * GIB, 2765e9, 600e9),
-    Device("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32 * GIB, 1600e9, 400e9),
+    Device("v4", ("TPU v4",), 275e12, 32 * GIB, 1228e9, 300e9, 6.25e9),
+    Device("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16 * GIB, 819e9, 200e9, 3.125e9),
+    Device("v5p", ("TPU v5", "TPU v5p"), 459e12, 95 * GIB, 2765e9, 600e9, 6.25e9),
+    Device("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32 * GIB, 1600e9, 400e9, 12.5e9),
     Device("a100", ("NVIDIA A100",), 312e12, 80 * GIB, 2039e9, 300e9),
     Device("h100", ("NVIDIA H100",), 989e12, 80 * GIB, 3350e9, 450e9),
     Device("h200", ("NVIDIA H200",), 989e12, 141 * GIB, 4800e9, 450e9),

@@ -3,7 +3,8 @@
 Between devices, bytes that one device sends, as ring algorithms do (g devices, S bytes of the
 whole array): all-gather and reduce-scatter S (g-1)/g, all-reduce twice that, all-to-all S (g-1)/g,
 collective-permute S. A collective that the compiler spread over several fusions is one: they
-share its channel. What leaves a slice is not told apart.
+share its channel. What goes to other slices is told apart: libtpu hands it to the host, as a
+`send` that names the kind of transfer and the slices.
 
 Memory traffic is what every fusion reads and writes outside the chip; of an array that is only
 sliced (or updated in place), the slice. It is an estimate: caches and reuse are not modelled.
@@ -25,6 +26,8 @@ _NO_TRAFFIC = frozenset(
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_TARGET = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}')
 _SIZES = re.compile(r"'([^']+)'=(\d+)")
 
 
@@ -47,6 +50,16 @@ def collective_bytes(program: Program, *, devices: int) -> dict[str, float]:
     for kind, sent in found.values():
         out[kind] = out.get(kind, 0.0) + sent
     return out
+
+
+def network_bytes(program: Program) -> float:
+    """Bytes that one device sends to other slices in a step."""
+    return sum(
+        times * _sent_to_slices(instruction)
+        for computation, times in program.runs()
+        for instruction in computation.instructions
+        if instruction.opcode == "send" and _TRANSFER.search(instruction.text)
+    )
 
 
 def memory_traffic(program: Program) -> float:
@@ -86,6 +99,19 @@ def _sent(instruction: Instruction, kind: str, devices: int) -> float:
     if kind == "reduce-scatter":
         return whole * (group - 1)
     return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
+
+
+def _sent_to_slices(send: Instruction) -> float:
+    """Of one transfer between g slices: S is what the device puts in."""
+    (kind,), (target,) = _TRANSFER.findall(send.text), _TARGET.findall(send.text)
+    ranges = [[int(end) for end in part.split(":")] for part in target.split(",")]
+    group = sum(ends[-1] - ends[0] + 1 for ends in ranges)
+    size = send.arrays[0].bytes
+    if kind == "ALL_GATHER":
+        return size * (group - 1)
+    if kind in ("ALL_REDUCE", "REDUCE_SCATTER", "ALL_TO_ALL"):
+        return size * (group - 1) / group * (2 if kind == "ALL_REDUCE" else 1)
+    return size
 
 
 def _moved(program: Program, computation: Computation, instruction: Instruction) -> float:
