@@ -3,7 +3,8 @@
     python -m launch.rehearse --processes=4 -- --config=configs/from_hf.py --workdir=runs/x ...
 
 Each process has its share of --devices (host devices of the CPU) and meets the others through
-JAX's coordination service and gloo, as hosts do. --dry-run prints the commands.
+JAX's coordination service and gloo, as hosts do; a single one, too: the collectives that JAX has
+for the devices of one process add in another order than gloo's. --dry-run prints the commands.
 """
 
 from __future__ import annotations
@@ -62,8 +63,7 @@ class Pod:
             f"--processes={self.processes}",
             f"--process={process}",
         ]
-        partners = cluster if self.processes > 1 else []
-        return [sys.executable, "-m", "tga_jax.main", *self._flags, *partners]
+        return [sys.executable, "-m", "tga_jax.main", *self._flags, *cluster]
 
     def environment(self) -> dict[str, str]:
         """What is set besides the surroundings."""
