@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,24 @@ def test_from_four_processes_to_two_to_one(inputs: Path, one: Path, tmp_path: Pa
     assert results(tmp_path) == results(one)
     steps = [row["step"] for row in read_jsonl(tmp_path / "finetune/metrics.jsonl")]
     assert steps == list(range(1, 7))
+
+
+def test_a_frozen_first_process_ends_the_others(inputs: Path, tmp_path: Path) -> None:
+    """Its sockets stay open, so that calls of its service neither answer nor fail."""
+    more = ("--config.finetune.accumulate=1", "--config.distributed.dead_seconds=8")
+    flags = arguments(inputs, tmp_path, *more, "--config.finetune.steps=1000", job="finetune")[1:]
+    first, second = Pod(2, 4, flags).start(stderr=subprocess.PIPE).processes
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("finetune 2/"):
+            first.send_signal(signal.SIGSTOP)
+            break
+    begun = time.monotonic()
+    said = second.communicate()[1]
+    first.kill()
+    first.communicate()
+    assert second.returncode == 75 and "the coordinator has been silent" in said, said
+    assert time.monotonic() - begun < 30
 
 
 def test_processes_with_other_settings_are_told(inputs: Path, tmp_path: Path) -> None:

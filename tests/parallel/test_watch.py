@@ -137,6 +137,19 @@ class Service:
             return [(k, v) for k, v in self.values.items() if k.startswith(key)]
 
 
+class FrozenService(Service):
+    """One that stops to answer, as in a first process that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
+        self.answers.wait()
+        return super().key_value_dir_get(key)
+
+
 class Partner:
     """A process, as a watch and its hold."""
 
@@ -243,3 +256,23 @@ def test_a_partner_that_dies_is_named(ended: list[int], capfd: pytest.CaptureFix
     said = capfd.readouterr().err
     assert ended == [75, 75] and said.count("process 1 of 3 has been silent for") == 2
     close([partners[0], partners[2]])
+
+
+@ENDS_A_THREAD
+@pytest.mark.parametrize("leaving", [False, True])
+def test_a_coordinator_that_no_longer_answers_is_named(
+    leaving: bool, ended: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = FrozenService()
+    partner = Partner(service, 1, 2, 3)
+    until(lambda: partner.watch._turns > 3)
+    time.sleep(0.7)  # longer than `dead_seconds`, which is for silence only
+    assert ended == []
+    service.answers.clear()
+    if leaving:
+        partner.watch.leave(2, "config.data.path is missing")
+    until(lambda: ended)
+    said = capfd.readouterr().err
+    assert ended == [2 if leaving else 75] and "process 1: the coordinator has been silent" in said
+    service.answers.set()
+    partner.watch.close()

@@ -28,6 +28,7 @@ from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0  # for the main thread to stop by itself
 AGREE_SECONDS = 45.0  # for all processes to name the step they are at
+RETRY = "; run the same command again to go on"
 LINGER_SECONDS = 3.0  # the first process hosts the service that tells the others why it leaves
 
 
@@ -54,6 +55,8 @@ class Watch:
         self._round = _Round()
         self._hold: Hold | None = None
         self._raised = self._leaving = False
+        self._code = EXIT_PREEMPTED  # with which this process ends
+        self._turns = 0  # talks with the service that ended
         self._heard: dict[str, tuple[str, float]] = {}
         self._beat = 0
         self.alive()
@@ -73,6 +76,8 @@ class Watch:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
             self._old_wake = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         self._thread.start()
+        if self._client is not None:
+            threading.Thread(target=self._guard, name="guard", daemon=True).start()
         return self
 
     def close(self) -> None:
@@ -92,7 +97,7 @@ class Watch:
 
     def leave(self, code: int, reason: str) -> None:
         """Tell the partners that this process ends, and why, before it does."""
-        self._leaving = True
+        self._leaving, self._code = True, code
         if self._client is None:
             return
         with contextlib.suppress(Exception):  # no coordinator: the partners know
@@ -161,9 +166,26 @@ class Watch:
             if self._client is not None:
                 try:
                     self._talk()
+                    self._turns += 1
                 except Exception as error:  # whatever the service raises
                     if not (self._closed or self._leaving):
                         self._end(EXIT_PREEMPTED, f"no coordinator: {str(error).splitlines()[0]}")
+
+    def _guard(self) -> None:
+        """In a thread of its own: end this process where the service does not answer.
+
+        The watching thread is then inside a call that gives up after 98 s, with an abort. Waits
+        are counted, not time: a process that was itself frozen is not ended for it.
+        """
+        seen, waits = -1, 0
+        while not self._closed:
+            time.sleep(POLL_SECONDS)
+            seen, waits = self._turns, waits + 1 if self._turns == seen else 0
+            if waits * POLL_SECONDS > self._config.dead_seconds:
+                break
+        if not self._closed:
+            self._say(f"the coordinator has been silent for {waits * POLL_SECONDS:.0f} s", RETRY)
+            os._exit(self._code)
 
     def _check_time(self) -> None:
         now = time.monotonic()
@@ -239,12 +261,14 @@ class Watch:
 
     def _end(self, code: int, reason: str) -> None:
         """End the process from here; files are written whole or line by line."""
-        who = f"process {self._index}: " if self._count > 1 else ""
-        again = "" if code == EXIT_USER_ERROR else "; run the same command again to go on"
-        print(f"{who}{reason}{again}", file=sys.stderr, flush=True)
+        self._say(reason, "" if code == EXIT_USER_ERROR else RETRY)
         self.leave(code, reason)
         sys.stdout.flush()
         os._exit(code)
+
+    def _say(self, reason: str, then: str) -> None:
+        who = f"process {self._index}: " if self._count > 1 else ""
+        print(f"{who}{reason}{then}", file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass
@@ -391,7 +415,7 @@ def translate_abort(address: str, index: int) -> None:
             socket.create_connection((host.strip("[]"), int(port)), 2).close()
         except OSError:
             text = f"\nprocess {index}: process 0, the coordinator at {address}, is gone"
-            os.write(2, f"{text}; run the same command again to go on\n".encode())
+            os.write(2, f"{text}{RETRY}\n".encode())
             os._exit(EXIT_PREEMPTED)
 
     translate_abort.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)  # type: ignore[attr-defined]
