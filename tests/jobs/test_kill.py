@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,14 @@ from tests.jobs.inputs import arguments, make_inputs, read_jsonl
 JOBS = "score,pretrain,finetune,generate,export"
 
 
-def start(inputs: Path, workdir: Path, job: str = JOBS) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tga_jax.main", *arguments(inputs, workdir, job=job)[1:]]
+def start(inputs: Path, workdir: Path, *more: str, job: str = JOBS) -> subprocess.Popen:
+    """A run in a process group of its own."""
+    flags = arguments(inputs, workdir, *more, job=job)[1:]
+    command = [sys.executable, "-m", "tga_jax.main", *flags]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def result(workdir: Path) -> dict[str, object]:
@@ -82,3 +88,54 @@ def test_sigterm_saves_and_asks_to_be_run_again(tmp_path: Path) -> None:
     assert [line["step"] for line in read_jsonl(tmp_path / "run/finetune/metrics.jsonl")] == list(
         range(1, 7)
     )
+
+
+def until(what: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something that happens soon."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+WORKERS = ("--config.data.workers=2", "--config.finetune.steps=400")
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, pgrp = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(pgrp) == leader and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def in_training(process: subprocess.Popen, step: int) -> None:
+    """Read until a step is done."""
+    said = []
+    for line in process.stderr or ():
+        said.append(line)
+        if line.startswith(f"finetune {step}/"):
+            return
+    raise AssertionError("".join(said))
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_of_a_run_with_workers_saves(tmp_path: Path) -> None:
+    inputs, run = make_inputs(tmp_path / "inputs"), tmp_path / "run"
+    process = start(inputs, run, *WORKERS, "--config.finetune.save_every=100", job="finetune")
+    in_training(process, 3)
+    assert len(group(process.pid)) >= 3  # the workers
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 75 and "saved at step" in err, err
+    until(lambda: not group(process.pid))
+    done = len(read_jsonl(run / "finetune/metrics.jsonl"))
+    again = start(inputs, run, *WORKERS, job="finetune")
+    in_training(again, done + 1)
+    # The workers end with a parent that could not tell them.
+    again.kill()
+    again.communicate()
+    until(lambda: not group(again.pid))

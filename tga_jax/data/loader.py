@@ -4,6 +4,11 @@
 was interrupted, the batches are the same; the whole state of a loader is its step.
 """
 
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,12 +188,17 @@ class Loader(Iterator[Batch]):
             batches = batches.mp_prefetch(
                 grain.MultiprocessingOptions(
                     num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch)
-                )
+                ),
+                worker_init_fn=_end_with_parent,
             )
-        self._batches = iter(batches)
+        self._started = not self._workers
+        with _children_without_sigterm():  # Grain makes its threads here, processes at `next`
+            self._batches = iter(batches)
 
     def __next__(self) -> Batch:
-        tree = next(self._batches)
+        with contextlib.nullcontext() if self._started else _children_without_sigterm():
+            tree = next(self._batches)
+        self._started = True
         self._step += 1
         # Grain hands over shared memory that it frees on its own; a batch owns its arrays.
         arrays = tree["arrays"]
@@ -244,6 +254,34 @@ def example_pixels(
         record_id=example.id,
         content=example.contents[number] if example.contents else None,
     )
+
+
+@contextlib.contextmanager
+def _children_without_sigterm() -> Iterator[None]:
+    """Threads and processes that begin inside never get SIGTERM.
+
+    It often goes to a whole process group, while this process still wants batches until all agree
+    on a step to stop at. A blocked signal is inherited, so it holds while a worker is starting,
+    too. Grain ends its workers by an event, or kills them; another thread of this process takes
+    a SIGTERM that comes meanwhile.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """In a worker process: nothing else ends it where the parent could not say goodbye."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def _numbers(example: Example) -> range:
