@@ -35,7 +35,7 @@ HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
-TWO = ("baseline", "tga")
+SEVERAL = ("baseline", "tga", "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
 # What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "weight-1": {"guide": {"answer_weight": 1.0}},
@@ -61,6 +61,7 @@ ABLATIONS: dict[str, dict] = {
     "llm-lora": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}},
     "llm-lora-baseline": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}} | BASELINE,
     "llm-fast": {"finetune": {"trainable": FAST}},
+    "llm-fast-baseline": {"finetune": {"trainable": FAST}} | BASELINE,
     "retrieved-at-test": {"retrieval": {"index": "{workdir}/index"}},
     "retrieved-at-test-baseline": {"retrieval": {"index": "{workdir}/index"}} | BASELINE,
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
@@ -110,9 +111,9 @@ def arms(variant: str) -> dict:
     """Arm -> the keys that it changes."""
     found: dict[str, dict] = {"baseline": BASELINE, "tga": TGA}
     if variant == "full":
-        for seed in SEEDS[1:]:
-            found |= {f"{name}-seed-{seed}": {**found[name], "seed": seed} for name in TWO}
         found |= ABLATIONS
+        for seed in SEEDS[1:]:
+            found |= {f"{name}-seed-{seed}": {**found[name], "seed": seed} for name in SEVERAL}
     return found
 
 

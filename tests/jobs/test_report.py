@@ -243,6 +243,21 @@ def test_seeds_are_averaged_and_tested_in_pairs(tmp_path: Path) -> None:
     assert cells[4] == p_text(t.pvalue)
 
 
+def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
+    kinds = ("baseline", "tga", "frozen-baseline", "frozen", "zz_literal")
+    names = [f"{name}{more}" for more in ("", "-seed-1") for name in kinds]
+    workdir = make_workdir(tmp_path / "run", arms=tuple(names), each=8)
+    assert report(workdir) == 0
+    tables = (workdir / "report" / "tables.md").read_text().split("**Means over seeds")[1:]
+    expected = {("baseline", "tga"), ("frozen-baseline", "frozen"), ("baseline", "zz_literal")}
+    headers = {
+        f"| Benchmark/scene | Figure | {a}, 2 seeds | {b}, 2 seeds | Difference | p |"
+        for a, b in expected
+    }
+    assert {table.split("\n")[2] for table in tables} == headers and len(tables) == 3
+    assert page_of(workdir).count("p of the paired t-test over seeds") == 3
+
+
 def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -> None:
     assert "not asked in the same way" not in page_of(run)
     workdir = Path(shutil.copytree(run, tmp_path / "run"))

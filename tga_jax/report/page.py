@@ -29,7 +29,7 @@ from tga_jax.report.headlines import (
 )
 from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.markup import Markup, join, tag
-from tga_jax.report.seeds import seeds_table
+from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.style import STYLE
 from tga_jax.report.tables import Table, to_html, to_latex, to_markdown
 from tga_jax.report.trade_off import trade_off
@@ -107,7 +107,7 @@ def page(report: Report) -> str:
 
 def tables(report: Report) -> list[Table]:
     """Those of tables.md and tables.tex, which are on the page too."""
-    found: list[Table | None] = [headline_table(report), over_seeds_table(report)]
+    found: list[Table | None] = [headline_table(report), *over_seeds_tables(report)]
     found.append(arms_table(report))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report), judges_table(report.pair)]
@@ -244,14 +244,14 @@ def _all_arms(report: Report) -> Markup | None:
     return join([to_html(table), trade_off(report.run.arms, names)])
 
 
-def over_seeds_table(report: Report) -> Table | None:
+def over_seeds_tables(report: Report) -> list[Table]:
     """Means over the seeds, where arms were trained with several."""
-    return seeds_table(report.run.arms, [arm.name for arm in report.pair])
+    return seeds_tables(report.run.arms, [arm.name for arm in report.pair])
 
 
 def _over_seeds(report: Report) -> Markup | None:
-    table = over_seeds_table(report)
-    return None if table is None else to_html(table)
+    found = over_seeds_tables(report)
+    return join(to_html(table) for table in found) if found else None
 
 
 def paired_table(report: Report) -> Table | None:

@@ -50,28 +50,40 @@ def paired(first: Sequence[float], second: Sequence[float]) -> tuple[Figure, flo
     return figure, float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def seeds_table(arms: Sequence[Arm], pair: Sequence[str]) -> Table | None:
-    """A row a figure: the mean of every family, and the difference of the pair's families."""
+def seeds_tables(arms: Sequence[Arm], pair: Sequence[str]) -> list[Table]:
+    """A table a family, beside its baseline: NAME-baseline, or else the first of `pair`.
+
+    A row is a figure: the means, and the difference with a test. A family that has no baseline with
+    several seeds has a table of its own.
+    """
     found = families(arms)
-    if not found:
-        return None
-    two = len(pair) == 2 and all(name in found for name in pair)
-    rows = []
+    tables = []
+    for name, family in found.items():
+        first = f"{name}-baseline" if f"{name}-baseline" in found else pair[0] if pair else ""
+        if name.endswith("-baseline") and name.removesuffix("-baseline") in found or name == first:
+            continue
+        others = {first: found[first]} if first in found else {}
+        tables.append(_table(others | {name: family}))
+    return tables
+
+
+def _table(found: dict[str, Family]) -> Table:
+    paired_test, rows = len(found) == 2, []
     for place in _places(list(found.values())):
-        values = {name: _values(family, place) for name, family in found.items()}
+        values = [_values(family, place) for family in found.values()]
         metric = place[2]
-        cells = [figure_text(metric, mean_figure(list(v.values()))) for v in values.values()]
-        if two:
-            first, second = (values[name] for name in pair)
+        cells = [figure_text(metric, mean_figure(list(v.values()))) for v in values]
+        if paired_test:
+            first, second = values
             common = sorted(first.keys() & second.keys())
             difference, p_value = paired(*([v[s] for s in common] for v in (first, second)))
             cells.append(difference_text(metric, difference))
             cells.append("\u2013" if p_value is None else p_text(p_value))
         rows.append((f"{place[0]}/{words(place[1])}", METRICS.get(metric, words(metric)), *cells))
     names = [f"{name}, {len(family)} seeds" for name, family in found.items()]
-    header = ("Benchmark/scene", "Figure", *names, *(("Difference", "p") if two else ()))
+    header = ("Benchmark/scene", "Figure", *names, *(("Difference", "p") if paired_test else ()))
     caption = "Means over seeds with Student's 95% intervals"
-    caption += "; p of the paired t-test over seeds" if two else ""
+    caption += "; p of the paired t-test over seeds" if paired_test else ""
     return Table(caption, header, rows, numbers=2)
 
 
