@@ -98,13 +98,15 @@ ROWS = (
     Row("pretrain", "v5e:16x16", 1),
     Row("lora", "v5e:8x8", 1),
     Row("finetune", "v6e:4x4", 2, remat="dots"),
+    Row("finetune", "v5e:4x4 x2", 1, mesh="2,-1,1"),
 )
 
 HEAD = (
     "topology", "devices", "parts", "mesh", "remat", "memory a device, GiB", "fits",
     "model TFLOP a step", "executed TFLOP a step", "links, GB a device and step",
-    "HBM traffic, GB a device and step", "roofline, s a step", "bound by", "MFU allowed",
-    "MFU without overlap", "hours an epoch", "$ an epoch", "method",
+    "network between slices, GB a device and step", "HBM traffic, GB a device and step",
+    "roofline, s a step", "bound by", "MFU allowed", "MFU without overlap", "hours an epoch",
+    "$ an epoch", "method",
 )  # fmt: skip
 # Published figures read in those repositories: fuji.py of axlearn, configs/v5e and v5p of MaxText.
 COMPARED = """
@@ -113,11 +115,16 @@ COMPARED = """
 Measured: axlearn, 7B text (Llama 2), 1,024 v5e chips, matrix products kept: 46% MFU; 256 H100s:
 39%. MaxText, text: 61% for 16B on 256 v5e, 71% for 32B on 64 v5p chips.
 
-Splash attention in place of plain products saves 1.0 GiB a chip (12.9 against 13.9 of 16) and a
-fifth of the memory traffic of the finetune on v5e:4x4. The aim of an allowed MFU of 55% is reached
-on v5e and v5p, links unhidden too but for 64 chips and more with so small a batch. On v6e it is
-not: memory, at 1.6 TB/s for 918 TFLOP/s and by the estimate above, bounds the finetune at 45%,
-whether products are kept (remat dots) or not, and LoRA at 27%.
+Splash attention in place of plain products saves 1.0 GiB a chip (12.9 against 13.9 of 16) and 28%
+of the memory traffic of the finetune on v5e:4x4. The aim of an allowed MFU of 55% is reached by the
+finetune on v5e, v5p and v6e (with remat dots 70% there), links unhidden too but for v6e and for 64
+chips and more with so small a batch. Pretrain and LoRA on v6e are bound by memory, at 1.6 TB/s for
+918 TFLOP/s, to 41%. Most of that traffic is the compiler's: on one slice it cuts a product with
+gathered weights into turns, each of which reads and writes the whole result; for two slices it does
+not, and moves a third.
+
+Two slices halve the step: each gradient crosses the network once, as its slice's share (0.94 GB a
+chip and step, 0.30 s at 25 Gbit/s a chip), beside 1.40 s of compute.
 
 Theirs are measured, these are bounds: the columns say what peaks, memory and links allow, and a
 run reaches less. Comparable: the definition (remat is not counted as work) and the kind of
@@ -173,8 +180,9 @@ def page(workdir: Path) -> str:
         "- The roofline is the largest of what compute, memory and links take at published peaks "
         "(`tga_jax/parallel/devices.py`). Memory's part is an estimate, more likely too high than "
         "too low: on-chip memory that keeps an array between two uses is not modelled. MFU "
-        "allowed: the model's FLOPs in that time at the peak; without overlap: were links to wait "
-        "for the rest. Matrix products do not reach their peak either.\n"
+        "allowed: the model's FLOPs in that time at the peak; without overlap: were links and the "
+        "network between slices to wait for the rest. Matrix products do not reach their peak "
+        "either.\n"
         "- Mesh: data x fsdp x tensor. Attention is Splash on TPUs where nothing else is said.\n"
         f"- Assumed: {UTILISATION:.0%} of the peak in model FLOPs, or the roofline where it is "
         f"slower; {_prices()} a chip and hour. Change them in `benchmarks/plans.py`.\n"
@@ -216,6 +224,7 @@ def _place(row: Row) -> str:
 
 def _cells(row: Row, found: dict[str, Any]) -> list[str]:
     seconds, links = found["seconds_at_peak"], found["collective_bytes"]
+    moved = seconds["links"] + seconds["network"]
     at_use = found["model_flops_per_step"] / found["flops_per_step"] * seconds["compute"]
     step = max(found["roofline_seconds"], at_use / UTILISATION)
     hours = step * SAMPLES[row.stage] / found["batch_size"] / 3600
@@ -232,11 +241,12 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
         f"{found['model_flops_per_step'] / 1e12:,.0f}",
         f"{found['flops_per_step'] / 1e12:,.0f}",
         "?" if links is None else f"{links / 1e9:.1f}",
+        "-" if found["slices"] == 1 else f"{found['network_bytes'] / 1e9:.2f}",
         "?" if traffic is None else f"{traffic / 1e9:,.0f}",
         f"{found['roofline_seconds']:.2f}",
         max(seconds, key=seconds.__getitem__),
         f"{at_use / found['roofline_seconds']:.0%}",
-        f"{at_use / (max(seconds['compute'], seconds['memory']) + seconds['links']):.0%}",
+        f"{at_use / (max(seconds['compute'], seconds['memory']) + moved):.0%}",
         f"{hours:.1f}" if found["fits"] else "-",
         f"{hours * found['devices'] * PRICES[found['device']]:,.0f}" if found["fits"] else "-",
         found["method"],

@@ -125,7 +125,7 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
     stage = {k: config[choice.stage][k] for k in ("trainable", "guide", "ce_chunk", "clip_norm")}
     return {
         "jax": jax.__version__,
-        "topology": dataclasses.asdict(topology),
+        "topology": [topology.device.name, topology.shape, topology.slices],
         "choice": dataclasses.asdict(choice),
         "model": dataclasses.asdict(context.model.config),
         "compute": dataclasses.asdict(context.model.compute),

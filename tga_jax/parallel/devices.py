@@ -3,8 +3,8 @@
 TPUs: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, table "key chip specifications"; the
 interconnect is the published figure in Gbps over all links, divided by 8. GPUs: NVIDIA's data
 sheets of the SXM boards without sparsity; NVLink is the published total of both directions,
-halved. Between slices: the data-center network of a pod (v5e, v6e) or of a chip (v5p) there; v4's
-host has the network card of a v5p's. A device of JAX is one chip (on v4 with both cores as one, "megacore").
+halved. Between slices: the data-center network that the same tables give a pod (v5e, v6e) or a chip
+(v5p); v4 is taken as v5p. A device of JAX is one chip (on v4 with both cores as one, "megacore").
 """
 
 from __future__ import annotations
