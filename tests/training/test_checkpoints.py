@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 from tga_jax.alignment.guide import RunningMean
 from tga_jax.errors import UserError
+from tga_jax.training import checkpoints as checkpoints_module
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.metrics import MetricsLog, clock
 from tga_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -101,6 +103,26 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, item: str, damage: str) -> 
         again.restore(4, abstract_state(_state()))
     again.close()
     assert str(tmp_path / "c" / "4") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_shows_late_is_waited_for(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(4, _state(), DATA)
+    checkpoints.wait()
+    hidden = (tmp_path / "c/4").rename(tmp_path / "4")
+    threading.Timer(0.3, lambda: hidden.rename(tmp_path / "c/4")).start()
+    assert checkpoints.restore(4, abstract_state(_state())).data == DATA
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_never_shows_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints_module, "VISIBLE_SECONDS", 0.1)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match="/7 is not there for process 0: is --workdir one folder"):
+        checkpoints.restore(7, abstract_state(_state()))
+    checkpoints.close()
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tga_jax.errors import UserError
 from tga_jax.training.step import TrainState
 
 PARAMS, REST, DATA = "params", "rest", "data"
+VISIBLE_SECONDS = 60.0  # that a shared file system may take to show one host what another wrote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Checkpoints:
         return self._read(step, args)[PARAMS]
 
     def _read(self, step: int, args: Any) -> Any:
+        self._until_visible(step)
         try:
             return self._manager.restore(step, args=args)
         except (ValueError, KeyError, OSError) as error:
@@ -105,6 +108,17 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} cannot be read ({reason}): "
                 "it was made by another model or is damaged; delete it or use another --workdir"
             ) from error
+
+    def _until_visible(self, step: int) -> None:
+        """Wait for a checkpoint that the first process sees, and this host perhaps not yet."""
+        folder, end = self.folder / str(step), time.monotonic() + VISIBLE_SECONDS
+        while not folder.exists():
+            if time.monotonic() > end:
+                raise UserError(
+                    f"checkpoint {folder} is not there for process {jax.process_index()}: "
+                    "is --workdir one folder that all hosts share?"
+                )
+            time.sleep(0.5)
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
