@@ -44,6 +44,29 @@ def test_bfloat16_trains_float32_masters_and_leaves_frozen_parts_alone(
     assert any("language_model" in n for n in moved) and any("projector" in n for n in moved)
 
 
+def test_compiler_options_reach_the_compiler(inputs: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    options = f"('xla_dump_to={dump}', 'xla_dump_hlo_as_text=true')"
+    flags = [f"--config.compiler_options={options}", "--config.finetune.steps=1"]
+    assert main(arguments(inputs, tmp_path / "run", *flags, job="finetune")) == 0
+    assert any("jit_step" in path.name for path in dump.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("xla_bogus=1", "xla_bogus"), ("xla_dump_to", "NAME=VALUE"), ("xla_dump_hlo_as_text=7", "7")],
+)
+def test_a_wrong_compiler_option_is_named(
+    inputs: Path, tmp_path: Path, option: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--config.compiler_options=('{option}',)", "--config.finetune.steps=1"]
+    assert main(arguments(inputs, tmp_path, *flags, job="finetune")) == 2
+    error = [
+        line for line in capfd.readouterr().err.splitlines() if "config.compiler_options" in line
+    ]
+    assert len(error) == 1 and said in error[0]
+
+
 def test_lora_trains_its_factors_alone_and_is_merged_at_export(
     inputs: Path, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from tga_jax.jobs.train import Stage, packing_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.state import new_state, param_leaves, random_params
-from tga_jax.training.step import TrainState, jit_step
+from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import peak_flops, peak_memory_bytes
 
 
@@ -84,7 +84,7 @@ def settings_digest(context: Context) -> str:
     """What a measurement depends on, as a short hash."""
     config = context.config
     keys = {"bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh"}
-    keys.add(config.bench.stage)
+    keys |= {config.bench.stage, "compiler_options"}
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
     chosen["packing"] = config.data.packing
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
@@ -120,7 +120,7 @@ class Timed:
     def __init__(self, stage: Stage, state: TrainState, batch: dict[str, jax.Array]) -> None:
         self._batch, self._guided = batch, stage.objective.guide.active
         own = state if self._guided else dataclasses.replace(state, running=None)
-        self._step = jit_step(stage.step(), own)
+        self._step = stage.jitted(own)
         self.flops: Flops = count_flops(self._step.trace(own, batch).jaxpr)
         self._seconds: list[float] = []
 

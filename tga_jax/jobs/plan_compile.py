@@ -25,7 +25,6 @@ from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import batch_sharding
 from tga_jax.parallel.topology import Topology, topology_mesh
 from tga_jax.training.flops import count_flops
-from tga_jax.training.step import jit_step
 
 STEPS = 1000  # of the schedule; no part of the program's cost
 DUMP = {"xla_dump_hlo_as_text": True}
@@ -90,7 +89,7 @@ def traced_step(context: AbstractContext, choice: Choice) -> Any:
     batch = batch_structs(choice.shape, context.model.config, sharding)
     state = start_state(stage)
     with jax.set_mesh(context.mesh):
-        return jit_step(stage.step(), state).trace(state, batch)
+        return stage.jitted(state).trace(state, batch)
 
 
 def _compile(context: AbstractContext, choice: Choice, target: Path) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
         "guide": config.guide.to_dict(),
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},
         "mesh": dict(zip(AXES, choice.mesh, strict=True)),
-    }
+    } | ({"options": list(config.compiler_options)} if config.compiler_options else {})
 
 
 def _memory(stats: Any) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,21 @@ def check_counts(context: Context, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={value}: must be 1 or more")
 
 
+def compiler_options(options: Sequence[str]) -> dict[str, bool | int | str]:
+    """config.compiler_options by name; XLA wants truth values and numbers as such.
+
+    Raises:
+        UserError: one is not NAME=VALUE.
+    """
+    found = [option.partition("=") for option in options]
+    for name, equals, _ in found:
+        if not (name and equals):
+            raise UserError(f"config.compiler_options: {name!r} is not NAME=VALUE")
+    known: dict[str, bool | int] = {"true": True, "false": False}
+    numbers = {value: int(value) for _, _, value in found if value.lstrip("-").isdigit()}
+    return {name: (known | numbers).get(value, value) for name, _, value in found}
+
+
 def check_dtypes(context: Context) -> None:
     """Refuse dtypes that there are not."""
     for key, known in (("trained_dtype", ("float32", "bfloat16")), ("moments", MOMENTS)):
@@ -105,7 +120,7 @@ class Stage:
         self.optimizer = make_optimizer(settings, trained)
 
     def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-        """The step function; jobs `plan` and `bench` compile the same."""
+        """The step function."""
         return make_train_step(
             self.context.model,
             self.objective,
@@ -113,6 +128,11 @@ class Stage:
             learning_rate=self.schedule,
             steps=self.steps,
         )
+
+    def jitted(self, state: TrainState) -> Any:
+        """The step for a state, as all jobs compile it."""
+        options = compiler_options(self.context.config.compiler_options)
+        return jit_step(self.step(), state, compiler_options=options)
 
     def train(self, source: BatchSource, start: Weights) -> TrainState:
         """From the latest checkpoint, or from `start`, to the end."""
@@ -126,7 +146,7 @@ class Stage:
             return train(
                 state,
                 DeviceBatches(loader, context.mesh),
-                StepCompiler(jit_step(self.step(), state), most=most_shapes(context, self.name)),
+                StepCompiler(self.jitted(state), most=most_shapes(context, self.name)),
                 config=self._loop_config(),
                 checkpoints=checkpoints,
                 log=log,

@@ -5,7 +5,7 @@ Letters: A micro-batches, B samples a micro-batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -96,10 +96,19 @@ def make_train_step(
     return step
 
 
-def jit_step(step: Callable[..., Any], state: TrainState) -> Any:
+def jit_step(
+    step: Callable[..., Any],
+    state: TrainState,
+    *,
+    compiler_options: Mapping[str, bool | int | str] | None = None,
+) -> Any:
     """The step compiled for this state's shardings, which it keeps; the old state is donated."""
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+        compiler_options=dict(compiler_options or {}),
+    )
 
 
 def accumulate(
