@@ -100,7 +100,8 @@ class Linear(nn.Module):
 
     def _lora(self, x: Array, lora: LoraConfig) -> Array:
         shape_a, shape_b = (x.shape[-1], lora.rank), (lora.rank, self.features)
-        axes_a, axes_b = (self.axes[0], "lora_rank"), ("lora_rank", self.axes[1])
+        side_a, side_b = (axis if axis == "embed" else "lora_side" for axis in self.axes)
+        axes_a, axes_b = (side_a, "lora_rank"), ("lora_rank", side_b)
         a = param(self, "lora_a", nn.initializers.he_uniform(), shape_a, axes_a)
         b = param(self, "lora_b", nn.initializers.zeros, shape_b, axes_b)
         y = _named(product(x, a.astype(self.dtype)))
