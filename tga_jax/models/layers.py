@@ -156,11 +156,16 @@ def residual(x: Array) -> Array:
     Norms and sums then work on a part of the sequence, and what the backward pass keeps of a
     block is a part too; the traffic is the same (arXiv 2205.05198).
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axis = nn.logical_to_mesh_axes(("residual_length",))
-    ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]
-    length = "residual_length" if x.shape[1] % ways == 0 else "length"
+    length = where_it_divides("residual_length", x.shape[1]) or "length"
     return nn.with_logical_constraint(x, ("batch", length, "activation"))
+
+
+def where_it_divides(name: str, size: int) -> str | None:
+    """A logical axis's name, if what it is cut over divides an axis of this size."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axis = nn.logical_to_mesh_axes((name,))
+    ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]
+    return name if size % ways == 0 else None
 
 
 def stack(

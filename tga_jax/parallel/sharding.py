@@ -19,7 +19,7 @@ EMBED_AXIS = "fsdp"
 # the two factors of an adapter one has no such side, and a rank is too small to be cut: its other
 # side is cut over both, tensor first, so that what fsdp gathers lies as the matrix's side does.
 # Activations: samples over data and fsdp, inner widths over tensor; between blocks, where no width
-# is cut over tensor, the sequence is.
+# is cut over tensor, the sequence is. A KV cache: samples likewise, kv heads over tensor.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("batch", BATCH_AXES),
     ("length", None),
