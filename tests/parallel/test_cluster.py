@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from launch.rehearse import free_port
 from tga_jax.errors import UserError
 from tga_jax.parallel import hosts
-from tga_jax.parallel.cluster import Cluster, check_alike, find_cluster
+from tga_jax.parallel.cluster import Cluster, check_alike, connected, find_cluster
 
 NONE = {"coordinator": "", "processes": -1, "process": -1}
 FLAGS = {"coordinator": "h:1", "processes": 4, "process": 3}
@@ -66,14 +67,78 @@ def test_what_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_alike({"config.seed": "1", "code": "a"})
 
 
-ALONE = """
+def _settings(hosts: int) -> SimpleNamespace:
+    return SimpleNamespace(hosts=hosts, start_seconds=2.0, dead_seconds=5.0, stall_minutes=0.0)
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_the_right_number_of_hosts_and_none_pass(wanted: int) -> None:
+    with connected(None, _settings(wanted)):
+        pass
+
+
+def test_another_number_of_hosts_is_the_users_mistake() -> None:
+    said = r"^config.distributed.hosts=2, but JAX sees 1 process\(es\): start the same command"
+    with pytest.raises(UserError, match=said), connected(None, _settings(2)):
+        raise AssertionError("it went on")
+
+
+# Arguments: address, number of processes, this one, hosts wanted, seconds to wait for the others.
+JOIN = """
 import sys
 from types import SimpleNamespace
 from tga_jax.parallel.cluster import Cluster, connected
-settings = SimpleNamespace(hosts=0, start_seconds=2.0, dead_seconds=5.0, stall_minutes=0.0)
-with connected(Cluster("flags", sys.argv[1], 2, int(sys.argv[2])), settings):
+address, processes, process, hosts, seconds = sys.argv[1], *map(int, sys.argv[2:])
+settings = SimpleNamespace(
+    hosts=hosts, start_seconds=float(seconds), dead_seconds=5.0, stall_minutes=0.0
+)
+with connected(Cluster("flags", address, processes, process), settings):
     print("connected")
 """
+
+
+def _join(
+    address: str, process: int, *, hosts: int = 0, devices: int = 1, seconds: int = 60
+) -> subprocess.Popen[str]:
+    """One of two processes, with so many devices."""
+    numbers = [2, process, hosts, seconds]
+    return subprocess.Popen(
+        [sys.executable, "-c", JOIN, address, *map(str, numbers)],
+        env={
+            "JAX_PLATFORMS": "cpu",
+            "PATH": "",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("hosts", "devices", "said"),
+    [
+        (0, (2, 2), None),
+        (2, (1, 1), None),
+        (3, (1, 1), "config.distributed.hosts=3, but JAX sees 2 process(es)"),
+        (0, (1, 2), " devices (cpu), process "),
+    ],
+    ids=["any", "right", "wrong", "unlike"],
+)
+def test_two_processes_count_hosts_and_devices(
+    hosts: int, devices: tuple[int, int], said: str | None
+) -> None:
+    address = f"localhost:{free_port()}"
+    both = [_join(address, i, hosts=hosts, devices=n) for i, n in enumerate(devices)]
+    for process in both:
+        out, err = process.communicate(timeout=100)
+        if said is None:
+            assert process.returncode == 0 and out == "connected\n", err
+        else:
+            assert process.returncode == 2 and out == "", err
+            # Its own finding, or the other's, where that came first.
+            assert len([x for x in err.splitlines() if said in x]) == 1, err
+            assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
@@ -81,12 +146,8 @@ with connected(Cluster("flags", sys.argv[1], 2, int(sys.argv[2])), settings):
 )
 def test_one_that_waits_alone_says_what_to_look_at(process: int, hint: str) -> None:
     address = f"localhost:{free_port()}"
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, address, str(process)],
-        env={"JAX_PLATFORMS": "cpu", "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 75 and "connected" not in done.stdout, done.stderr
-    (line,) = [x for x in done.stderr.splitlines() if "not connected" in x]
+    alone = _join(address, process, seconds=2)
+    out, err = alone.communicate(timeout=100)
+    assert alone.returncode == 75 and out == "", err
+    (line,) = [x for x in err.splitlines() if "not connected" in x]
     assert address in line and hint in line

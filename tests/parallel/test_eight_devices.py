@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 
-TESTS = ["tests/hf/test_weights.py::test_sharded_target"]
+TESTS = [
+    "tests/hf/test_weights.py::test_sharded_target",
+    "tests/inference/test_generation_meshes.py",
+]
 
 
 def test_eight_host_devices() -> None:

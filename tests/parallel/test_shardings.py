@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from tests import tiny
 from tga_jax.errors import UserError
 from tga_jax.jobs.architectures import MODELS
+from tga_jax.models.config import LoraConfig
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import LARGE, param_shardings, shapes
@@ -20,15 +23,24 @@ from tga_jax.parallel.sharding import LARGE, param_shardings, shapes
 GOLDEN = Path(__file__).parents[1] / "golden" / "shardings"
 # devices -> (data, fsdp, tensor)
 MESHES = {8: (1, 8, 1), 32: (2, 8, 2), 256: (1, 128, 2)}
+MISTRAL = MODELS["llava_mistral_7b"]
+LORA = LoraConfig(rank=128, alpha=256.0)  # LLaVA's own, on all matrices: `docs/plans.md`
+MODEL_CONFIGS = {
+    "llava_mistral_7b": MISTRAL,
+    "llava_mistral_7b_lora": dataclasses.replace(
+        MISTRAL, decoder=dataclasses.replace(MISTRAL.decoder, lora=LORA)
+    ),
+}
 
 
-def _boxed() -> dict:
-    return jax.eval_shape(Llava(MODELS["llava_mistral_7b"], tiny.NORM).init, jax.random.key(0))
+@functools.cache
+def _boxed(name: str) -> dict:
+    return jax.eval_shape(Llava(MODEL_CONFIGS[name], tiny.NORM).init, jax.random.key(0))
 
 
-def table(sizes: tuple[int, int, int]) -> str:
+def table(name: str, sizes: tuple[int, int, int]) -> str:
     """A line a parameter: path, shape, mesh axes, elements a device; and their sum."""
-    boxed, mesh = _boxed(), AbstractMesh(sizes, AXES)
+    boxed, mesh = _boxed(name), AbstractMesh(sizes, AXES)
     lines, total = [f"mesh: {dict(zip(AXES, sizes, strict=True))}"], 0
     for path, sharding in sorted(param_shardings(boxed, mesh).items()):
         shape = shapes(boxed)[path]
@@ -38,19 +50,21 @@ def table(sizes: tuple[int, int, int]) -> str:
     return "\n".join([*lines, f"elements a device: {total:,}", ""])
 
 
+@pytest.mark.parametrize("name", MODEL_CONFIGS)
 @pytest.mark.parametrize("devices", MESHES)
-def test_golden_tables(devices: int) -> None:
+def test_golden_tables(name: str, devices: int) -> None:
     """A change here is a change of where weights lie: look at it, then write the files anew
     (`python -m tests.parallel.test_shardings`)."""
-    golden = (GOLDEN / f"llava_mistral_7b-{devices}.txt").read_text(encoding="utf-8")
-    assert table(MESHES[devices]) == golden
+    golden = (GOLDEN / f"{name}-{devices}.txt").read_text(encoding="utf-8")
+    assert table(name, MESHES[devices]) == golden
 
 
+@pytest.mark.parametrize("name", MODEL_CONFIGS)
 @pytest.mark.parametrize("devices", MESHES)
-def test_a_device_holds_little_more_than_its_share(devices: int) -> None:
+def test_a_device_holds_little_more_than_its_share(name: str, devices: int) -> None:
     sizes = MESHES[devices]
-    total = sum(math.prod(shape) for shape in shapes(_boxed()).values())
-    held = int(table(sizes).splitlines()[-1].rsplit(" ", 1)[1].replace(",", ""))
+    total = sum(math.prod(shape) for shape in shapes(_boxed(name)).values())
+    held = int(table(name, sizes).splitlines()[-1].rsplit(" ", 1)[1].replace(",", ""))
     cut = sizes[1] * sizes[2]  # data axes hold copies
     assert total / cut <= held < 1.03 * total / cut
 
@@ -59,10 +73,22 @@ def _one(names: tuple, shape: tuple) -> dict:
     return {"a": {"kernel": nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "f4"), names)}}
 
 
-def test_colliding_axes_are_an_error() -> None:
+@pytest.mark.parametrize("names", [("embed", "vision_embed"), ("embed", "lora_side")])
+def test_colliding_axes_are_an_error(names: tuple[str, str]) -> None:
     mesh = AbstractMesh((1, 2, 2), AXES)
     with pytest.raises(ValueError, match="a/kernel.*collide.*'fsdp'"):
-        param_shardings(_one(("embed", "vision_embed"), (4, 4)), mesh)
+        param_shardings(_one(names, (4, 4)), mesh)
+
+
+@pytest.mark.parametrize(
+    ("side", "cut"), [(8, ("tensor", "fsdp")), (6, ("tensor",)), (3, None), (2048, ("tensor",))]
+)
+def test_an_adapters_side_is_cut_as_far_as_it_goes(side: int, cut: tuple | None) -> None:
+    sizes = (1, 4 if side < 2048 else 3, 2)
+    (found,) = param_shardings(
+        _one(("lora_rank", "lora_side"), (1024, side)), AbstractMesh(sizes, AXES)
+    ).values()
+    assert found.spec == PartitionSpec(None, cut)
 
 
 def test_a_large_parameter_that_stays_whole_is_the_users_mistake() -> None:
@@ -74,14 +100,15 @@ def test_a_large_parameter_that_stays_whole_is_the_users_mistake() -> None:
     param_shardings(_one(("embed", "heads"), (side + 1, side)), AbstractMesh((1, 2, 2), AXES))
 
 
-if __name__ == "__main__":
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    for count, sizes in MESHES.items():
-        (GOLDEN / f"llava_mistral_7b-{count}.txt").write_text(table(sizes), encoding="utf-8")
-
-
 def test_a_large_parameter_that_fsdp_does_not_cut_is_refused() -> None:
     mesh = AbstractMesh((1, 3, 2), AXES)
     with pytest.raises(UserError, match="a/kernel.*all 3 devices of fsdp"):
         param_shardings(_one(("embed", "heads"), (2048, 2048)), mesh)
     param_shardings(_one(("embed", "heads"), (64, 64)), mesh)  # small: allowed
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_CONFIGS:
+        for count, sizes in MESHES.items():
+            (GOLDEN / f"{name}-{count}.txt").write_text(table(name, sizes), encoding="utf-8")

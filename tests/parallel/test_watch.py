@@ -57,6 +57,20 @@ def test_in_training_sigterm_asks_for_a_stop_after_the_step_under_way() -> None:
         assert held.due(4) == "stop"
 
 
+def test_long_work_is_left_for_a_stop_before_its_step_and_not_for_a_later_one() -> None:
+    with pytest.raises(Preempted), hold(done=3) as held:
+        assert held.go(4) and not held.asked()  # 4 is under way
+        terminate()
+        assert held.asked() and held.due(4) == "stop"
+    ahead, behind = pod(5, 3)
+    ahead.watch._note("stopped by SIGTERM")
+    until(lambda: ahead.watch._round.target == behind.watch._round.target == 5)
+    assert ahead.hold.asked() and not behind.hold.asked()  # it has two steps to go
+    assert behind.hold.go(4) and not behind.hold.asked()
+    assert behind.hold.go(5) and behind.hold.asked()
+    close([ahead, behind])
+
+
 def test_a_stop_that_nobody_asked_about_is_raised_at_the_end() -> None:
     reached = False
     with pytest.raises(Preempted), hold():

@@ -10,9 +10,11 @@ Letters: B batch, T new tokens, S slots, H heads, K kv heads, G = H / K, C head 
 from __future__ import annotations
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tga_jax.models.layers import where_it_divides
 from tga_jax.models.visibility import Visibility
 
 Array = jax.Array
@@ -30,8 +32,8 @@ class LayerCache:
         """With new tokens, dtype[B, T, K, C], in the next slots."""
         put = jax.lax.dynamic_update_slice_in_dim
         return LayerCache(
-            put(self.k, jnp.swapaxes(k, 1, 2), self.end, axis=2),
-            put(self.v, jnp.swapaxes(v, 1, 2), self.end, axis=2),
+            _cut(put(self.k, jnp.swapaxes(k, 1, 2), self.end, axis=2)),
+            _cut(put(self.v, jnp.swapaxes(v, 1, 2), self.end, axis=2)),
             self.end + k.shape[1],
         )
 
@@ -53,22 +55,36 @@ class KVCache:
         layers, _, length = k.shape[:3]
         more = slots - length
         k, v = (jnp.pad(jnp.swapaxes(x, 2, 3), [(0, 0)] * 3 + [(0, more), (0, 0)]) for x in (k, v))
-        positions, segments = (jnp.pad(x, ((0, 0), (0, more))) for x in (positions, segments))
+        positions, segments = (
+            _cut_rows(jnp.pad(x, ((0, 0), (0, more)))) for x in (positions, segments)
+        )
         end = jnp.int32(length)
-        return cls(tuple(LayerCache(k[i], v[i], end) for i in range(layers)), positions, segments)
+        caches = tuple(LayerCache(_cut(k[i]), _cut(v[i]), end) for i in range(layers))
+        return cls(caches, positions, segments)
 
     def add(self, positions: Array, segments: Array) -> KVCache:
         """With the places of new tokens, int32[B, T]; the layers add keys and values themselves."""
         put, end = jax.lax.dynamic_update_slice_in_dim, self.layers[0].end
         return KVCache(
             self.layers,
-            put(self.positions, positions.astype(jnp.int32), end, axis=1),
-            put(self.segments, segments.astype(jnp.int32), end, axis=1),
+            _cut_rows(put(self.positions, positions.astype(jnp.int32), end, axis=1)),
+            _cut_rows(put(self.segments, segments.astype(jnp.int32), end, axis=1)),
         )
 
     def with_layers(self, layers: list[LayerCache]) -> KVCache:
         """With these keys and values."""
         return KVCache(tuple(layers), self.positions, self.segments)
+
+
+def _cut(x: Array) -> Array:
+    """dtype[B, K, S, C] as it lies on the mesh: heads go with those of the queries."""
+    heads = where_it_divides("kv_heads", x.shape[1])
+    return nn.with_logical_constraint(x, ("batch", heads, "length", None))
+
+
+def _cut_rows(x: Array) -> Array:
+    """int32[B, S] as it lies on the mesh."""
+    return nn.with_logical_constraint(x, ("batch", "length"))
 
 
 def attend_to_cache(q: Array, cache: LayerCache, visible: Visibility) -> Array:

@@ -100,7 +100,8 @@ class Linear(nn.Module):
 
     def _lora(self, x: Array, lora: LoraConfig) -> Array:
         shape_a, shape_b = (x.shape[-1], lora.rank), (lora.rank, self.features)
-        axes_a, axes_b = (self.axes[0], "lora_rank"), ("lora_rank", self.axes[1])
+        side_a, side_b = (axis if axis == "embed" else "lora_side" for axis in self.axes)
+        axes_a, axes_b = (side_a, "lora_rank"), ("lora_rank", side_b)
         a = param(self, "lora_a", nn.initializers.he_uniform(), shape_a, axes_a)
         b = param(self, "lora_b", nn.initializers.zeros, shape_b, axes_b)
         y = _named(product(x, a.astype(self.dtype)))
@@ -155,11 +156,16 @@ def residual(x: Array) -> Array:
     Norms and sums then work on a part of the sequence, and what the backward pass keeps of a
     block is a part too; the traffic is the same (arXiv 2205.05198).
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axis = nn.logical_to_mesh_axes(("residual_length",))
-    ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]
-    length = "residual_length" if x.shape[1] % ways == 0 else "length"
+    length = where_it_divides("residual_length", x.shape[1]) or "length"
     return nn.with_logical_constraint(x, ("batch", length, "activation"))
+
+
+def where_it_divides(name: str, size: int) -> str | None:
+    """A logical axis's name, if what it is cut over divides an axis of this size."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axis = nn.logical_to_mesh_axes((name,))
+    ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]
+    return name if size % ways == 0 else None
 
 
 def stack(

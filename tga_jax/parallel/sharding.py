@@ -15,9 +15,11 @@ from tga_jax.errors import UserError
 BATCH_AXES = ("data", "fsdp")
 EMBED_AXIS = "fsdp"
 
-# Parameters: a matrix is cut along its "embed" side over fsdp and along the other over tensor.
+# Parameters: a matrix is cut along its "embed" side over fsdp and along the other over tensor. Of
+# the two factors of an adapter one has no such side, and a rank is too small to be cut: its other
+# side is cut over both, tensor first, so that what fsdp gathers lies as the matrix's side does.
 # Activations: samples over data and fsdp, inner widths over tensor; between blocks, where no width
-# is cut over tensor, the sequence is.
+# is cut over tensor, the sequence is. A KV cache: samples likewise, kv heads over tensor.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("batch", BATCH_AXES),
     ("length", None),
@@ -32,6 +34,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("vocab", "tensor"),
     ("norm", None),
     ("lora_rank", None),
+    ("lora_side", ("tensor", EMBED_AXIS)),
 )
 
 LARGE = 1 << 20  # elements; a parameter of that size must not lie whole on every device
@@ -87,11 +90,16 @@ def _mesh_axes(path: str, names: tuple[str | None, ...]) -> list[Any]:
     if unknown:
         raise ValueError(f"parameter {path}: no sharding rule for axis {unknown[0]!r}")
     axes = [None if name is None else rules[name] for name in names]
-    used = [axis for axis in axes if axis is not None]
+    used = [axis for entry in axes for axis in _flat(entry)]
     if len(used) != len(set(used)):
         # Flax would silently leave the second one whole.
         raise ValueError(f"parameter {path}: axes {names} collide, two of them go over {used[0]!r}")
     return axes
+
+
+def _flat(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of one entry of a `PartitionSpec`."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def _check_cut(
@@ -124,8 +132,12 @@ def shapes(boxed: Any) -> Mapping[str, tuple[int, ...]]:
 
 def _divisible(shape: tuple[int, ...], spec: list[Any], mesh: Any) -> PartitionSpec:
     """Leave an axis whole where the mesh does not divide it (small or odd-sized parameters)."""
-    parts = []
-    for size, axis in zip(shape, spec, strict=True):
-        ways = 1 if axis is None else mesh.shape[axis]
-        parts.append(axis if size % ways == 0 else None)
-    return PartitionSpec(*parts)
+    return PartitionSpec(*[_fitting(*side, mesh) for side in zip(shape, spec, strict=True)])
+
+
+def _fitting(size: int, entry: Any, mesh: Any) -> Any:
+    """The entry, or as many of its first mesh axes as divide a side of this size."""
+    axes = _flat(entry)
+    while axes and size % mesh_ways(mesh, axes):
+        axes = axes[:-1]
+    return entry if axes == _flat(entry) else axes or None

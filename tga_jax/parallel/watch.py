@@ -311,7 +311,7 @@ class Hold:
         """What to do after step `done`: "", "save" or "stop"; waits for an agreement under way."""
         lock, round_ = self._watch._lock, self._watch._round
         with lock:
-            while self.asked():
+            while self._undecided():
                 lock.wait(POLL_SECONDS)
             if not round_.open or round_.target is None or done < round_.target:
                 return ""
@@ -330,7 +330,12 @@ class Hold:
         return True
 
     def asked(self) -> bool:
-        """Whether an agreement is under way: long work before the next step should be left."""
+        """Whether long work before the next step should be left: `due` has something to say."""
+        target = self._watch._round.target  # the watching thread may change it
+        return self._undecided() or (target is not None and self.dispatched >= target)
+
+    def _undecided(self) -> bool:
+        """Whether an agreement is under way."""
         round_ = self._watch._round
         return round_.target is None if round_.open else self.stopped()
 
