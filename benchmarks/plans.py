@@ -25,6 +25,8 @@ UTILISATION = 0.4
 GIB = 1024**3
 
 
+# XLA's option that makes a product with gathered weights one product, not turns over their pieces.
+WHOLE = "xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
 LORA = (
     "--config.lora.rank=128",
     "--config.lora.alpha=256.0",
@@ -43,6 +45,7 @@ class Row:
     mesh: str = "1,-1,1"
     remat: str = "full"
     attention: str = "auto"
+    whole: bool = False  # with the option WHOLE
 
     @property
     def stage(self) -> str:
@@ -54,7 +57,8 @@ class Row:
         """As a file name."""
         place = self.topology.replace(":", "-").replace(" ", "-")
         shape = f"{self.accumulate}-{self.mesh.replace(',', 'x')}"
-        return f"{self.kind}-{place}-{shape}-{self.remat}-{self.attention}"
+        more = "-whole" if self.whole else ""
+        return f"{self.kind}-{place}-{shape}-{self.remat}-{self.attention}{more}"
 
     @property
     def flags(self) -> list[str]:
@@ -68,6 +72,7 @@ class Row:
             f"--config.model.remat={self.remat}",
             f"--config.model.attention={self.attention}",
             *(LORA if self.kind == "lora" else ()),
+            *((f"--config.compiler_options=('{WHOLE}',)",) if self.whole else ()),
         ]
 
 
@@ -99,6 +104,10 @@ ROWS = (
     Row("lora", "v5e:8x8", 1),
     Row("finetune", "v6e:4x4", 2, remat="dots"),
     Row("finetune", "v5e:4x4 x2", 1, mesh="2,-1,1"),
+    Row("finetune", "v6e:4x4", 1, whole=True),
+    Row("lora", "v6e:4x4", 1, whole=True),
+    Row("pretrain", "v6e:4x4", 1, whole=True),
+    Row("finetune", "v5e:4x4", 2, whole=True),
 )
 
 HEAD = (
@@ -183,6 +192,7 @@ def page(workdir: Path) -> str:
         "allowed: the model's FLOPs in that time at the peak; without overlap: were links and the "
         "network between slices to wait for the rest. Matrix products do not reach their peak "
         "either.\n"
+        f"- Products whole: with config.compiler_options=('{WHOLE}',).\n"
         "- Mesh: data x fsdp x tensor. Attention is Splash on TPUs where nothing else is said.\n"
         f"- Assumed: {UTILISATION:.0%} of the peak in model FLOPs, or the roofline where it is "
         f"slower; {_prices()} a chip and hour. Change them in `benchmarks/plans.py`.\n"
@@ -219,7 +229,8 @@ def _line(row: Row, workdir: Path) -> str:
 
 
 def _place(row: Row) -> str:
-    return row.topology + (f", {row.attention} attention" if row.attention != "auto" else "")
+    attention = f", {row.attention} attention" if row.attention != "auto" else ""
+    return row.topology + attention + (", products whole" if row.whole else "")
 
 
 def _cells(row: Row, found: dict[str, Any]) -> list[str]:

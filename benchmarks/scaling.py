@@ -1,9 +1,10 @@
 """How cost grows with what is asked for: `taskset -c 1 python -m benchmarks.scaling`.
 
 Runs the other benchmarks over growing sizes, one size changed at a time: the train step (length,
-batch, layers), the search for texts (how many there are) and the jobs on data (how many records).
-Writes every figure to docs/scaling.json as it comes, so that a second run only adds what is
-missing, and docs/scaling.png with the slopes of log cost over log size.
+batch, layers), the search for texts (how many there are), the jobs on data (how many records) and
+the evaluation (how many questions). Writes every figure to docs/scaling.json as it comes, so that a
+second run only adds what is missing, and docs/scaling.png with the slopes of log cost over log
+size.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,12 +70,42 @@ def records(count: int) -> Figures:
     return {name: value for name, value in figures.items() if not name.startswith("pretrain")}
 
 
+def questions(count: int) -> Figures:
+    """Cost of job `evaluate`: answers of a small model, and what judges make of them."""
+    from examples.first_run.prepare import prepare
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        pictures = sorted(path.name for path in (folder / "images").iterdir())
+        rows = [
+            {"question_id": i, "image": pictures[i % len(pictures)], "harmful": i % 2 == 0,
+             "text": f"What is shown here? Number {i}."}
+            for i in range(count)
+        ]  # fmt: skip
+        (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags = [
+            "--config=configs/from_hf.py", f"--workdir={folder}/run", "--job=evaluate",
+            f"--config.model.checkpoint={folder}/checkpoint",
+            f"--config.evaluate.benchmarks=questions:{folder}/asked.jsonl?images={folder}/images",
+            "--config.generate.max_new_tokens=16", "--config.generate.batch_size=32",
+        ]  # fmt: skip
+        command = [sys.executable, "-m", "tga_jax.main", *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"job evaluate ended with {os.waitstatus_to_exitcode(status)}")
+    seconds, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
+    return {"evaluate, CPU s": seconds, "peak memory, GB": peak}
+
+
 GROWTHS = (
     Growth("row length, tokens", (256, 512, 1024, 2048), step("length")),
     Growth("batch, rows", (2, 4, 8, 16), step("batch")),
     Growth("layers", (2, 4, 8, 16), step("layers")),
     Growth("texts in the index", (10_000, 30_000, 100_000), search),
     Growth("records", (1_000, 3_000, 9_000), records),
+    Growth("questions", (1_000, 3_000, 9_000), questions),
 )
 
 

@@ -5,12 +5,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tga_jax.data.templates import SYSTEM_TEXTS
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs.json")
+VISION = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
 CAPTION_QUESTION = "Write a caption for this photograph."
 
 
@@ -65,8 +80,23 @@ def make_samples(entry: dict[str, str]) -> list[dict[str, Any]]:
     return [sample, sample | related]
 
 
-def make_checkpoint(folder: Path, *, texts: list[str]) -> None:
-    """A LLaVA of two million random parameters, written by transformers."""
+def make_checkpoint(
+    folder: Path,
+    *,
+    texts: list[str],
+    pixels: int = 56,
+    vision: Mapping[str, int] = VISION,
+    text: Mapping[str, int] = TEXT,
+) -> None:
+    """A LLaVA of random parameters (two million by default), written by transformers.
+
+    Args:
+        folder: where to.
+        texts: its tokenizer is trained on.
+        pixels: side of a picture, in patches of 14.
+        vision: sizes of the tower, as CLIPVisionConfig names them.
+        text: sizes of the language model, as LlamaConfig names them.
+    """
     import torch
     from transformers import (
         CLIPVisionConfig,
@@ -78,22 +108,15 @@ def make_checkpoint(folder: Path, *, texts: list[str]) -> None:
     tokenizer = train_tokenizer(texts)
     torch.manual_seed(0)
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            image_size=56, patch_size=14, hidden_size=96, intermediate_size=192,
-            num_hidden_layers=3, num_attention_heads=4,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352,
-            num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
-            max_position_embeddings=512,
-        ),
+        vision_config=CLIPVisionConfig(image_size=pixels, patch_size=14, **vision),
+        text_config=LlamaConfig(**{"vocab_size": len(tokenizer)} | dict(text)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=16,
-    )  # fmt: skip
+        image_seq_length=(pixels // 14) ** 2,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    save_processor(folder)
+    save_processor(folder, pixels)
 
 
 def train_tokenizer(texts: list[str]) -> Any:
@@ -123,13 +146,13 @@ def train_tokenizer(texts: list[str]) -> Any:
     )
 
 
-def save_processor(folder: Path) -> None:
+def save_processor(folder: Path, pixels: int = 56) -> None:
     """The picture preparation of LLaVA-1.5 at this checkpoint's size."""
-    side = {"height": 56, "width": 56}
+    side = {"height": pixels, "width": pixels}
     image = {
         "image_processor_type": "LlavaImageProcessor",
         "do_pad": True,
-        "size": {"shortest_edge": 56},
+        "size": {"shortest_edge": pixels},
         "crop_size": side,
     }
     processor = {

@@ -178,6 +178,7 @@ def test_metrics_have_the_throughput_of_their_window(tmp_path: Path) -> None:
             line["mfu"], FLOPS / line["step_seconds"] / 1e12 / jax.device_count()
         )
         assert line["peak_memory_bytes"] > 0
+        assert line["compilations"] == 0
 
 
 def test_chosen_steps_are_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

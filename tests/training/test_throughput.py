@@ -46,8 +46,19 @@ def test_rates_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
         "step_seconds": 2,
         "mfu": 0.25,  # 2e12 in 4 s, of 2e12 a second
         "data_wait_fraction": 0.25,
+        "compilations": 0,
     }
     assert meter.read()["tokens_per_second"] == 0  # a new window
+
+
+def test_compilations_are_counted_between_readings() -> None:
+    meter, shapes = Meter(peak_flops=None), iter(np.arange(2, 9))
+    step = jax.jit(lambda x: x * 3.7 + 1)
+    for fresh in (2, 0, 1):
+        for _ in range(fresh):
+            step(np.ones(next(shapes), np.float32))
+        step(np.ones(2, np.float32))  # known by now
+        assert meter.read()["compilations"] == fresh
 
 
 def test_no_utilisation_without_a_known_peak() -> None:

@@ -22,7 +22,7 @@ from tga_jax.jobs.files import digest, write_json
 from tga_jax.jobs.synthetic import BatchShape, batch_structs
 from tga_jax.jobs.train import Stage
 from tga_jax.parallel.mesh import AXES
-from tga_jax.parallel.sharding import batch_sharding
+from tga_jax.parallel.sharding import RULES, batch_sharding
 from tga_jax.parallel.topology import Topology, topology_mesh
 from tga_jax.training.flops import count_flops
 
@@ -132,6 +132,7 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
         "guide": config.guide.to_dict(),
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},
         "mesh": dict(zip(AXES, choice.mesh, strict=True)),
+        "rules": RULES,
     } | ({"options": list(config.compiler_options)} if config.compiler_options else {})
 
 

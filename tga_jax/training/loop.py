@@ -188,7 +188,8 @@ def train(
             if due == "stop":
                 checkpoints.wait()
                 hosts.meet("stopped")
-                raise Preempted(f"{config.name} stopped by SIGTERM; saved at step {turns.done}")
+                where = f"; saved at step {turns.done}" if turns.done else " before its first step"
+                raise Preempted(f"{config.name} stopped by SIGTERM{where}")
             if turns.done == config.steps:
                 break
             if turns.prepare(state, interrupted=held.asked) and held.go(turns.done + 1):

@@ -1,8 +1,10 @@
-"""How fast a stage is: step time, tokens and pictures a second, MFU, data wait, memory."""
+"""How fast a stage is: step time, tokens and pictures a second, MFU, data wait, memory, and how
+many programs were compiled on the way."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import resource
 import time
 
@@ -39,11 +41,27 @@ def return_freed_memory() -> None:
         pass
 
 
+@functools.cache
+def _compilations() -> list[float]:
+    """Seconds of every compilation of this process from now on, those from a cache included."""
+    seconds: list[float] = []
+
+    def note(event: str, duration: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return seconds
+
+
 class Meter:
-    """Steps, tokens and time since the last reading; saving and compiling are left out."""
+    """Steps, tokens and time since the last reading; saving and compiling are left out.
+
+    Compilations are counted between readings, restarts or not: a few at the start, then none.
+    """
 
     def __init__(self, peak_flops: float | None) -> None:
-        self._peak = peak_flops
+        self._peak, self._compiled = peak_flops, len(_compilations())
         self.restart()
 
     def restart(self) -> None:
@@ -72,7 +90,7 @@ class Meter:
     def read(self) -> Figures:
         """Figures of the window, which ends here."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        devices, peak = jax.device_count(), self._peak
+        devices, peak, compiled = jax.device_count(), self._peak, len(_compilations())
         out: Figures = {
             "tokens_per_second": self._tokens / seconds,
             "tokens_per_second_per_device": self._tokens / seconds / devices,
@@ -81,6 +99,8 @@ class Meter:
             "mfu": None if peak is None else self._flops / seconds / (peak * devices),
             "data_wait_fraction": min(self._wait / seconds, 1.0),
             "peak_memory_bytes": peak_memory_bytes(),
+            "compilations": compiled - self._compiled,
         }
+        self._compiled = compiled
         self.restart()
         return out
