@@ -12,13 +12,13 @@ from typing import Any
 from tga_jax.data.templates import SYSTEM_TEXTS
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs.json")
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 96,
     "intermediate_size": 192,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
 }
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 352,
     "num_hidden_layers": 6,
@@ -85,8 +85,8 @@ def make_checkpoint(
     *,
     texts: list[str],
     pixels: int = 56,
-    vision: Mapping[str, int] = VISION,
-    text: Mapping[str, int] = TEXT,
+    vision: Mapping[str, Any] = VISION,
+    text: Mapping[str, Any] = TEXT,
 ) -> None:
     """A LLaVA of random parameters (two million by default), written by transformers.
 

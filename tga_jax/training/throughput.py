@@ -46,9 +46,9 @@ def _compilations() -> list[float]:
     """Seconds of every compilation of this process from now on, those from a cache included."""
     seconds: list[float] = []
 
-    def note(event: str, duration: float, **_: object) -> None:
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            seconds.append(duration)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
     return seconds
