@@ -154,15 +154,20 @@ class Arm:
         return json.loads(line) if line else {}
 
 
+def make_input(settings: Settings, size: str, shape: dict[str, int], folder: Path) -> None:
+    """Write weights and a batch, in a process of its own."""
+    (folder / "shape.json").write_text(json.dumps({"size": size} | shape))
+    text = json.dumps(dataclasses.asdict(settings))
+    command = [sys.executable, "-m", "benchmarks.gpu_arm", "make", text, str(folder)]
+    subprocess.run(command, check=True)
+
+
 def measured(args: argparse.Namespace, size: str, mode: str, folder: Path) -> dict[str, Any]:
     """All contenders of one size and mode."""
     settings = Settings(mode, args.dtype, args.device, args.remat, args.attention, args.ce_chunk)
     shape = {k: getattr(args, k) or default for k, default in DEFAULTS[size].items()}
     if not (folder / "batch.npz").exists():
-        (folder / "shape.json").write_text(json.dumps({"size": size} | shape))
-        text = json.dumps(dataclasses.asdict(settings))
-        command = [sys.executable, "-m", "benchmarks.gpu_arm", "make", text, str(folder)]
-        subprocess.run(command, check=True)
+        make_input(settings, size, shape, folder)
     done: dict[str, Arm] = {}
     for group in [[name] for name in args.arms] if args.apart else [args.arms]:
         arms = {name: Arm(name, settings, folder) for name in group}
