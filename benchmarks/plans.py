@@ -129,8 +129,8 @@ chips and more with so small a batch. Pretrain and LoRA on v6e are bound by memo
 918 TFLOP/s, to 41% and 33%. Most of that traffic is the compiler's: on one slice it cuts a product
 with gathered weights into turns, each of which reads and writes the whole result; for two slices it
 does not, and moves a third. Rows "products whole" ask it not to: less than half of the traffic, and
-compute bounds the step (79% and 73%). Whether the gathers are then hidden as well, only hardware can
-tell.
+compute bounds the step (79% and 73%). Whether the gathers are then hidden as well, only hardware
+can tell.
 
 LoRA's adapters are cut on both of their sides: with the long side of one factor whole on every
 device a v5e:4x4 would need 9.8 GiB a chip in place of 7.0, and 20% less memory traffic.
