@@ -203,6 +203,9 @@ def test_search_says_when_not_even_a_row_fits() -> None:
 def test_the_compilers_complaint_about_memory_is_read() -> None:
     text = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
     assert _needed(text + "hbm. Used 17.25G of 15.75G hbm.") == 17.25 * 1024**3
+    text = "CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+    text += "temporaries (112.48G) exceeds available HBM (15.75G). HLO module: jit_step."
+    assert _needed(text) == int(112.48 * 1024**3)
     assert _needed("something else") is None
 
 

@@ -49,7 +49,8 @@ def run(context: Context) -> None:
         context.say(f"{config.plan.topology}: {describe(choice)}")
         found = plan_choice(config, topology, choice, folder)
         verdict = "fits" if found["fits"] else "does not fit"
-        context.say(f"{verdict}: {found['bytes_per_device'] / GIB:.1f} GiB a device")
+        needed = found["bytes_per_device"]
+        context.say(verdict + ("" if needed is None else f": {needed / GIB:.1f} GiB a device"))
         return found
 
     result = search(plan, choice) if config.plan.search else plan(choice)

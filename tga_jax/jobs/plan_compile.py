@@ -142,6 +142,8 @@ def _memory(stats: Any) -> dict[str, int]:
 
 
 def _needed(message: str) -> int | None:
-    """The compiler's "Used 17.2G of 15.75G hbm", in bytes."""
+    """The compiler's "Used 17.2G of 15.75G hbm", in bytes; or, which is less than is needed, the
+    "temporaries (112.48G)" that it gives up at sooner."""
     match = re.search(r"Used ([\d.]+)([KMGT]) of", message)
+    match = match or re.search(r"temporaries \(([\d.]+)([KMGT])\) exceed", message)
     return None if match is None else int(float(match[1]) * 1024 ** (" KMGT".index(match[2])))
