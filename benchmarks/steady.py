@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from examples.first_run.prepare import prepare
+
 LENGTH, CAPTION, WINDOW = 512, 128, 4
 VISION = {
     "hidden_size": 256,
@@ -48,7 +50,7 @@ def main() -> None:
 
 def measured(folder: Path, *, steps: int, batch: int) -> dict[str, Any]:
     """Run the job, and read what it wrote."""
-    write_input(folder)
+    prepare(folder, pixels=168, vision=VISION, text=TEXT)
     flags = [
         "--config=configs/from_hf.py", f"--workdir={folder}/run",
         f"--config.model.checkpoint={folder}/checkpoint",
@@ -70,18 +72,6 @@ def measured(folder: Path, *, steps: int, batch: int) -> dict[str, Any]:
         "most_data_wait_fraction": max(row["data_wait_fraction"] for row in rows),
         "compilations": sum(row["compilations"] for row in rows),
     }
-
-
-def write_input(folder: Path) -> None:
-    """The first run's photographs and samples, and a larger checkpoint."""
-    from examples.first_run.prepare import make_checkpoint, prepare
-
-    prepare(folder / "small")
-    for name in ("images", "samples.json"):
-        (folder / "small" / name).rename(folder / name)
-    samples = json.loads((folder / "samples.json").read_text())
-    texts = [turn["value"] for sample in samples for turn in sample["conversations"]]
-    make_checkpoint(folder / "checkpoint", texts=texts, pixels=168, vision=VISION, text=TEXT)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: run the same command again
+RETRY = "; run the same command again to go on"
 
 
 class UserError(Exception):
@@ -23,6 +24,13 @@ def disk_problem(error: Exception) -> str | None:
     if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
         return text
     return None
+
+
+def option_problem(error: Exception) -> str | None:
+    """What XLA says of a wrong compiler option, in one line; None for any other error."""
+    reason = (str(error).splitlines() or [""])[0]
+    wrong = any(text in reason for text in ("No such compile option", "While setting option"))
+    return f"config.compiler_options: {reason}" if wrong else None
 
 
 class Preempted(BaseException):

@@ -23,9 +23,11 @@ from typing import Any, NoReturn
 from tga_jax.errors import (
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    RETRY,
     Preempted,
     UserError,
     disk_problem,
+    option_problem,
 )
 from tga_jax.jobs.registry import FIRST_ALONE, JOBS, TOGETHER, WITHOUT_DEVICES
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Preempted as stop:
-        print(f"{stop}; run the same command again to go on", file=sys.stderr)
+        print(f"{stop}{RETRY}", file=sys.stderr)
         return EXIT_PREEMPTED
     except (OSError, RuntimeError, ValueError) as error:
         problem = disk_problem(error)
@@ -143,8 +145,14 @@ def run_job(context: Any) -> None:
     by_itself = hosts.several() and job in FIRST_ALONE
     if by_itself and not hosts.is_first():
         return
-    with hosts.alone() if by_itself else contextlib.nullcontext():
-        importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
+    try:
+        with hosts.alone() if by_itself else contextlib.nullcontext():
+            importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
+    except RuntimeError as error:
+        problem = option_problem(error)
+        if problem is None:
+            raise
+        raise UserError(problem) from error
 
 
 def expand_workdir(config: Any, workdir: Path) -> Any:

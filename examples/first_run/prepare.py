@@ -29,8 +29,11 @@ TEXT: dict[str, Any] = {
 CAPTION_QUESTION = "Write a caption for this photograph."
 
 
-def prepare(folder: Path) -> None:
-    """Everything under `folder`: images/, samples.json, questions.jsonl, checkpoint/."""
+def prepare(folder: Path, **sizes: Any) -> None:
+    """Everything under `folder`: images/, samples.json, questions.jsonl, checkpoint/.
+
+    `sizes`: the checkpoint's, as `make_checkpoint` takes them.
+    """
     entries = json.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
     copy_photographs(entries, folder / "images")
     samples = [sample for entry in entries for sample in make_samples(entry)]
@@ -44,7 +47,7 @@ def prepare(folder: Path) -> None:
     if not (folder / "checkpoint" / "processor_config.json").exists():
         texts = [turn["value"] for sample in samples for turn in sample["conversations"]]
         texts += [f"USER: Retrieved Text: {entry['related']}. ASSISTANT:" for entry in entries]
-        make_checkpoint(folder / "checkpoint", texts=[*texts, *SYSTEM_TEXTS.values()])
+        make_checkpoint(folder / "checkpoint", texts=[*texts, *SYSTEM_TEXTS.values()], **sizes)
 
 
 def file_name(entry: dict[str, str]) -> str:

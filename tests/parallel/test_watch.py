@@ -279,7 +279,7 @@ def test_a_coordinator_that_no_longer_answers_is_named(
 ) -> None:
     service = FrozenService()
     partner = Partner(service, 1, 2, 3)
-    until(lambda: partner.watch._turns > 3)
+    until(lambda: partner.watch._beat > 3)
     time.sleep(0.7)  # longer than `dead_seconds`, which is for silence only
     assert ended == []
     service.answers.clear()

@@ -133,7 +133,8 @@ def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> d
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},
         "mesh": dict(zip(AXES, choice.mesh, strict=True)),
         "rules": RULES,
-    } | ({"options": list(config.compiler_options)} if config.compiler_options else {})
+        "options": config.compiler_options,
+    }
 
 
 def _memory(stats: Any) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
+from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, RETRY, Preempted, UserError
 from tga_jax.parallel import hosts
 from tga_jax.parallel.watch import Watch, WatchConfig, translate_abort, watching
 
@@ -133,7 +133,7 @@ def _leave(watch: Watch, error: BaseException, *, patience_seconds: float) -> No
     if isinstance(error, UserError):
         code, shown = EXIT_USER_ERROR, f"error: {text}"
     elif isinstance(error, Preempted):
-        code, shown = EXIT_PREEMPTED, f"{text}; run the same command again to go on"
+        code, shown = EXIT_PREEMPTED, f"{text}{RETRY}"
     elif any(word in text for word in LOST):
         time.sleep(patience_seconds)  # the watch will say who is gone, and end this process
         code, shown = EXIT_PREEMPTED, f"lost the other processes: {text}"

@@ -123,10 +123,10 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
         return 0
     operands = [computation.by_name[n] for n in instruction.operands if n in computation.by_name]
     if opcode == "fusion":
-        inner = program.computations[instruction.called("calls")[0]]
+        inner = _called(program, instruction)
         return _fusion_moved(program, inner, instruction, operands)
     if opcode == "async-start":
-        root = program.computations[instruction.called("calls")[0]].root
+        root = _called(program, instruction).root
         return _moved_beside(root, instruction, operands)
     if opcode in _SLICES:
         return 2 * _main(instruction)
@@ -160,6 +160,11 @@ def _fusion_moved(
     return total
 
 
+def _called(program: Program, instruction: Instruction) -> Computation:
+    """What a fusion, or work beside other work, computes."""
+    return program.computations[instruction.called("calls")[0]]
+
+
 def _parameters(inner: Computation) -> dict[int, Instruction]:
     """The parameters of a fusion by their numbers."""
     found = ((re.search(r"parameter\((\d+)\)", i.text), i) for i in inner.instructions)
@@ -175,7 +180,7 @@ def _read(program: Program, inner: Computation, value: Instruction) -> float:
         elif user.opcode in _SLICES:
             total += user.bytes
         elif user.opcode == "fusion":
-            nested = program.computations[user.called("calls")[0]]
+            nested = _called(program, user)
             parameters = _parameters(nested)
             for number, name in enumerate(user.operands):
                 if name == value.name:
@@ -192,7 +197,7 @@ def _written(program: Program, inner: Computation, result: Instruction, size: in
     while result.opcode == "bitcast":
         result = inner.by_name[result.operands[0]]
     if result.opcode == "fusion" and len(result.arrays) == 1:
-        nested = program.computations[result.called("calls")[0]]
+        nested = _called(program, result)
         return _written(program, nested, nested.root, size)
     # A collective that is under way passes through the fusions beside it; the last one counts.
     if result.opcode == "parameter" or _kind(result) is not None:

@@ -23,12 +23,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted
+from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, RETRY, Preempted
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0  # for the main thread to stop by itself
 AGREE_SECONDS = 45.0  # for all processes to name the step they are at
-RETRY = "; run the same command again to go on"
 LINGER_SECONDS = 3.0  # the first process hosts the service that tells the others why it leaves
 
 
@@ -56,7 +55,6 @@ class Watch:
         self._hold: Hold | None = None
         self._raised = self._leaving = False
         self._code = EXIT_PREEMPTED  # with which this process ends
-        self._turns = 0  # talks with the service that ended
         self._heard: dict[str, tuple[str, float]] = {}
         self._beat = 0
         self.alive()
@@ -166,7 +164,6 @@ class Watch:
             if self._client is not None:
                 try:
                     self._talk()
-                    self._turns += 1
                 except Exception as error:  # whatever the service raises
                     if not (self._closed or self._leaving):
                         self._end(EXIT_PREEMPTED, f"no coordinator: {str(error).splitlines()[0]}")
@@ -180,7 +177,7 @@ class Watch:
         seen, waits = -1, 0
         while not self._closed:
             time.sleep(POLL_SECONDS)
-            seen, waits = self._turns, waits + 1 if self._turns == seen else 0
+            seen, waits = self._beat, waits + 1 if self._beat == seen else 0
             if waits * POLL_SECONDS > self._config.dead_seconds:
                 break
         if not self._closed:

@@ -115,20 +115,11 @@ class StepCompiler:
         while not self._compiling[key].done(INTERRUPT_SECONDS):
             if interrupted():
                 return False
-        self._compiled[key] = self._finish(self._compiling.pop(key))
+        self._compiled[key] = self._compiling.pop(key).result()
         return_freed_memory()
         note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
         hosts.tell(f"compiled in {time.monotonic() - began:.1f} s, {note}")
         return True
-
-    def _finish(self, compiling: _InThread) -> Any:
-        try:
-            return compiling.result()
-        except jax.errors.JaxRuntimeError as error:
-            reason = str(error).splitlines()[0]
-            if any(text in reason for text in ("No such compile option", "While setting option")):
-                raise UserError(f"config.compiler_options: {reason}") from error
-            raise
 
 
 class _InThread:
