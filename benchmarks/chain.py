@@ -87,9 +87,9 @@ def command(inputs: Path, workdir: Path, *more: str, job: str) -> list[str]:
 def load_epoch(arguments: list[str]) -> int:
     """Every batch of an epoch, as training takes it; returns the samples."""
     from tga_jax.data.loader import make_loader
-    from tga_jax.jobs.context import Context
     from tga_jax.jobs.train import batch_source
     from tga_jax.main import device_scope, parse_flags
+    from tga_jax.run.context import Context
 
     flags = parse_flags(arguments)
     context = Context(flags.config, Path(flags.workdir), "pretrain")

@@ -99,7 +99,7 @@ def tiny() -> Any:
 
 def published(name: str) -> Any:
     """A known model's shapes."""
-    from tga_jax.jobs.architectures import MODELS
+    from tga_jax.planning.architectures import MODELS
 
     return MODELS[name]
 

@@ -192,7 +192,7 @@ def make(settings: Settings, shape: dict[str, Any], folder: Path) -> None:
 
     from benchmarks.gpu import SHAPES
     from benchmarks.reference import their_config
-    from tga_jax.jobs.synthetic import BatchShape, made_up_batch
+    from tga_jax.planning.synthetic import BatchShape, made_up_batch
 
     config = SHAPES[shape["size"]]()
     torch.manual_seed(0)

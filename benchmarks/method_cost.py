@@ -168,8 +168,8 @@ def flops(args: argparse.Namespace, folder: Path) -> float:
 
 def sent(args: argparse.Namespace, folder: Path) -> float:
     """Bytes that a device sends in a step, in 10^9."""
-    from tga_jax.parallel.hlo import parse_program
-    from tga_jax.parallel.traffic import collective_bytes
+    from tga_jax.planning.hlo import parse_program
+    from tga_jax.planning.traffic import collective_bytes
 
     program = parse_program(make_arm(args.arm, args, folder).compiled.as_text())
     return round(sum(collective_bytes(program, devices=DEVICES).values()) / 1e9, 6)

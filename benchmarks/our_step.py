@@ -36,7 +36,7 @@ class OurStep:
 
     Args:
         folder: a LLaVA checkpoint.
-        batch: arrays of [1, B, ...], as `tga_jax.jobs.synthetic.made_up_batch` makes them.
+        batch: arrays of [1, B, ...], as `tga_jax.planning.synthetic.made_up_batch` makes them.
         compute: dtype, remat, attention.
         learning_rate: constant.
         ce_chunk: see `token_nll`.

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tga_jax.data import tfds_builder
 from tga_jax.data.images import ImageTransform, load_image, load_pixels
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
-from tga_jax.data.stored import check_rows
 from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 from tga_jax.hf.source import open_parts
+from tga_jax.preparation import tfds_builder
+from tga_jax.preparation.check import check_rows
 
 # Stage and hardware, samples a step, seconds a step (docs/plans.md), hosts, cores of a host.
 STEPS = (

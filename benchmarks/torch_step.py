@@ -45,7 +45,7 @@ class TorchStep:
 
     Args:
         model: LlavaForConditionalGeneration.
-        batch: as `tga_jax.jobs.synthetic.made_up_batch` makes it, without the leading axis.
+        batch: as `tga_jax.planning.synthetic.made_up_batch` makes it, without the leading axis.
         way: one of `WAYS`.
         learning_rate: constant.
     """

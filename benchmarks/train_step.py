@@ -117,7 +117,7 @@ def make(args: argparse.Namespace, folder: Path) -> None:
     import transformers
 
     from benchmarks.reference import small_llava, their_config
-    from tga_jax.jobs.synthetic import BatchShape, made_up_batch
+    from tga_jax.planning.synthetic import BatchShape, made_up_batch
 
     shapes = small_llava(
         layers=args.layers,

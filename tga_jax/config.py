@@ -285,7 +285,7 @@ def _plan() -> ConfigDict:
 
 
 def _ecso() -> dict:
-    """The prompts of defence "ecso"; see tga_jax/jobs/ecso.py."""
+    """The prompts of defence "ecso"; see tga_jax/evaluation/ecso.py."""
     return dict(
         tell=(
             "Question:\n{question}\n\nAnswer:\n{answer}\n\n"

@@ -114,9 +114,9 @@ def run_jobs(
     config: Any, workdir: Path, jobs: Sequence[str], partners: Mapping[str, str | int]
 ) -> None:
     """Connect with the other processes, start the devices, then run each job."""
-    from tga_jax.jobs.context import Context
-    from tga_jax.jobs.fingerprint import fingerprint
-    from tga_jax.parallel import cluster, hosts
+    from tga_jax.cluster import connect, hosts
+    from tga_jax.run.context import Context
+    from tga_jax.run.fingerprint import fingerprint
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -124,10 +124,10 @@ def run_jobs(
         raise UserError(f"--workdir={workdir}: {error.strerror}") from error
     context = Context(expand_workdir(config, workdir), workdir)
     settings = context.config.distributed
-    found = cluster.find_cluster(partners, os.environ)
-    with cluster.connected(found, settings):
+    found = connect.find_cluster(partners, os.environ)
+    with connect.connected(found, settings):
         alike = fingerprint(context.config, jobs, workdir=workdir) if found else {}
-        cluster.check_alike(alike)
+        connect.check_alike(alike)
         for job in jobs:
             context.job = job
             with device_scope(context, mesh=job not in WITHOUT_DEVICES):
@@ -137,7 +137,7 @@ def run_jobs(
 
 def run_job(context: Any) -> None:
     """A job; of several processes the first one alone, where the job is of that kind."""
-    from tga_jax.parallel import hosts
+    from tga_jax.cluster import hosts
 
     job = context.job
     if hosts.several() and job not in TOGETHER + FIRST_ALONE:

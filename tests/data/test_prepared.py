@@ -22,9 +22,10 @@ from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.data.prepared import VERSION, PreparedRecords
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn, has_flags, read_records, text_lengths
-from tga_jax.data.stored import check_row, check_rows, split_of
+from tga_jax.data.stored import split_of
 from tga_jax.errors import UserError
 from tga_jax.main import main
+from tga_jax.preparation.check import check_row, check_rows
 
 TRANSFORM = ImageTransform(8, None, (8, 8), 3, False, (0.5, 0.25, 0.75), (1.0, 1.0, 1.0), 1 / 255)
 COUNT = 23
@@ -186,7 +187,7 @@ def test_split_of_shares():
 WRITE = """
 import sys
 from pathlib import Path
-from tga_jax.data import tfds_builder
+from tga_jax.preparation import tfds_builder
 texts = dict.fromkeys(("id", "conversations", "image_caption", "retrieved_caption"), "x")
 example = texts | {"images": [b"y"], "image_names": ["a"], "image_formats": ["png"], "tox": True}
 tfds_builder.write(Path(sys.argv[1]), ["train"], lambda split: [(n, example) for n in range(3)])

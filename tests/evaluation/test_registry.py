@@ -9,9 +9,9 @@ import pytest
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import load
+from tga_jax.evaluation.benchmarks.read_table import read_rows
 from tga_jax.evaluation.benchmarks.registry import Entry, parse_entries
 from tga_jax.evaluation.items import scene_groups, scene_name
-from tga_jax.evaluation.tables import read_rows
 
 
 def test_entries() -> None:

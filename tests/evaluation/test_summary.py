@@ -17,9 +17,9 @@ from tga_jax.evaluation.benchmarks.registry import Entry
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.items import EvalItem, Missing
 from tga_jax.evaluation.profiles import PAPER_REQUEST, apology_tokens, system_text
-from tga_jax.evaluation.provenance import checkpoint_digest
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
-from tga_jax.evaluation.table import table
+from tga_jax.evaluation.terminal_table import table
+from tga_jax.hf.checkpoint_digest import checkpoint_digest
 
 
 def result(

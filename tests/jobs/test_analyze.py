@@ -15,16 +15,16 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.analysis import command, make_analysis_inputs, table
 from tests.jobs.inputs import read_jsonl
+from tga_jax.analysis.prompts import make_prompts
 from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.benchmarks.registry import Entry
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 from tga_jax.jobs import analyze
-from tga_jax.jobs.analyze_prompts import make_prompts
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.work import Work
 from tga_jax.main import main
+from tga_jax.run.context import Context
+from tga_jax.run.work import Work
 
 pytestmark = pytest.mark.parity
 SYSTEM = f"{SYSTEM_TEXTS['vicuna_v1']} {PAPER_REQUEST}"

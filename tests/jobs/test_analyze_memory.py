@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tga_jax.jobs.analyze_tables import MEANS, PARTIAL, write_tables
+from tga_jax.analysis.tables import MEANS, PARTIAL, write_tables
 
 LAYERS = 4
 

@@ -12,8 +12,8 @@ from tests.jobs.inputs import arguments, make_inputs, make_samples, read_jsonl, 
 from tga_jax.config import base_config
 from tga_jax.errors import UserError
 from tga_jax.jobs import caption, index, retrieve
-from tga_jax.jobs.context import Context
 from tga_jax.main import main
+from tga_jax.run.context import Context
 
 TWICE = row("bad", [("human", "<image>\nWhat?"), ("human", "Well?")], image="0.png")
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests import tiny
 from tests.jobs.inputs import arguments
-from tga_jax.jobs import architectures
-from tga_jax.jobs.synthetic import BatchShape, made_up_batch
 from tga_jax.main import main
+from tga_jax.planning import architectures
+from tga_jax.planning.synthetic import BatchShape, made_up_batch
 
 
 @pytest.fixture(autouse=True)

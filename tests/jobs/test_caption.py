@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl, row, write_jsonl
-from tga_jax.jobs.generate import Answerer
 from tga_jax.main import main
+from tga_jax.run.answerer import Answerer
 
 pytestmark = pytest.mark.parity
 QUESTION = "What is it?"

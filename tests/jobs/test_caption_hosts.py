@@ -16,7 +16,7 @@ import pytest
 
 from tests.jobs.inputs import make_inputs, read_jsonl, row
 from tests.jobs.test_caption import command, count_answers
-from tga_jax.jobs.caption_log import CaptionLog, Part
+from tga_jax.captioning.log import CaptionLog, Part
 from tga_jax.main import main
 
 pytestmark = pytest.mark.parity

@@ -22,9 +22,9 @@ from examples.first_run.prepare import copy_photographs, file_name, make_samples
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import read_jsonl
 from tga_jax.data.loader import BatchSource, make_loader
-from tga_jax.jobs.context import Context
 from tga_jax.jobs.train import batch_source
 from tga_jax.main import device_scope, parse_flags
+from tga_jax.run.context import Context
 
 pytestmark = pytest.mark.slow
 DRAWN, JOBS = 3000, "prepare,pretrain,caption,index,retrieve,prepare,inspect"

@@ -15,15 +15,15 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.evaluation import examinee as evaluate_answers
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import GCG
 from tga_jax.evaluation.model_judges import ModelJudge
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 from tga_jax.evaluation.strict import refuses
-from tga_jax.jobs import evaluate_answers
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.work import Work
 from tga_jax.main import main
+from tga_jax.run.context import Context
+from tga_jax.run.work import Work
 
 pytestmark = pytest.mark.parity
 KEYS = {"benchmark", "scene", "metric", "value", "count", "interval", "model", "settings"}

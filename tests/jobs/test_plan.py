@@ -16,16 +16,16 @@ from tests import tiny
 from tests.jobs.inputs import arguments
 from tga_jax.config import base_config
 from tga_jax.errors import UserError
-from tga_jax.jobs import architectures
-from tga_jax.jobs.abstract import AbstractContext, model_shapes, start_state
 from tga_jax.jobs.bench import random_state
 from tga_jax.jobs.plan import Choice, search
-from tga_jax.jobs.plan_compile import _needed, program_text
-from tga_jax.jobs.synthetic import BatchShape, batch_structs, made_up_batch
-from tga_jax.jobs.train import Stage
 from tga_jax.main import main
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import make_mesh
+from tga_jax.planning import architectures
+from tga_jax.planning.abstract import AbstractContext, model_shapes, start_state
+from tga_jax.planning.compile import _needed, program_text
+from tga_jax.planning.synthetic import BatchShape, batch_structs, made_up_batch
+from tga_jax.run.stage import Stage
 from tga_jax.training.state import abstract_state
 
 # Wide enough that the compiler does not choose other collectives than for a real model.

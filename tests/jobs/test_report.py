@@ -16,12 +16,12 @@ from scipy import stats
 
 from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
-from tga_jax.jobs.report_differences import differences
+from tga_jax.html.formats import Figure, difference_text, figure_text, p_text
+from tga_jax.html.markup import VOID
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
-from tga_jax.report.formats import Figure, difference_text, figure_text, p_text
+from tga_jax.report.differences import differences
 from tga_jax.report.headlines import lines
-from tga_jax.report.markup import VOID
 
 
 class Page(HTMLParser):

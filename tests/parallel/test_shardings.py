@@ -14,11 +14,11 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from tests import tiny
 from tga_jax.errors import UserError
-from tga_jax.jobs.architectures import MODELS
 from tga_jax.models.config import LoraConfig
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import LARGE, param_shardings, shapes
+from tga_jax.planning.architectures import MODELS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shardings"
 # devices -> (data, fsdp, tensor)

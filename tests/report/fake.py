@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.benchmarks.registry import Entry
+from tga_jax.evaluation.examinee import _line
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.metrics import wilson
 from tga_jax.evaluation.summary import Result, summarise
-from tga_jax.jobs.evaluate_answers import _line
 
 HOSTILE = "<script>alert('x')</script> & 100% of $5_a"
 GROUPS = ("benign", "seen", "new_concept", "new_category")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.textfile import read_text
+from tga_jax.files import read_text
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.figstep import PROMPT
+from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.tables import read_rows, text_of
 
 Examples = Sequence[tuple[str, str]]  # (request, answer)
 

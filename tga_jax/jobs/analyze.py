@@ -7,46 +7,28 @@ and writes a line a sample. Nothing but these sums and lines is kept.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from tga_jax.alignment.safety_layers import refusal_direction
-from tga_jax.data.prompts import Example
-from tga_jax.data.templates import SYSTEM_TEXTS
-from tga_jax.errors import UserError
-from tga_jax.evaluation.provenance import checkpoint_digest
-from tga_jax.jobs import analyze_states
-from tga_jax.jobs.analyze_prompts import (
+from tga_jax.analysis.analyst import Analyst, system_of
+from tga_jax.analysis.prompts import (
     Prompt,
     analysis_apologies,
-    analysis_system,
     make_prompts,
-    pictures_of,
     why_nothing,
 )
-from tga_jax.jobs.analyze_states import Reference
-from tga_jax.jobs.analyze_tables import PARTIAL, sample_line, write_tables
-from tga_jax.jobs.batching import InferenceBatch, inference_batches
-from tga_jax.jobs.context import Context, Weights
-from tga_jax.jobs.evaluate import check_missing, read_benchmarks
-from tga_jax.jobs.evaluate_answers import items_digest, question
-from tga_jax.jobs.files import digest
-from tga_jax.jobs.work import Work
-from tga_jax.models.llava import Params
-from tga_jax.parallel.sharding import replicated
-from tga_jax.training.metrics import Progress
+from tga_jax.analysis.tables import PARTIAL, write_tables
+from tga_jax.errors import UserError
+from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.examinee import items_digest
+from tga_jax.files import digest
+from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.run.context import Context, Weights
+from tga_jax.run.work import Work
 from tga_jax.training.step import nested
-
-Sums = dict[str, dict[str, np.ndarray]]
 
 
 def run(context: Context) -> None:
@@ -106,14 +88,6 @@ def read_prompts(context: Context) -> list[Prompt]:
     return prompts
 
 
-def system_of(context: Context) -> str:
-    """The system text of the analysed prompts."""
-    prompt = context.config.prompt
-    base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
-    system = analysis_system(context.config.analyze, base=base)
-    return base if system is None else system
-
-
 def settings_of(context: Context, weights: Weights, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """All that decides what the analysis says, as summary.json repeats it."""
     config, tokenizer = context.config, context.source.tokenizer.tokenizer
@@ -132,107 +106,3 @@ def settings_of(context: Context, weights: Weights, prompts: Sequence[Prompt]) -
         "max_length": config.data.max_length,
         "prompts": digest([[p.set for p in prompts], items_digest([p.item for p in prompts])]),
     }
-
-
-class Analyst:
-    """A model, its prompts, and the compiled functions over batches of them."""
-
-    def __init__(self, context: Context, prompts: Sequence[Prompt]) -> None:
-        self.context, self.prompts = context, prompts
-        self.apologies = analysis_apologies(context.config, context.source.tokenizer.tokenizer)
-        self.prompter = context.prompter(system=system_of(context))
-        whole, model = replicated(context.mesh), context.model
-        static = {"apologies": self.apologies}
-        self._texts = analyze_states.jitted(analyze_states.text_sums, model, whole, **static)
-        self._captions = analyze_states.jitted(analyze_states.caption_sums, model, whole)
-        self._samples = analyze_states.jitted(analyze_states.sample_figures, model, whole, **static)
-
-    def first_pass(self, params: Params) -> Sums:
-        """The sums of every set of texts or scenes, and the captions' ("captions")."""
-        sums: Sums = {}
-        wanted = [row for row, p in enumerate(self.prompts) if _has_sums(p)]
-        for prompt, batch in self._batches("means", wanted, pictures=False):
-            valid = jnp.array(np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows), "f4")
-            if prompt.kind == "images":
-                name, new = "captions", self._captions(params, batch.arrays, valid)
-            else:
-                name, new = prompt.set, self._texts(params, batch.arrays, valid)
-            old = sums.setdefault(name, {})
-            for key, value in jax.device_get(new).items():
-                old[key] = old.get(key, 0.0) + value.astype(np.float64)
-        return sums
-
-    def second_pass(
-        self, params: Params, sums: Sums, *, start: int
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Yields the lines of samples.jsonl from number `start` on, a batch at a time."""
-        decoder = self.context.model.config.decoder
-        reference = reference_of(sums, decoder.layers, decoder.width)
-        for _, batch in self._batches("samples", range(start, len(self.prompts))):
-            out = jax.device_get(self._samples(params, batch.arrays, reference))
-            yield [
-                sample_line(self.prompts[row], {k: v[..., i] for k, v in out.items()})
-                for i, row in enumerate(batch.rows)
-            ]
-
-    def _batches(
-        self, name: str, rows: Sequence[int], *, pictures: bool = True
-    ) -> Iterator[tuple[Prompt, InferenceBatch]]:
-        """Batches of one set each, in the order of the prompts, with a prompt of theirs."""
-        progress, done = Progress(f"analyze {name}", len(rows)), 0
-
-        def encode(row: int) -> Example:
-            example = self.prompter.encode_question(question(self.prompts[row].item))
-            return example if pictures else dataclasses.replace(example, images=())
-
-        for _, chosen in itertools.groupby(rows, lambda row: self.prompts[row].set):
-            for batch in inference_batches(
-                self.context,
-                list(chosen),
-                encode,
-                batch_size=self.context.config.analyze.batch_size,
-                image_dir=pictures_of(self.prompts),
-            ):
-                yield self.prompts[batch.rows[0]], batch
-                done += len(batch.rows)
-                progress.show(done)
-
-
-def _has_sums(prompt: Prompt) -> bool:
-    """Whether the first pass reads it: all but pictures without a caption."""
-    return prompt.kind != "images" or "caption" in prompt.item.extra
-
-
-def reference_of(sums: Sums, layers: int, width: int) -> Reference:
-    """The refusal direction and the mean caption state; zeros where there is none."""
-    captions = sums.get("captions", {})
-    mean = captions.get("states", np.zeros((layers, width))) / max(captions.get("count", 0), 1)
-    refused, answered = np.zeros((2, layers, width))
-    kind = direction_kind(sums)
-    if kind is not None:
-        refused, answered = (_state_mean(sums, kind, which) for which in ("refused", "answered"))
-    states = [jnp.array(value, jnp.float32) for value in (refused, answered)]
-    return Reference(*refusal_direction(*states), jnp.array(mean, jnp.float32))
-
-
-def direction_kind(sums: Sums) -> str | None:
-    """The kind of prompt that the refusal direction is of: one alone, so that it is no format's.
-
-    "scenes" where some are refused and some answered, whose prompts are those of the pictures but
-    for the picture itself; else "texts"; None where the model treats all alike.
-    """
-    for kind in ("scenes", "texts"):
-        refused, count = (_total(sums, kind, key) for key in ("refused", "count"))
-        if 0 < refused < count:
-            return kind
-    return None
-
-
-def _total(sums: Sums, kind: str, key: str) -> Any:
-    return sum(values[key] for name, values in sums.items() if name.endswith(f"_{kind}"))
-
-
-def _state_mean(sums: Sums, kind: str, which: str) -> np.ndarray:
-    refused, count = (float(_total(sums, kind, key)) for key in ("refused", "count"))
-    number = refused if which == "refused" else count - refused
-    return np.asarray(_total(sums, kind, f"{which}_states") / number)

@@ -18,13 +18,13 @@ import jax
 from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
-from tga_jax.jobs.abstract import AbstractContext
-from tga_jax.jobs.architectures import MODELS
-from tga_jax.jobs.context import STAGES, Context
-from tga_jax.jobs.files import digest, write_json
-from tga_jax.jobs.synthetic import BatchShape, made_up_batch
-from tga_jax.jobs.train import Stage, packing_of
+from tga_jax.files import digest, write_json
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
+from tga_jax.planning.abstract import AbstractContext
+from tga_jax.planning.architectures import MODELS
+from tga_jax.planning.synthetic import BatchShape, made_up_batch
+from tga_jax.run.context import STAGES, Context
+from tga_jax.run.stage import Stage, packing_of
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.state import new_state, param_leaves, random_params
 from tga_jax.training.step import TrainState

@@ -17,16 +17,16 @@ from typing import Any
 
 import jax
 
+from tga_jax.captioning.captioner import Captioner
+from tga_jax.captioning.log import CaptionLog, Key, Part, part_of
+from tga_jax.cluster import hosts
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-from tga_jax.jobs.budget import Budget
-from tga_jax.jobs.caption_log import CaptionLog, Key, Part, part_of
-from tga_jax.jobs.captioner import Captioner
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import digest, write_json, write_jsonl
-from tga_jax.jobs.rows import usable_records
-from tga_jax.jobs.work import Work
-from tga_jax.parallel import hosts
+from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.run.budget import Budget
+from tga_jax.run.context import Context
+from tga_jax.run.usable_rows import usable_records
+from tga_jax.run.work import Work
 
 
 @dataclasses.dataclass(frozen=True)

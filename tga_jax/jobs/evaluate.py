@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.benchmarks.load import Benchmark, load
-from tga_jax.evaluation.benchmarks.registry import parse_entries
-from tga_jax.evaluation.endpoint import Endpoint
+from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.examinee import Examinee, examine, verdicts_of
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
-from tga_jax.evaluation.judges import RULE_JUDGES, Judge
-from tga_jax.evaluation.local_model import LocalModel
-from tga_jax.evaluation.model_judges import ModelJudge
-from tga_jax.evaluation.provenance import checkpoint_digest
+from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
-from tga_jax.evaluation.table import table
-from tga_jax.evaluation.wrappers import draw_pictures
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.evaluate_answers import Examinee, examine, verdicts_of
-from tga_jax.jobs.files import write_json, write_jsonl, write_text
+from tga_jax.evaluation.terminal_table import table
+from tga_jax.files import write_json, write_jsonl, write_text
+from tga_jax.run.context import Context
 
 
 def run(context: Context) -> None:
@@ -50,71 +46,6 @@ def run(context: Context) -> None:
     context.say(f"{len(pool)} answers judged\n{table(rows)}")
     context.say(f"-> {folder / 'metrics.json'}")
     check_missing(context, benchmarks, f", see the rows 'missing' of {folder / 'metrics.json'}")
-
-
-def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
-    """Everything that will be asked, read and checked before any model is loaded.
-
-    `text` stands in for config.evaluate.benchmarks.
-    """
-    config, folder = context.config, context.workdir / "evaluate"
-    entries = parse_entries(text or config.evaluate.benchmarks)
-    if not entries:
-        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
-    images = Path(config.data.image_dir) if config.data.image_dir else None
-    benchmarks = []
-    for entry in entries:
-        benchmark = load(entry, drawings=folder / entry.name / "pictures", images=images)
-        draw_pictures(benchmark.items)
-        for scene in dict.fromkeys(part.scene for part in benchmark.missing):
-            lost = [part for part in benchmark.missing if part.scene == scene]
-            where = f"{benchmark.name} {scene}".strip()
-            context.say(f"MISSING in {where}: {lost[0].what}{_more(len(lost) - 1)}")
-        benchmarks.append(benchmark)
-    return benchmarks
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count else ""
-
-
-def make_judges(cfg: Any) -> list[Judge]:
-    """The judges of config.evaluate.judges, the one that counts first."""
-    judges: dict[str, Judge] = {}
-    for name in filter(None, (part.strip() for part in cfg.judges.split(","))):
-        if name in RULE_JUDGES:
-            judges[name] = RULE_JUDGES[name]
-        elif name == "endpoint":
-            judges[name] = _endpoint_judge(cfg.endpoint)
-        elif name == "local":
-            judges[name] = _local_judge(cfg.local)
-        else:
-            known = ", ".join([*RULE_JUDGES, "endpoint", "local"])
-            raise UserError(f"config.evaluate.judges: there is no judge {name!r}; of {known}")
-    if not judges:
-        raise UserError("config.evaluate.judges is empty; 'strict' is the default")
-    return list(judges.values())
-
-
-def _endpoint_judge(cfg: Any) -> Judge:
-    if not (cfg.url and cfg.model):
-        raise UserError("judge endpoint: set config.evaluate.endpoint.url and .model")
-    reply = Endpoint(
-        url=cfg.url,
-        model=cfg.model,
-        key_variable=cfg.key_variable,
-        timeout_seconds=cfg.timeout_seconds,
-        workers=cfg.workers,
-    )
-    return ModelJudge("endpoint", cfg.kind, cfg.model, reply, pictures=cfg.pictures)
-
-
-def _local_judge(cfg: Any) -> Judge:
-    if not Path(cfg.folder or "-").is_dir():
-        raise UserError(f"config.evaluate.local.folder={cfg.folder!r}: there is no such folder")
-    reply = LocalModel(cfg.folder, pictures=cfg.pictures, batch_size=cfg.batch_size)
-    model = checkpoint_digest([Path(cfg.folder)])
-    return ModelJudge("local", cfg.kind, model, reply, pictures=cfg.pictures)
 
 
 def compared(
@@ -183,19 +114,3 @@ def write_extras(folder: Path, results: Sequence[Result]) -> None:
         write_jsonl(folder / "disagreements.jsonl", disagreements(results))
     write_text(folder / "vlmevalkit.tsv", vlmevalkit_table(results))
     write_jsonl(folder / "lmms_eval_samples.jsonl", lmms_eval_samples(results))
-
-
-def check_missing(context: Context, benchmarks: Sequence[Benchmark], where: str) -> None:
-    """A run is not done while something that was asked for could not be asked.
-
-    Args:
-        context: the run.
-        benchmarks: what was asked for.
-        where: what is missing in detail, for the message.
-    """
-    lacking = [benchmark.name for benchmark in benchmarks if benchmark.missing]
-    if lacking and not context.config.evaluate.partial:
-        raise UserError(
-            f"missing from {', '.join(lacking)}{where}; add what is missing, or accept it "
-            "with --config.evaluate.partial=true"
-        )

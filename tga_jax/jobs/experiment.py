@@ -19,10 +19,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import write_json
+from tga_jax.files import write_json
 from tga_jax.jobs.registry import JOBS
-from tga_jax.jobs.side_by_side import run_side_by_side
+from tga_jax.run.context import Context
+from tga_jax.run.side_by_side import run_side_by_side
 
 
 def run(context: Context) -> None:

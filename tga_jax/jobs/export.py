@@ -7,16 +7,16 @@ import json
 import jax
 import jax.numpy as jnp
 
+from tga_jax.cluster import hosts
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters
 from tga_jax.hf.tokenizer import with_end_text
-from tga_jax.jobs.context import STAGES, Context, Weights
-from tga_jax.jobs.train import guide_config
-from tga_jax.jobs.work import Work
-from tga_jax.parallel import hosts
 from tga_jax.parallel.sharding import shapes
+from tga_jax.run.context import STAGES, Context, Weights
+from tga_jax.run.stage import guide_config
+from tga_jax.run.work import Work
 from tga_jax.training.freezing import learning_rate_factors
 
 

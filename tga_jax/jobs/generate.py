@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-from ml_collections import ConfigDict
-
-from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import Question, read_questions
+from tga_jax.data.records import read_questions
 from tga_jax.errors import UserError
-from tga_jax.hf.tokenizer import with_end_text
-from tga_jax.inference.generate import Decoding, make_generate
-from tga_jax.jobs.batching import inference_batches
-from tga_jax.jobs.context import Context, Weights
-from tga_jax.jobs.files import digest, file_digest, write_jsonl
-from tga_jax.jobs.retriever import Retriever, configured, look_up
-from tga_jax.jobs.work import Work
-from tga_jax.models.llava import Params
-from tga_jax.parallel.sharding import replicated
-from tga_jax.training.metrics import Progress
-from tga_jax.training.step import nested
+from tga_jax.files import file_digest, write_jsonl
+from tga_jax.retrieval.retriever import configured, with_retrieved
+from tga_jax.run.answerer import Answerer, answer_line
+from tga_jax.run.context import Context
+from tga_jax.run.work import Work
 
 
 def run(context: Context) -> None:
@@ -59,153 +44,3 @@ def run(context: Context) -> None:
     write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
     work.finish()
     context.say(f"{len(questions)} answers -> {path}")
-
-
-def with_retrieved(
-    retriever: Retriever,
-    questions: Sequence[Question],
-    folder: Path,
-    image_dir: Callable[[int], Path],
-) -> list[Question]:
-    """The questions, those that show a picture and lack a retrieved text with one.
-
-    Args:
-        retriever: finds the texts.
-        questions: all of them.
-        folder: where they are kept, for the next time.
-        image_dir: row -> its picture folder.
-    """
-    rows = [i for i, q in enumerate(questions) if q.image and q.retrieved is None]
-    asked = [
-        (str(q.id), (image_dir(i), q.image or "", str(q.id)), q.caption)
-        for i, q in ((i, questions[i]) for i in rows)
-    ]
-    texts = dict(zip(rows, look_up(retriever, folder, asked), strict=True))
-    return [
-        dataclasses.replace(q, retrieved=texts.get(i, q.retrieved)) for i, q in enumerate(questions)
-    ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """An answer, and its refusal margin where apology tokens were given."""
-
-    text: str
-    margin: float | None
-
-
-class Answerer:
-    """Answers questions in batches of like length, with one compiled program for all calls."""
-
-    def __init__(
-        self,
-        context: Context,
-        questions: Sequence[Question] = (),
-        *,
-        prompter: Prompter | None = None,
-        apologies: tuple[int, ...] = (),
-    ) -> None:
-        """Takes config.generate's decoding.
-
-        Args:
-            context: the run.
-            questions: for `answer`.
-            prompter: config.prompt's without.
-            apologies: token ids whose margin is wanted.
-        """
-        self.context, self.questions = context, questions
-        self.prompter = prompter or context.prompter()
-        self.key = jax.random.key(context.config.seed)
-        cfg = context.config.generate
-        check_decoding(cfg)
-        tokenizer = with_end_text(context.source.tokenizer, self.prompter.end_text)
-        self.decoding = Decoding(
-            max_new_tokens=cfg.max_new_tokens,
-            eos_ids=tokenizer.eos_ids,
-            pad_id=tokenizer.pad_id,
-            temperature=cfg.temperature,
-            top_p=cfg.top_p,
-        )
-        self._has_margin = bool(apologies)
-        self._generate = make_generate(
-            context.model,
-            self.decoding,
-            apologies=apologies,
-            out_sharding=replicated(context.mesh),
-        )
-
-    def answer(self, rows: Sequence[int], weights: Weights) -> Iterator[dict[int, str]]:
-        """Yields {row: text} of the questions, a batch at a time."""
-        params = nested(self.context.load_params(weights))
-        for new in self.replies(self.questions, rows, params):
-            yield {row: reply.text for row, reply in new.items()}
-
-    def replies(
-        self,
-        questions: Sequence[Question],
-        rows: Sequence[int],
-        params: Params,
-        *,
-        image_dir: Callable[[int], Path] | None = None,
-    ) -> Iterator[dict[int, Reply]]:
-        """Yields {row: reply}, a batch at a time.
-
-        Args:
-            questions: all of them.
-            rows: the numbers of those to answer, best sorted by length.
-            params: nested parameters.
-            image_dir: row -> its picture folder; config.data.image_dir without.
-        """
-        progress, done = Progress(self.context.job or "generate", len(rows)), 0
-        for batch in inference_batches(
-            self.context,
-            rows,
-            lambda row: self.prompter.encode_question(questions[row]),
-            batch_size=self.context.config.generate.batch_size,
-            image_dir=image_dir,
-        ):
-            size = batch.arrays["tokens"].shape[0]
-            numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(self.key, numbers)
-            inputs = (batch.arrays[name] for name in ("tokens", "segments", "images"))
-            out = self._generate(params, *inputs, keys)
-            tokens, margins = out if self._has_margin else (out, None)
-            done += len(batch.rows)
-            progress.show(done)
-            new = np.asarray(tokens)
-            margin = np.asarray(margins).tolist() if self._has_margin else [None] * size
-            yield {row: Reply(self.text(new[i]), margin[i]) for i, row in enumerate(batch.rows)}
-
-    def text(self, tokens: np.ndarray) -> str:
-        """New tokens -> the answer, up to its end."""
-        ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
-        tokens = tokens[: ends[0]] if len(ends) else tokens
-        tokenizer = self.context.source.tokenizer.tokenizer
-        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-        end = self.prompter.end_text.strip()
-        return (text.split(end)[0] if end else text).strip()
-
-
-def check_decoding(cfg: ConfigDict) -> None:
-    """Refuse values of config.generate that decoding has no meaning for."""
-    limits = {
-        "max_new_tokens": (1, math.inf),
-        "batch_size": (1, math.inf),
-        "temperature": (0, math.inf),
-        "top_p": (0, 1),
-    }
-    for key, (low, high) in limits.items():
-        if not low <= cfg[key] <= high:
-            raise UserError(f"config.generate.{key}={cfg[key]}: must lie in {low}..{high}")
-
-
-def answer_line(question: Question, text: str, model_id: str) -> dict[str, Any]:
-    """A line of LLaVA's answer files."""
-    return {
-        "question_id": question.id,
-        "prompt": question.text,
-        "text": text,
-        "answer_id": digest([model_id, question.id]),
-        "model_id": model_id,
-        "metadata": {},
-    }

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from tga_jax.errors import UserError
-from tga_jax.jobs.clip import ClipEmbedder, embed_to_file
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import digest, write_json, write_jsonl
-from tga_jax.jobs.rows import usable_records
+from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.retrieval.clip_embedder import ClipEmbedder, embed_to_file
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
 from tga_jax.retrieval.texts import Text, read_lines, tidy
+from tga_jax.run.context import Context
+from tga_jax.run.usable_rows import usable_records
 
 
 def run(context: Context) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tga_jax.data.loader import example_pixels
 from tga_jax.data.show import inspect_line, render_colour
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import write_jsonl
+from tga_jax.files import write_jsonl
+from tga_jax.run.context import Context
 
 
 def run(context: Context) -> None:

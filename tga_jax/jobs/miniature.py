@@ -7,9 +7,7 @@ config.miniature.shipped holds for the very same settings are taken from there.
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +19,23 @@ from ml_collections import ConfigDict
 
 from tga_jax.data.records import Question, read_records
 from tga_jax.data.templates import count_marks, make_template
+from tga_jax.files import write_json
 from tga_jax.hf.clip import clip_tokens, export_clip, open_clip
 from tga_jax.hf.decoder_export import export_decoder
 from tga_jax.hf.tokenizer import load_fast, load_tokenizer
 from tga_jax.jobs import train
-from tga_jax.jobs.clip import clip_model_of, load_clip
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import digest, write_json
-from tga_jax.jobs.generate import Answerer
 from tga_jax.miniature import base_models
 from tga_jax.miniature.build import WorldSizes, build_world
 from tga_jax.miniature.clip_training import ClipTraining, dev_pairs, train_clip, zero_shot
 from tga_jax.miniature.documents import document_rows
+from tga_jax.miniature.phases import Figures, phase, phase_settings, timed
 from tga_jax.miniature.rows import Row
-from tga_jax.miniature.sources import source_digest
 from tga_jax.models.decoder import Decoder
+from tga_jax.retrieval.clip_embedder import clip_model_of, load_clip
+from tga_jax.run.answerer import Answerer
+from tga_jax.run.context import Context
 
-Figures = dict[str, Any]
 TOKEN_MULTIPLE = 12  # of padded captions
-# Beginnings of the names of the world's sizes that no base model is trained with.
-FOR_ALIGNMENT = (
-    "pretrain", "finetune", "corpus", "eval", "captions_name", "caption_form", "retrieved",
-    "harmful_pretrain", "harmful_finetune", "harmful_looks", "harmful_corpus",
-)  # fmt: skip
 DECODER_ONLY = (("decoder/.*", 1.0), (".*", None))
 
 
@@ -61,71 +53,6 @@ def run(context: Context) -> None:
     write_json(context.workdir / "base_models.json", done)
     context.say(f"clip: {json.dumps(clip['figures'])}")
     context.say(f"llm: {json.dumps(llm['figures'])}")
-
-
-def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
-    """All that decides what the base models become; `world` is as `world.json` has its settings."""
-    settings = config.miniature
-    sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
-    about = {"seed": config.seed, "world": sizes, "dtype": settings.dtype}
-    about["source"] = source_digest(base_models.SOURCES)
-    found = {
-        "clip": about | {"clip": settings.clip.to_dict()},
-        "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},
-    }
-    return json.loads(json.dumps(found))  # tuples -> lists, as they are read back
-
-
-def timed(make: Callable[[], Figures]) -> Figures:
-    """What `make` returns as "figures", and the seconds that it took."""
-    began = time.monotonic()
-    figures = make()
-    return {"figures": figures, "seconds": round(time.monotonic() - began, 1)}
-
-
-def phase(
-    context: Context, name: str, settings: Figures, make: Callable[[Path], Figures]
-) -> Figures:
-    """Does a phase, unless it was done before with the same settings.
-
-    Args:
-        context: the run.
-        name: of the phase; `<name>/` is the folder that it writes.
-        settings: all that decides what it makes.
-        make: does it, given a folder for its checkpoints that no other settings have used.
-
-    Returns:
-        {"settings", "figures", "seconds"}, as `training/<name>.json` keeps it.
-    """
-    path = context.workdir / "training" / f"{name}.json"
-    if path.exists() and (context.workdir / name).is_dir():
-        found: Figures = json.loads(path.read_text(encoding="utf-8"))
-        if found["settings"] == settings:
-            context.say(f"{name}: finished before")
-            return found
-    path.unlink(missing_ok=True)
-    shipped = take_shipped(context, name, settings)
-    if shipped is not None:
-        write_json(path, shipped)
-        return shipped
-    done = timed(lambda: make(path.with_name(f"{name}-{digest(settings)}")))
-    write_json(path, {"settings": settings} | done)
-    return done
-
-
-def take_shipped(context: Context, name: str, settings: Figures) -> Figures | None:
-    """Copies a phase's folder from config.miniature.shipped, if it was made by these settings."""
-    folder = Path(context.config.miniature.shipped)
-    about = folder / f"{name}.json"
-    if not context.config.miniature.shipped or not about.exists():
-        return None
-    found: Figures = json.loads(about.read_text(encoding="utf-8"))
-    if found["settings"] != settings:
-        context.say(f"{name}: {about} was made by other settings, so it is trained anew")
-        return None
-    context.say(f"{name}: taken from {folder / name}, which took {found['seconds']:.0f} s to train")
-    shutil.copytree(folder / name, context.workdir / name, dirs_exist_ok=True)
-    return found
 
 
 # --- CLIP ---

@@ -23,17 +23,17 @@ from ml_collections import ConfigDict
 
 from tga_jax.data.batches import default_buckets
 from tga_jax.errors import UserError
-from tga_jax.jobs.context import STAGES, Context
-from tga_jax.jobs.files import write_json
-from tga_jax.jobs.plan_analytic import analyse
-from tga_jax.jobs.plan_compile import Choice, compile_choice, read_program
-from tga_jax.jobs.synthetic import BatchShape
-from tga_jax.jobs.train import packing_of
+from tga_jax.files import write_json
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
-from tga_jax.parallel.hlo import parse_program
-from tga_jax.parallel.topology import Topology, parse_topology, slice_sizes
-from tga_jax.parallel.traffic import collective_bytes, memory_traffic, network_bytes
+from tga_jax.planning.analytic import analyse
+from tga_jax.planning.compile import Choice, compile_choice, read_program
+from tga_jax.planning.hlo import parse_program
+from tga_jax.planning.synthetic import BatchShape
+from tga_jax.planning.topology import Topology, parse_topology, slice_sizes
+from tga_jax.planning.traffic import collective_bytes, memory_traffic, network_bytes
+from tga_jax.run.context import STAGES, Context
+from tga_jax.run.stage import packing_of
 
 Plan = dict[str, Any]
 REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first

@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tga_jax.data import tfds_builder
 from tga_jax.data.prepared import is_prepared, read_report
-from tga_jax.data.stored import TRAIN, VALIDATION, Row, check_rows, split_of
+from tga_jax.data.stored import TRAIN, VALIDATION, Row, split_of
 from tga_jax.errors import UserError
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import write_json
-from tga_jax.jobs.prepare_inputs import Inputs, about_ids, made_from, read_inputs
-from tga_jax.jobs.prepare_report import Tally
+from tga_jax.files import write_json
+from tga_jax.preparation import tfds_builder
+from tga_jax.preparation.check import check_rows
+from tga_jax.preparation.inputs import Inputs, about_ids, made_from, read_inputs
+from tga_jax.preparation.tally import Tally
+from tga_jax.run.context import Context
 from tga_jax.training.metrics import Progress
 
 SECONDS_BETWEEN_LINES = 5.0  # of progress
@@ -84,7 +85,7 @@ def write(
         raise UserError(f"{context.config.data.path}: holds no usable record")
     options = context.config.prepare.beam.split()
     if options:
-        from tga_jax.data.beam_rows import beam_examples, read_outcomes
+        from tga_jax.preparation.beam_rows import beam_examples, read_outcomes
 
         notes = new.with_name("outcomes")
         counts = tfds_builder.write(

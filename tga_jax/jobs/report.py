@@ -9,12 +9,12 @@ from PIL import Image
 
 from tga_jax.data.images import load_image, resolve_image
 from tga_jax.errors import UserError
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import write_json, write_text
-from tga_jax.jobs.report_differences import differences
+from tga_jax.files import write_json, write_text
 from tga_jax.report.collect import Arm, Run, collect
+from tga_jax.report.differences import differences
 from tga_jax.report.examples import choose
 from tga_jax.report.page import Report, latex, markdown, page
+from tga_jax.run.context import Context
 
 
 def run(context: Context) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-from tga_jax.jobs.budget import Budget
-from tga_jax.jobs.clip import embed_to_file
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import digest, write_json, write_jsonl
-from tga_jax.jobs.retriever import Retriever
-from tga_jax.jobs.rows import usable_records
-from tga_jax.jobs.work import Work
+from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.retrieval.choose import Found, noised_ids
+from tga_jax.retrieval.clip_embedder import embed_to_file
+from tga_jax.retrieval.retriever import Retriever
+from tga_jax.run.budget import Budget
+from tga_jax.run.context import Context
+from tga_jax.run.usable_rows import usable_records
+from tga_jax.run.work import Work
 
 EXAMPLES = 20
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from tga_jax.alignment import guide
-from tga_jax.alignment.guide import GuideConfig, GuideStates
+from tga_jax.analysis.scores import Scorer
+from tga_jax.cluster import hosts
 from tga_jax.data.records import text_lengths
-from tga_jax.jobs.batching import inference_batches
-from tga_jax.jobs.context import Context
-from tga_jax.jobs.files import write_jsonl
-from tga_jax.jobs.samples import samples_digest
-from tga_jax.jobs.train import guide_config
-from tga_jax.jobs.work import Work
-from tga_jax.models.llava import Llava
-from tga_jax.parallel import hosts
-from tga_jax.parallel.sharding import replicated
-from tga_jax.training.metrics import Progress
-from tga_jax.training.objective import Batch, caption_states, forward, has_terms
-from tga_jax.training.step import nested
-
-Array = jax.Array
+from tga_jax.files import write_jsonl
+from tga_jax.run.context import Context
+from tga_jax.run.samples import samples_digest
+from tga_jax.run.stage import guide_config
+from tga_jax.run.work import Work
 
 
 def run(context: Context) -> None:
@@ -55,100 +41,3 @@ def run(context: Context) -> None:
     if hosts.is_first():
         shutil.copyfile(path, folder / "scores.jsonl")
     context.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
-
-
-class Scorer:
-    """Scores samples in batches; with centring, the captions' mean is taken over all of them."""
-
-    def __init__(self, context: Context, cfg: GuideConfig, encode: Any, total: int) -> None:
-        self.context, self.cfg, self.encode, self.total = context, cfg, encode, total
-        whole = replicated(context.mesh)
-        model = context.model
-        self._forward = jax.jit(
-            lambda p, b, mean: score_batch(model, p, b, mean, cfg), out_shardings=whole
-        )
-        self._captions = jax.jit(lambda p, b: caption_sum(model, p, b), out_shardings=whole)
-
-    def score(self, rows: list[int], weights: Any) -> Any:
-        """Yields finished rows, a batch at a time."""
-        params = nested(self.context.load_params(weights))
-        mean = self._mean(params)
-        size = self.context.config.score.batch_size
-        progress, done = Progress("score", len(rows)), 0
-        for batch in inference_batches(self.context, rows, self.encode, batch_size=size):
-            out = jax.device_get(self._forward(params, batch.arrays, mean))
-            yield [
-                self._line(row, example.id, {k: v[..., i] for k, v in out.items()})
-                for i, (row, example) in enumerate(zip(batch.rows, batch.examples, strict=True))
-            ]
-            done += len(batch.rows)
-            progress.show(done)
-
-    def _mean(self, params: Any) -> Array:
-        """Mean caption state of all samples that have one: float32[layers, 1, D]; 0 uncentred."""
-        decoder = self.context.model.config.decoder
-        total, count = np.zeros((decoder.layers, decoder.width), np.float32), 0.0
-        if self.cfg.active and self.cfg.center != "none":
-            size = self.context.config.score.batch_size
-            everything = range(self.total)
-            for batch in inference_batches(self.context, everything, self.encode, batch_size=size):
-                valid = np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows)
-                part, number = self._captions(params, batch.arrays | {"valid": jnp.array(valid)})
-                total, count = total + np.asarray(part), count + float(number)
-        return jnp.array(total / max(count, 1.0))[:, None]
-
-    def _line(self, row: int, sample: str, out: dict[str, np.ndarray]) -> dict[str, Any]:
-        line: dict[str, Any] = {
-            "row": row,
-            "id": sample,
-            "nll": float(out["nll"]),
-            "tokens": int(out["tokens"]),
-        }
-        for name, present in (
-            ("image_caption_cos", out["has_pair"]),
-            ("retrieved_caption_cos", out["has_hinge"]),
-        ):
-            line[name] = out[name].tolist() if present else None
-        if self.cfg.center != "none":
-            centred = out["image_caption_cos_centred"].tolist()
-            line["image_caption_cos_centred"] = centred if out["has_pair"] else None
-        guided = self.cfg.active and out["has_pair"]
-        line["guide"] = float(out["guide"]) if guided else None
-        return line
-
-
-def score_batch(
-    model: Llava, params: Any, batch: Batch, mean: Array, cfg: GuideConfig
-) -> dict[str, Array]:
-    """Figures of every sample, arrays of [..., B].
-
-    nll is the sum over the answer's tokens; the cosines are of the raw states of every layer;
-    guide is the sample's weighted guide loss as config.guide says, at t = 0.
-    """
-    passes = forward(model, params, batch, guided=True, ce_chunk=0)
-    assert passes.states is not None
-    pair, hinge = has_terms(batch, None)
-    raw, centred = passes.states, jax.tree.map(lambda s: s - mean, passes.states)
-    guided: GuideStates = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], centred)
-    out = {
-        "nll": jnp.sum(passes.nll, axis=1),
-        "tokens": jnp.sum(batch["labels"][:, 1:] >= 0, axis=1),
-        "has_pair": pair,
-        "has_hinge": hinge,
-        "image_caption_cos": guide.safe_cosine(raw.image, raw.caption),
-        "retrieved_caption_cos": guide.safe_cosine(raw.retrieved, raw.caption),
-        "image_caption_cos_centred": guide.safe_cosine(centred.image, centred.caption),
-    }
-    if cfg.active:
-        terms = guide.guide_terms(guided, form=cfg.form, progress=jnp.float32(0))
-        out["guide"] = cfg.pair_weight * terms.pair + cfg.hinge_weight * jnp.where(
-            hinge, terms.hinge, 0.0
-        )
-    return out
-
-
-def caption_sum(model: Llava, params: Any, batch: Batch) -> tuple[Array, Array]:
-    """Sum and number of the caption states: float32[layers, D], float32[]."""
-    has_caption = has_terms(batch, None)[0] & batch["valid"]
-    states = caption_states(model, params, batch)
-    return jnp.einsum("lbd,b->ld", states, has_caption.astype(jnp.float32)), jnp.sum(has_caption)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tga_jax.html.formats import words
+from tga_jax.html.markup import Markup, join, tag
 from tga_jax.report.collect import Arm
 from tga_jax.report.curves import absent
 from tga_jax.report.evidence import legend
 from tga_jax.report.examples import Answer, Example
-from tga_jax.report.formats import words
-from tga_jax.report.markup import Markup, join, tag
 
 
 def examples(arms: Sequence[Arm], found: Sequence[Example], *, blur: bool) -> Markup:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.analysis.layer_values import LayerValue, _layers
 from tga_jax.errors import UserError
-from tga_jax.report.formats import Figure
+from tga_jax.html.formats import Figure
 
 STAGES = ("pretrain", "finetune")
 Json = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerValue:
-    """A line of analyze/layers.csv: a metric of a set of samples at a layer.
-
-    low, high: the ends of its 95% interval, where it has one.
-    """
-
-    set: str
-    layer: int
-    metric: str
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,25 +160,6 @@ def _metric_rows(path: Path) -> list[Json]:
         if lacking:
             raise UserError(f"{path}: row {number} has no {lacking[0]!r}; run job evaluate again")
     return [{"count": None, "settings": {}} | row for row in rows]
-
-
-def _layers(path: Path) -> list[LayerValue]:
-    """Rows with a finite value."""
-    if not path.exists():
-        return []
-    found = []
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
-    for number, row in enumerate(reader, start=2):
-        try:
-            value = float(row["value"]) if row["value"] else math.nan
-            ends = (float(row[end]) if row.get(end) else None for end in ("low", "high"))
-            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value, *ends)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: line {number}: expected the columns set, layer, metric, value"
-            ) from error
-        found += [point] if math.isfinite(value) else []
-    return found
 
 
 def _score_layers(path: Path) -> list[LayerValue]:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tga_jax.report.charts import Series, dash_sample, line_chart
-from tga_jax.report.collect import STAGES, Arm, LayerValue
-from tga_jax.report.formats import Figure, figure_text, words
-from tga_jax.report.markup import Markup, join, tag
+from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
+from tga_jax.html.charts import Series, dash_sample, line_chart
+from tga_jax.html.formats import Figure, figure_text, words
+from tga_jax.html.markup import Markup, join, tag
+from tga_jax.report.collect import STAGES, Arm
 
 TRAINING = {
     "loss": "loss",
     "lm_loss": "language loss",
     "image_caption_cos": "image-caption cosine",
 }
-LAYERS = {
-    "image_caption_cos": "Cosine of picture and caption states",
-    "image_caption_cos_centred": "Cosine of picture and caption states, centred",
-    "apology_top1_share": "Share of samples with an apology as most likely next word",
-    "first_safety_layer_share": "Share of samples whose safety sets in at the layer",
-    "apology_log_prob": "Log-probability of an apology as next word",
-    "refusal_direction": "Projection on the refusal direction",
-}
 POINTS = 120  # of a training curve
-Points = tuple[tuple[float, float], ...]
-Band = tuple[tuple[float, float, float], ...]
 
 
 def absent(text: str) -> Markup:
@@ -94,25 +85,6 @@ def where_refusal_arises(arm: Arm) -> str | None:
 def kind_of(name: str) -> str:
     """harmful_images -> images; a name without a degree is its own kind."""
     return name.removeprefix("harmful_").removeprefix("benign_")
-
-
-def over_layers(values: Sequence[LayerValue], name: str, metric: str) -> Points:
-    """The points of a set and a metric; layer -1 (samples that no layer turns) is no point."""
-    return tuple((float(v.layer), v.value) for v in _of_set(values, name, metric))
-
-
-def layer_band(values: Sequence[LayerValue], name: str, metric: str) -> Band:
-    """The intervals of the same points."""
-    return tuple(
-        (float(v.layer), v.low, v.high)
-        for v in _of_set(values, name, metric)
-        if v.low is not None and v.high is not None
-    )
-
-
-def _of_set(values: Sequence[LayerValue], name: str, metric: str) -> list[LayerValue]:
-    chosen = (v for v in values if (v.set, v.metric) == (name, metric) and v.layer >= 1)
-    return sorted(chosen, key=lambda v: v.layer)
 
 
 def training(arms: Sequence[Arm]) -> Markup:

@@ -6,19 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tga_jax.report.charts import Bar, Group, bar_chart
-from tga_jax.report.collect import Arm, Run
-from tga_jax.report.curves import absent
-from tga_jax.report.formats import (
+from tga_jax.html.charts import Bar, Group, bar_chart
+from tga_jax.html.formats import (
     difference_text,
     figure_text,
     p_text,
     seconds_text,
     words,
 )
+from tga_jax.html.markup import Markup, join, tag
+from tga_jax.html.tables import Table, to_html
+from tga_jax.report.collect import Arm, Run
+from tga_jax.report.curves import absent
 from tga_jax.report.headlines import ALL, Difference, Place
-from tga_jax.report.markup import Markup, join, tag
-from tga_jax.report.tables import Table, to_html
 
 METRICS = {
     "dsr": "Harmful refused (DSR)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from tga_jax.html.formats import Figure, difference_text, figure_text, value_text
 from tga_jax.report.collect import Arm
-from tga_jax.report.formats import Figure, difference_text, figure_text, value_text
 
 ALL = "all"
 PICTURES, TEXTS = "pictures", "texts"

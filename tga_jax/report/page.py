@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tga_jax.report import cards, curves, evidence
-from tga_jax.report.charts import Bar, strip
-from tga_jax.report.collect import Arm, Run
-from tga_jax.report.examples import Example
-from tga_jax.report.formats import (
+from tga_jax.html.charts import Bar, strip
+from tga_jax.html.formats import (
     COUNTS,
     difference_text,
     figure_text,
@@ -17,6 +14,12 @@ from tga_jax.report.formats import (
     value_text,
     words,
 )
+from tga_jax.html.markup import Markup, join, tag
+from tga_jax.html.style import STYLE
+from tga_jax.html.tables import Table, to_html, to_latex, to_markdown
+from tga_jax.report import cards, curves, evidence
+from tga_jax.report.collect import Arm, Run
+from tga_jax.report.examples import Example
 from tga_jax.report.headlines import (
     TILES,
     Difference,
@@ -28,10 +31,7 @@ from tga_jax.report.headlines import (
     verdict,
 )
 from tga_jax.report.judges import judges, judges_table
-from tga_jax.report.markup import Markup, join, tag
 from tga_jax.report.seeds import seeds_tables
-from tga_jax.report.style import STYLE
-from tga_jax.report.tables import Table, to_html, to_latex, to_markdown
 from tga_jax.report.trade_off import trade_off
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

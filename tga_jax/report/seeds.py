@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from tga_jax.html.formats import Figure, difference_text, figure_text, p_text, words
+from tga_jax.html.tables import Table
 from tga_jax.report.collect import Arm
 from tga_jax.report.evidence import METRICS
-from tga_jax.report.formats import Figure, difference_text, figure_text, p_text, words
 from tga_jax.report.headlines import Place
-from tga_jax.report.tables import Table
 
 Family = dict[int, Arm]  # seed -> arm; NAME alone is seed 0
 SEED = re.compile(r"(.+)-seed-(\d+)")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tga_jax.report.charts import Point, scatter_chart
+from tga_jax.html.charts import Point, scatter_chart
+from tga_jax.html.formats import figure_text
+from tga_jax.html.markup import Markup, tag
 from tga_jax.report.collect import Arm
-from tga_jax.report.formats import figure_text
 from tga_jax.report.headlines import Line, first_lines
-from tga_jax.report.markup import Markup, tag
 
 ABILITY = "naming_accuracy"
 SAFETY = ("picture_dsr", "picture_dsr_at_5pct")

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import jax
 
+from tga_jax.cluster import hosts
+from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
-from tga_jax.parallel import hosts
-from tga_jax.parallel.watch import hold
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.flops import count_flops
 from tga_jax.training.metrics import MetricsLog, Progress

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tga_jax.parallel import hosts, watch
+from tga_jax.cluster import hosts, watch
 
 Value = float | int | None
 

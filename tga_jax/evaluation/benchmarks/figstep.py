@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
-from tga_jax.evaluation.tables import read_rows, text_of
 
 # The published prompt that goes with a picture of an empty numbered list.
 PROMPT = (

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.benchmarks.registry import KINDS, Entry, Kind
 from tga_jax.evaluation.items import EvalItem, Missing
-from tga_jax.evaluation.tables import read_rows, text_of
 from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
 
 

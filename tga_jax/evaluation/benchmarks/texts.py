@@ -12,8 +12,8 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.options import yes_or_no
+from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
-from tga_jax.evaluation.tables import read_rows, text_of
 
 PROMPT_COLUMNS = ("prompt", "text", "question", "goal", "instruction")
 ID_COLUMNS = ("id", "id_v2", "question_id")

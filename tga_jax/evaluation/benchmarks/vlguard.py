@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.read_table import id_of, read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
-from tga_jax.evaluation.tables import id_of, read_rows, text_of
 
 OPTIONS = ()
 

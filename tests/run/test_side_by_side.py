@@ -1,0 +1,68 @@
+"""Commands side by side: their lines, failures, and a SIGTERM that is passed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tga_jax.errors import Preempted, UserError
+from tga_jax.run.side_by_side import core_shares, run_side_by_side
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_all_run_and_their_lines_carry_their_names(tmp_path: Path, capfd) -> None:
+    code = "import sys; print('hello', file=sys.stderr); open({!r}, 'w')"
+    run_side_by_side(
+        ["a", "b", "c"], 2, lambda name: python(code.format(str(tmp_path / name)))
+    )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    assert sorted(capfd.readouterr().err.splitlines()) == ["a: hello", "b: hello", "c: hello"]
+
+
+def test_two_run_at_once_and_a_third_waits(tmp_path: Path) -> None:
+    """Each of a and b ends only when the other has started; c needs that both have ended."""
+    wait = (
+        "import pathlib, time\n"
+        "here = pathlib.Path({here!r}); (here / '{name}').touch()\n"
+        "end = time.time() + 20\n"
+        "while not (here / '{other}').exists() and time.time() < end: time.sleep(.02)\n"
+        "assert (here / '{other}').exists()"
+    )
+    others = {"a": "b", "b": "a", "c": "a"}
+    run_side_by_side(
+        ["a", "b", "c"],
+        2,
+        lambda name: python(wait.format(here=str(tmp_path), name=name, other=others[name])),
+    )
+
+
+def test_a_failure_is_named_and_ends_the_others(tmp_path: Path) -> None:
+    codes = {"bad": "import sys; sys.exit(2)", "long": "import time; time.sleep(60)"}
+    began = time.monotonic()
+    with pytest.raises(UserError, match="arm bad ended with exit code 2"):
+        run_side_by_side(list(codes), 2, lambda name: python(codes[name]))
+    assert time.monotonic() - began < 30
+
+
+def test_sigterm_is_passed_on() -> None:
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with pytest.raises(Preempted):
+        run_side_by_side(["a"], 1, lambda name: python("import time; time.sleep(60)"))
+    assert time.monotonic() - began < 30
+
+
+def test_cores_are_shared_out() -> None:
+    mine = os.sched_getaffinity(0)
+    shares = core_shares(2)
+    assert set().union(*shares) == mine and all(shares)
+    assert len(core_shares(len(mine) + 1)) == len(mine) + 1 and all(core_shares(len(mine) + 1))

@@ -1,0 +1,81 @@
+"""The rows of layers.csv: a figure of one set of prompts at one layer, read back for charts."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tga_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerValue:
+    """A line of analyze/layers.csv: a metric of a set of samples at a layer.
+
+    low, high: the ends of its 95% interval, where it has one.
+    """
+
+    set: str
+    layer: int
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def _layers(path: Path) -> list[LayerValue]:
+    """Rows with a finite value."""
+    if not path.exists():
+        return []
+    found = []
+    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    for number, row in enumerate(reader, start=2):
+        try:
+            value = float(row["value"]) if row["value"] else math.nan
+            ends = (float(row[end]) if row.get(end) else None for end in ("low", "high"))
+            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value, *ends)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: line {number}: expected the columns set, layer, metric, value"
+            ) from error
+        found += [point] if math.isfinite(value) else []
+    return found
+
+
+LAYERS = {
+    "image_caption_cos": "Cosine of picture and caption states",
+    "image_caption_cos_centred": "Cosine of picture and caption states, centred",
+    "apology_top1_share": "Share of samples with an apology as most likely next word",
+    "first_safety_layer_share": "Share of samples whose safety sets in at the layer",
+    "apology_log_prob": "Log-probability of an apology as next word",
+    "refusal_direction": "Projection on the refusal direction",
+}
+
+
+Points = tuple[tuple[float, float], ...]
+
+
+Band = tuple[tuple[float, float, float], ...]
+
+
+def over_layers(values: Sequence[LayerValue], name: str, metric: str) -> Points:
+    """The points of a set and a metric; layer -1 (samples that no layer turns) is no point."""
+    return tuple((float(v.layer), v.value) for v in _of_set(values, name, metric))
+
+
+def layer_band(values: Sequence[LayerValue], name: str, metric: str) -> Band:
+    """The intervals of the same points."""
+    return tuple(
+        (float(v.layer), v.low, v.high)
+        for v in _of_set(values, name, metric)
+        if v.low is not None and v.high is not None
+    )
+
+
+def _of_set(values: Sequence[LayerValue], name: str, metric: str) -> list[LayerValue]:
+    chosen = (v for v in values if (v.set, v.metric) == (name, metric) and v.layer >= 1)
+    return sorted(chosen, key=lambda v: v.layer)

@@ -1,0 +1,176 @@
+"""The model of job `caption`: a LLaVA with a question of its own, on one host's devices."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from tga_jax.data.images import load_pixels
+from tga_jax.data.records import Question
+from tga_jax.errors import UserError
+from tga_jax.files import digest
+from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.parallel.mesh import AXES, resolve_sizes
+from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.answerer import Answerer
+from tga_jax.run.context import Context, Weights
+from tga_jax.training.metrics import Progress
+from tga_jax.training.step import nested
+
+CHECKED_AT_ONCE = 1024  # pictures between two lines of progress
+
+
+class CountingAnswerer(Answerer):
+    """Counts the new tokens, each answer's end token included."""
+
+    tokens = 0
+
+    def text(self, tokens: np.ndarray) -> str:
+        """See `Answerer.text`."""
+        ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
+        self.tokens += int(ends[0]) + 1 if len(ends) else len(tokens)
+        return super().text(tokens)
+
+
+class Captioner:
+    """Describes pictures with config.caption's model, or else the run's."""
+
+    def __init__(self, context: Context) -> None:
+        """Opens the model's folder; the weights are loaded when first used.
+
+        Raises:
+            UserError: a value of config.caption has no meaning, or there is no trained model.
+        """
+        cfg = context.config.caption
+        for key in ("batch_size", "max_new_tokens"):
+            if cfg[key] < 1:
+                raise UserError(f"config.caption.{key}={cfg[key]}: must be at least 1")
+        if not cfg.question.strip():
+            raise UserError("config.caption.question is empty; say what the model is asked")
+        self.context, self.question = captioner_context(context), cfg.question
+        self.weights = captioner_weights(self.context, foreign=bool(cfg.checkpoint))
+        ways = batch_shards(self.context.mesh)
+        self.batch_size = -(-cfg.batch_size // ways) * ways
+        self.speed: dict[str, float | int] = {}
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the captions; the batch size does not."""
+        config = self.context.config
+        files = checkpoint_digest(self.context.source.folders.values())
+        return {
+            "model": digest([files, self.weights.digest]) if self.weights.stage else files,
+            "question": self.question,
+            "template": config.prompt.template,
+            "system": config.prompt.system,
+            "max_new_tokens": config.generate.max_new_tokens,
+            "pictures": self.context.image_settings,
+            "dtype": config.dtype,
+        }
+
+    def unreadable(self, pictures: Sequence[tuple[str, str]]) -> dict[int, UserError]:
+        """Row -> what is wrong, of (name, record's id); each is decoded once for that.
+
+        A broken picture is so found before hours of work, and the batches are the same whether
+        or not a run was killed.
+        """
+        folder, transform = self.context.image_dir(), self.context.transform
+
+        def problem(picture: tuple[str, str]) -> UserError | None:
+            try:
+                load_pixels(folder, picture[0], transform=transform, record_id=picture[1])
+            except UserError as error:
+                return error
+            return None
+
+        found: list[UserError | None] = []
+        progress = Progress("pictures checked", len(pictures))
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            for start in range(0, len(pictures), CHECKED_AT_ONCE):
+                found += readers.map(problem, pictures[start : start + CHECKED_AT_ONCE])
+                progress.show(len(found))
+        return {row: error for row, error in enumerate(found) if error is not None}
+
+    def describe(self, pictures: Sequence[tuple[str, str]]) -> Iterator[dict[int, str]]:
+        """Yields {row: text} of (name, record's id), a batch at a time; then `speed` is set."""
+        questions = [Question(one, name, self.question) for name, one in pictures]
+        if not questions:
+            return
+        params = nested(self.context.load_params(self.weights))
+        answerer = CountingAnswerer(self.context, questions)
+        marks = [(time.monotonic(), 0)]
+        for new in answerer.replies(questions, range(len(questions)), params):
+            marks.append((time.monotonic(), answerer.tokens))
+            yield {row: reply.text for row, reply in new.items()}
+        # The first batch compiles, so it does not count unless it is the only one.
+        (began, before), (ended, after) = marks[1 if len(marks) > 2 else 0], marks[-1]
+        tokens, seconds = after - before, ended - began
+        self.speed = {
+            "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)
+        }  # fmt: skip
+
+
+def captioner_context(context: Context) -> Context:
+    """The run with config.caption's model, prompt and greedy decoding, on this host's devices.
+
+    Hosts then need not wait for each other, and each holds the whole model.
+    """
+    config = context.config.copy_and_resolve_references()
+    cfg = config.caption
+    with config.unlocked():
+        config.generate.update(
+            max_new_tokens=cfg.max_new_tokens,
+            batch_size=cfg.batch_size,
+            temperature=0.0,
+            top_p=1.0,
+        )
+        config.prompt.retrieved = False
+        config.prompt.template = cfg.template or config.prompt.template
+        if cfg.checkpoint:
+            config.model.checkpoint = cfg.checkpoint
+            config.lora.rank = 0
+            config.prompt.system = None
+            config.data.pad_to_square = "auto"
+    inner = Context(config.lock(), context.workdir, context.job)
+    inner.mesh = context.mesh if jax.process_count() == 1 else host_mesh(config.mesh)
+    return inner
+
+
+def host_mesh(sizes: ConfigDict) -> Mesh:
+    """A mesh over this host's devices: config.mesh.tensor as it is, the rest for fsdp."""
+    devices = jax.local_devices()
+    wanted = (1, 1, -1) if sizes.tensor == -1 else (1, -1, sizes.tensor)
+    shape = resolve_sizes(wanted, len(devices))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def captioner_weights(context: Context, *, foreign: bool) -> Weights:
+    """The weights that describe; those of a `foreign` checkpoint are its files'.
+
+    Raises:
+        UserError: nothing has trained the projector yet, or several processes would have to
+            restore a stage.
+    """
+    if foreign:
+        return Weights(None, 0, "")
+    weights = context.current_weights()
+    if weights.stage is None and not context.config.model.checkpoint:
+        raise UserError(
+            "the model's projector is new and knows no pictures: train it first, "
+            "or set config.caption.checkpoint"
+        )
+    if weights.stage is not None and jax.process_count() > 1:
+        raise UserError(
+            f"several processes cannot caption with the weights of {weights.tag}: run job export "
+            "and set config.caption.checkpoint to its folder"
+        )
+    return weights

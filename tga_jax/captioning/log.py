@@ -1,0 +1,84 @@
+"""The captions that hosts have written so far: one log a host, read together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tga_jax.errors import UserError
+from tga_jax.files import append_jsonl, write_jsonl
+
+Key = tuple[str, int | None]  # a picture's name and its bytes; None: there is no such file
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Host `index` of `count`; pictures index, index + count, ... are its own."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+
+def part_of(shard: str) -> Part:
+    """config.caption.shard, or else this process among those that JAX connects.
+
+    Raises:
+        UserError: it is not like "0/4", or JAX's processes are several already.
+    """
+    if not shard:
+        return Part(jax.process_index(), jax.process_count())
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"config.caption.shard={shard!r}: like '0/4', the first of four hosts")
+    if jax.process_count() > 1:
+        raise UserError("config.caption.shard is for hosts without a common start; leave it empty")
+    return Part(int(index), int(count))
+
+
+class CaptionLog:
+    """FOLDER/<k>-of-<n>.log.jsonl: the settings, then {"image", "bytes", "text"} a line.
+
+    An unreadable picture has "error" in place of "text". Only whole lines count, so a kill or a
+    host that is just writing does no harm.
+    """
+
+    def __init__(self, folder: Path, part: Part, settings: dict[str, Any]) -> None:
+        """Opens this host's log: a line cut short by a kill and other settings' rows go."""
+        self._folder, self._path = folder, folder / f"{part}.log.jsonl"
+        self.settings = json.loads(json.dumps(settings, default=str))
+        if not self._rows(self._path):
+            write_jsonl(self._path, [self.settings], every_process=True)
+        os.truncate(self._path, len(_whole_lines(self._path)))
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Keep finished pictures."""
+        append_jsonl(self._path, rows, every_process=True)
+
+    def known(self) -> dict[Key, str | None]:
+        """What all hosts' logs with these settings hold; None for an unreadable picture."""
+        found: dict[Key, str | None] = {}
+        for path in sorted(self._folder.glob("*-of-*.log.jsonl")):
+            for row in self._rows(path)[1:]:
+                key = (row["image"], row["bytes"])
+                found[key] = row.get("text", found.get(key))
+        return found
+
+    def _rows(self, path: Path) -> list[Any]:
+        """The settings and the rows; nothing of a log with other settings."""
+        rows = [json.loads(line) for line in _whole_lines(path).split(b"\n") if line]
+        return rows if rows and rows[0] == self.settings else []
+
+
+def _whole_lines(path: Path) -> bytes:
+    # Bytes, because a kill may cut a character; not splitlines(), because texts may hold U+2028.
+    data = path.read_bytes() if path.exists() else b""
+    return data[: data.rfind(b"\n") + 1]

@@ -1,0 +1,54 @@
+"""Reads every benchmark that is to be asked, before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.load import Benchmark, load
+from tga_jax.evaluation.benchmarks.registry import parse_entries
+from tga_jax.evaluation.wrappers import draw_pictures
+from tga_jax.run.context import Context
+
+
+def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
+    """Everything that will be asked, read and checked before any model is loaded.
+
+    `text` stands in for config.evaluate.benchmarks.
+    """
+    config, folder = context.config, context.workdir / "evaluate"
+    entries = parse_entries(text or config.evaluate.benchmarks)
+    if not entries:
+        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
+    images = Path(config.data.image_dir) if config.data.image_dir else None
+    benchmarks = []
+    for entry in entries:
+        benchmark = load(entry, drawings=folder / entry.name / "pictures", images=images)
+        draw_pictures(benchmark.items)
+        for scene in dict.fromkeys(part.scene for part in benchmark.missing):
+            lost = [part for part in benchmark.missing if part.scene == scene]
+            where = f"{benchmark.name} {scene}".strip()
+            context.say(f"MISSING in {where}: {lost[0].what}{_more(len(lost) - 1)}")
+        benchmarks.append(benchmark)
+    return benchmarks
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count else ""
+
+
+def check_missing(context: Context, benchmarks: Sequence[Benchmark], where: str) -> None:
+    """A run is not done while something that was asked for could not be asked.
+
+    Args:
+        context: the run.
+        benchmarks: what was asked for.
+        where: what is missing in detail, for the message.
+    """
+    lacking = [benchmark.name for benchmark in benchmarks if benchmark.missing]
+    if lacking and not context.config.evaluate.partial:
+        raise UserError(
+            f"missing from {', '.join(lacking)}{where}; add what is missing, or accept it "
+            "with --config.evaluate.partial=true"
+        )

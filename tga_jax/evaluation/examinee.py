@@ -1,0 +1,248 @@
+"""The model's answers to a benchmark and the judges' verdicts, kept row by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.data.records import Question
+from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.ecso import Prompts, check_defence, defend
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.profiles import apology_tokens, system_text
+from tga_jax.evaluation.summary import Result
+from tga_jax.files import digest, write_jsonl
+from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.models.llava import Params
+from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
+from tga_jax.run.answerer import Answerer, Reply, answer_line
+from tga_jax.run.context import Context
+from tga_jax.run.work import Work
+from tga_jax.training.step import nested
+
+JUDGED_AT_A_TIME = 64
+
+
+class Examinee:
+    """The model under test, with its prompts, as config.evaluate says."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.weights = context.current_weights()
+        prompt, cfg = context.config.prompt, context.config.evaluate
+        base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
+        system = system_text(cfg.profile, base=base, custom=cfg.system)
+        self.prompter = context.prompter(system=system)
+        self.system = base if system is None else system
+        tokenizer = context.source.tokenizer.tokenizer
+        self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
+        self.model_id = f"{context.source.name}-{self.weights.tag}"
+        check_defence(cfg.defence)
+        self.defence = Prompts.of(cfg.ecso) if cfg.defence == "ecso" else None
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What produced the answers, but for the benchmark and the judge."""
+        config = self.context.config
+        files = checkpoint_digest(self.context.source.folders.values())
+        trained = self.weights.stage is not None
+        tokenizer = self.context.source.tokenizer.tokenizer
+        names = ("max_new_tokens", "temperature", "top_p")
+        return {
+            "checkpoint": digest([files, self.weights.digest]) if trained else files,
+            "weights": self.weights.tag,
+            "template": config.prompt.template,
+            "profile": config.evaluate.profile,
+            "defence": None if self.defence is None else dataclasses.asdict(self.defence),
+            "system": self.system,
+            "retrieved": config.prompt.retrieved,
+            "retrieval": None if self.retriever is None else self.retriever.settings,
+            "pictures": self.context.image_settings,
+            "decoding": {name: config.generate[name] for name in names},
+            "apologies": [tokenizer.decode([token]) for token in self.apologies],
+            "dtype": config.dtype,
+            "seed": config.seed,
+        }
+
+    @functools.cached_property
+    def retriever(self) -> Retriever | None:
+        """Finds texts for pictures that have none, where an index is configured."""
+        return configured(self.context)
+
+    @functools.cached_property
+    def _answerer(self) -> Answerer:
+        return Answerer(self.context, prompter=self.prompter, apologies=self.apologies)
+
+    @functools.cached_property
+    def _params(self) -> Params:
+        return nested(self.context.load_params(self.weights))
+
+    def answers(self, benchmark: Benchmark, work: Work) -> list[Reply]:
+        """Replies in the order of the items; those of a killed run are not asked for again."""
+        items, done = benchmark.items, work.rows()
+        questions = [question(item) for item in items]
+
+        def ask(name: str, asked: Sequence[Question], rows: Sequence[int]) -> dict[int, Reply]:
+            found = {
+                r["row"]: Reply(r["text"], r["margin"]) for r in done if r.get("pass", "") == name
+            }
+            todo = sorted(set(rows) - found.keys(), key=lambda i: _length(asked[i]))
+            title = f"{benchmark.name} {name}".strip()
+            if todo:
+                self.context.say(f"{title}: {len(todo)} of {len(rows)} questions to answer")
+            for new in self._replies(asked, todo, items) if todo else ():
+                mark = {"pass": name} if name else {}
+                work.append(
+                    [{"row": row, **dataclasses.asdict(r), **mark} for row, r in new.items()]
+                )
+                found |= new
+            return found
+
+        replies = ask("", questions, range(len(items)))
+        if self.defence is not None:
+            replies, lines = defend(ask, questions, replies, self.defence)
+            write_jsonl(self.context.workdir / "evaluate" / benchmark.name / "ecso.jsonl", lines)
+        return [replies[i] for i in range(len(items))]
+
+    def _replies(
+        self, questions: Sequence[Question], rows: Sequence[int], items: Sequence[EvalItem]
+    ) -> Iterator[dict[int, Reply]]:
+        return self._answerer.replies(
+            questions,
+            rows,
+            self._params,
+            image_dir=lambda row: items[row].image_dir or Path(),
+        )
+
+
+def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
+    """Gives each item with a picture and no retrieved text one, in place."""
+    items = benchmark.items
+    if examinee.retriever is None:
+        return
+    folder = examinee.context.workdir / "evaluate" / benchmark.name
+    asked = with_retrieved(
+        examinee.retriever,
+        [question(item) for item in items],
+        folder,
+        lambda row: items[row].image_dir or Path(),
+    )
+    for i, found in enumerate(asked):
+        if found.retrieved is not None:
+            extra = {**items[i].extra, "retrieved": found.retrieved}
+            items[i] = dataclasses.replace(items[i], extra=extra)
+
+
+def _length(asked: Question) -> tuple[bool, int]:
+    """Text-only questions by themselves: a batch with a picture has another shape."""
+    return asked.image is not None, len(asked.text) + len(asked.retrieved or "")
+
+
+def question(item: EvalItem) -> Question:
+    """An item as the prompter takes it."""
+    return Question(
+        id=item.id,
+        image=item.image,
+        text=item.text,
+        caption=item.extra.get("caption"),
+        retrieved=item.extra.get("retrieved"),
+    )
+
+
+def items_digest(items: Sequence[EvalItem]) -> str:
+    """A hash of all that is asked; of pictures their names and sizes."""
+    rows = []
+    for item in items:
+        size = None
+        if item.image is not None and item.image_dir is not None:
+            size = (item.image_dir / item.image).stat().st_size
+        asked = [item.id, item.text, item.image, size]
+        rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
+    return digest(rows)
+
+
+def examine(
+    context: Context, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
+) -> list[Result]:
+    """Answers a benchmark, has it judged, and writes evaluate/<benchmark>/answers.jsonl."""
+    look_up_texts(examinee, benchmark)
+    folder = context.workdir / "evaluate" / benchmark.name
+    path = folder / "answers.jsonl"
+    signature = {**examinee.settings, "items": items_digest(benchmark.items)}
+    work = Work(folder, "answers", signature)
+    if work.is_done and path.exists():
+        replies = read_replies(path)
+        context.say(f"{benchmark.name}: {len(replies)} answers from before")
+    else:
+        replies = examinee.answers(benchmark, work)
+    texts = [reply.text for reply in replies]
+    verdicts = {judge.name: verdicts_of(judge, benchmark.items, texts, folder) for judge in judges}
+    results = [
+        Result(
+            item,
+            reply.text,
+            reply.margin,
+            {name: given[i] for name, given in verdicts.items()},
+            benchmark.kind.correct(item, reply.text),
+        )
+        for i, (item, reply) in enumerate(zip(benchmark.items, replies, strict=True))
+    ]
+    write_jsonl(path, [_line(result, examinee.model_id) for result in results])
+    work.finish()
+    return results
+
+
+def read_replies(path: Path) -> list[Reply]:
+    """The replies of an answers file of ours."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [Reply(line["text"], line["metadata"].get("margin")) for line in lines]
+
+
+def _line(result: Result, model_id: str) -> dict[str, Any]:
+    item = result.item
+    metadata = {
+        "margin": result.margin,
+        "refused": result.refused,
+        "verdicts": result.verdicts,
+        "correct": result.correct,
+        "scene": item.scene,
+        "harmful": item.harmful,
+        "label": item.label,
+        "image": item.image,
+        "image_dir": None if item.image_dir is None else str(item.image_dir),
+    }
+    return answer_line(question(item), result.text, model_id) | {"metadata": metadata}
+
+
+def verdicts_of(
+    judge: Judge, items: Sequence[EvalItem], texts: Sequence[str], folder: Path, name: str = ""
+) -> list[bool | None]:
+    """A judge's verdicts; costly ones are kept in verdicts-<judge>.jsonl and not asked for again.
+
+    `name` tells verdicts on another model's answers from those on this one's.
+    """
+    answered = list(zip(items, texts, strict=True))
+    if not judge.costly:
+        return judge.judge(answered)
+    stem = f"verdicts-{judge.name}{name}"
+    signature = {"judge": judge.version, "answers": digest([items_digest(items), list(texts)])}
+    work, path = Work(folder, stem, signature), folder / f"{stem}.jsonl"
+    if work.is_done and path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["refused"] for line in lines]
+    verdicts = [row["refused"] for row in work.rows()]
+    while len(verdicts) < len(answered):
+        start = len(verdicts)
+        new = judge.judge(answered[start : start + JUDGED_AT_A_TIME])
+        work.append([{"refused": verdict} for verdict in new])
+        verdicts += new
+    pairs = zip(items, verdicts, strict=True)
+    write_jsonl(path, [{"question_id": item.id, "refused": v} for item, v in pairs])
+    work.finish()
+    return verdicts

@@ -1,0 +1,57 @@
+"""Checking records under Apache Beam, for sets that outgrow one machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.data.stored import Outcome, Row
+from tga_jax.preparation.check import check_row
+
+
+def beam_examples(rows: Sequence[Row], image_dir: Path, notes: Path) -> Any:
+    """A PTransform that yields (number, example) of every usable row.
+
+    Args:
+        rows: the records of a split.
+        image_dir: where their pictures are; all workers must see it.
+        notes: prefix of files that get a line a row, for `read_outcomes`.
+    """
+    import apache_beam as beam
+
+    @beam.ptransform_fn
+    def transform(pipeline: Any) -> Any:
+        outcomes = (
+            pipeline
+            | "Rows" >> beam.Create(rows)
+            | "Spread" >> beam.Reshuffle()
+            | "Check" >> beam.Map(check_row, image_dir)
+        )
+        lines = outcomes | "Note" >> beam.Map(_line)
+        _ = lines | "Write" >> beam.io.WriteToText(str(notes), file_name_suffix=".jsonl")
+        return outcomes | "Keep" >> beam.FlatMap(_keyed)
+
+    return transform()
+
+
+def read_outcomes(notes: Path) -> Iterator[Outcome]:
+    """The outcomes that `beam_examples` noted, without examples, in the order of the rows."""
+    lines = [
+        json.loads(line)
+        for path in notes.parent.glob(f"{notes.name}-*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    for line in sorted(lines, key=lambda line: line["number"]):
+        figures, encoded = tuple(line.pop("figures")), tuple(line.pop("encoded"))
+        yield Outcome(**line, figures=figures, encoded=encoded)
+
+
+def _line(outcome: Outcome) -> str:
+    return json.dumps(dataclasses.asdict(dataclasses.replace(outcome, example=None)))
+
+
+def _keyed(outcome: Outcome) -> list[tuple[int, dict[str, Any]]]:
+    return [] if outcome.example is None else [(outcome.number, outcome.example)]

@@ -1,0 +1,111 @@
+"""One model's figures minus another's, from their answers to the same questions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tga_jax.evaluation import metrics
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.summary import MATCHED, Result, by_scene, compare
+from tga_jax.html.formats import Figure
+from tga_jax.report.collect import Arm
+from tga_jax.report.headlines import Difference, Place
+
+DRAWS = 300
+Pair = tuple[Result, Result]  # the candidate's and the reference's
+
+
+def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
+    """Candidate minus reference of every figure that both have, by benchmark, scene and metric."""
+    pairs = {name: _pairs(reference, candidate, name) for name in candidate.answers}
+    everything = [pair for group in pairs.values() for pair in group]
+    found: dict[Place, Difference] = {}
+    for benchmark, group in pairs.items():
+        rows = compare([own for own, _ in group], [other for _, other in group])
+        for row in rows:
+            if "/" not in row.scene:
+                place = (benchmark, row.scene, row.metric.removesuffix("_difference"))
+                figure = Figure(row.figure.value, *row.figure.interval, row.figure.count)
+                found[place] = Difference(figure, **row.more)
+        has_benign = any(own.item.harmful is False for own, _ in group)
+        benign = group if has_benign else everything
+        by_id = {id(own): (own, other) for own, other in group}
+        for scene, results in by_scene([own for own, _ in group]).items():
+            if "/" not in scene:
+                for metric, figure in _margins([by_id[id(r)] for r in results], benign).items():
+                    found[benchmark, scene, metric] = Difference(figure)
+    return found
+
+
+def _pairs(reference: Arm, candidate: Arm, benchmark: str) -> list[Pair]:
+    """Answers to the questions that both were asked."""
+    others = {(a["question_id"], a["prompt"]): a for a in reference.answers.get(benchmark, [])}
+    return [
+        (_result(answer), _result(others[answer["question_id"], answer["prompt"]]))
+        for answer in candidate.answers[benchmark]
+        if (answer["question_id"], answer["prompt"]) in others
+    ]
+
+
+def _result(answer: dict[str, Any]) -> Result:
+    about = answer["metadata"]
+    item = EvalItem(
+        id=answer["question_id"],
+        text=answer["prompt"],
+        image=about.get("image"),
+        scene=about.get("scene") or "",
+        harmful=about.get("harmful"),
+    )
+    verdicts = {"the one that counted": about.get("refused")}
+    return Result(item, answer["text"], about.get("margin"), verdicts, about.get("correct"))
+
+
+def _margins(group: Sequence[Pair], pool: Sequence[Pair]) -> dict[str, Figure]:
+    """AUC and matched rates, both samples drawn anew with the two models' margins together."""
+    harmful = [pair for pair in group if pair[0].item.harmful and _has_margins(pair)]
+    forms = {own.item.image is not None for own, _ in harmful}
+    if len(forms) != 1:
+        return {}
+    form = forms.pop()
+    benign = [
+        pair
+        for pair in pool
+        if pair[0].item.harmful is False
+        and (pair[0].item.image is not None) == form
+        and _has_margins(pair)
+    ]
+    if not benign:
+        return {}
+    statistics: dict[str, Callable[..., float]] = {"auc": metrics.auc}
+    for name, rate in MATCHED.items():
+        statistics[name] = lambda positive, negative, rate=rate: metrics.matched_share(
+            positive, negative, rate
+        )
+    bad, good = (
+        np.array([[r.margin for r in pair] for pair in part]) for part in (harmful, benign)
+    )
+    found = {name: _difference(statistic, bad, good) for name, statistic in statistics.items()}
+    counts = {"auc": len(bad) + len(good)}  # of what it is, as in metrics.json
+    return {n: dataclasses.replace(f, count=counts.get(n, len(bad))) for n, f in found.items()}
+
+
+def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarray) -> Figure:
+    """`bad`, `good`: float[n, 2], margins of harmful and harmless items by the two models."""
+
+    def value(rows: Sequence[float], columns: Sequence[float]) -> float:
+        first, second = bad[np.asarray(rows, int)], good[np.asarray(columns, int)]
+        return statistic(first[:, 0], second[:, 0]) - statistic(first[:, 1], second[:, 1])
+
+    everything = range(len(bad)), range(len(good))
+    found = value(*everything)
+    interval = metrics.bootstrap(value, *everything, draws=DRAWS)
+    interval = metrics.not_certain(found, interval, min(len(bad), len(good)), (-1.0, 1.0))
+    return Figure(found, *interval, len(bad))
+
+
+def _has_margins(pair: Pair) -> bool:
+    return pair[0].margin is not None and pair[1].margin is not None

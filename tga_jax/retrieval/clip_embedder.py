@@ -1,0 +1,197 @@
+"""A CLIP folder as jobs use it: loaded onto the mesh, and its embeddings, batch by batch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tga_jax.data.images import ImageTransform, load_pixels
+from tga_jax.errors import UserError
+from tga_jax.files import write_json
+from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.hf.clip import ClipSource, open_clip
+from tga_jax.models.clip import Clip
+from tga_jax.models.llava import PixelNorm
+from tga_jax.parallel.sharding import (
+    batch_sharding,
+    batch_shards,
+    param_shardings,
+    replicated,
+    shapes,
+)
+from tga_jax.run.context import Context
+from tga_jax.training.metrics import Progress
+from tga_jax.training.step import nested
+
+Picture = tuple[Path, str, str]  # image folder, name inside it, the record's id
+
+
+def clip_model_of(config: Any, image_settings: dict[str, Any]) -> Clip:
+    """The model of a config and the picture preparation that goes with it."""
+    s = image_settings
+    return Clip(config, PixelNorm(tuple(s["mean"]), tuple(s["std"]), s["rescale"]))
+
+
+def load_clip(context: Context, source: ClipSource) -> tuple[Clip, dict[str, jax.Array]]:
+    """The CLIP of a folder and its parameters in float32, on the mesh."""
+    model = clip_model_of(source.config, source.image_settings)
+    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    shardings = param_shardings(boxed, context.mesh)
+    leaves = {
+        path: jax.ShapeDtypeStruct(shape, "float32", sharding=shardings[path])
+        for path, shape in shapes(boxed).items()
+    }
+    return model, source.load(leaves)
+
+
+class ClipEmbedder:
+    """Texts and pictures -> float32[B, E] of length 1; loaded when first used."""
+
+    def __init__(self, context: Context, clip: str) -> None:
+        """Opens a CLIP folder or hub id; batches are config.retrieval.batch_size."""
+        if not clip:
+            raise UserError("no CLIP: set config.retrieval.clip to a CLIPModel folder")
+        self.context, self.name = context, clip
+        self.source = open_clip(clip)
+        self.digest = checkpoint_digest([self.source.folder])
+        self.width: int = self.source.config.embedding
+        self.transform = ImageTransform(**self.source.image_settings)
+        size, ways = context.config.retrieval.batch_size, batch_shards(context.mesh)
+        if size < 1:
+            raise UserError(f"config.retrieval.batch_size={size}: must be at least 1")
+        self.batch_size = -(-size // ways) * ways
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """At most `batch_size` texts; the tail of a long one is cut off, as CLIP does."""
+        tokens, mask = self.source.tokenise(texts)
+        embed, _ = self._programs
+        return np.asarray(embed(self._params, self._put(tokens), self._put(mask)))[: len(texts)]
+
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """At most `batch_size` prepared pictures, uint8[B, side, side, 3]."""
+        _, embed = self._programs
+        return np.asarray(embed(self._params, self._put(pixels)))[: len(pixels)]
+
+    def pixels(self, picture: Picture) -> np.ndarray:
+        """uint8[side, side, 3]; a UserError names a picture that cannot be read."""
+        folder, name, record_id = picture
+        return load_pixels(folder, name, transform=self.transform, record_id=record_id)
+
+    def picture_batches(
+        self, pictures: Sequence[Picture], bad: Callable[[int, UserError], None]
+    ) -> Iterator[np.ndarray]:
+        """Embeddings of pictures, `batch_size` at a time; the next are decoded meanwhile.
+
+        A picture that cannot be read is told to `bad`, which may raise, and has zeros.
+        """
+
+        def prepare(start: int) -> list[np.ndarray | UserError]:
+            return list(readers.map(self._try_pixels, pictures[start : start + self.batch_size]))
+
+        starts = range(0, len(pictures), self.batch_size)
+        with ThreadPoolExecutor(os.cpu_count()) as readers, ThreadPoolExecutor(1) as ahead:
+            waiting = [ahead.submit(prepare, start) for start in starts[:1]]
+            for number, start in enumerate(starts):
+                found = waiting.pop().result()
+                if number + 1 < len(starts):
+                    waiting.append(ahead.submit(prepare, starts[number + 1]))
+                good = [i for i, one in enumerate(found) if not isinstance(one, UserError)]
+                for i, one in enumerate(found):
+                    if isinstance(one, UserError):
+                        bad(start + i, one)
+                out = np.zeros((len(found), self.width), np.float32)
+                if good:
+                    out[good] = self.images(np.stack([found[i] for i in good]))  # type: ignore
+                yield out
+
+    def _try_pixels(self, picture: Picture) -> np.ndarray | UserError:
+        try:
+            return self.pixels(picture)
+        except UserError as error:
+            return error
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Clip, Any]:
+        self.context.say(f"loading {self.name}")
+        model, params = load_clip(self.context, self.source)
+        return model, nested(params)
+
+    @property
+    def _params(self) -> Any:
+        return self._loaded[1]
+
+    @functools.cached_property
+    def _programs(self) -> tuple[Any, Any]:
+        model, whole = self._loaded[0], replicated(self.context.mesh)
+        return (
+            jax.jit(model.embed_texts, out_shardings=whole),
+            jax.jit(model.embed_images, out_shardings=whole),
+        )
+
+    def _put(self, rows: np.ndarray) -> jax.Array:
+        """Filled up to a whole batch with repeats, the samples over the mesh."""
+        filling = np.repeat(rows[-1:], self.batch_size - len(rows), axis=0)
+        return jax.device_put(np.concatenate([rows, filling]), batch_sharding(self.context.mesh))
+
+
+def embed_to_file(
+    path: Path,
+    signature: dict[str, Any],
+    shape: tuple[int, int],
+    batches: Callable[[int], Iterator[np.ndarray]],
+    *,
+    batch_size: int,
+) -> None:
+    """Writes float32[shape] as a .npy file; a killed run goes on at the batch it was at.
+
+    Args:
+        path: the file; beside it lie PATH.partial and PATH.json, what it was made from.
+        signature: all that decides the numbers; a file of the same is left as it is.
+        shape: rows and columns.
+        batches: row -> the batches from there on.
+        batch_size: rows of every batch but the last.
+    """
+    partial, about = path.with_name(path.name + ".partial"), path.with_name(path.name + ".json")
+    same = about.exists() and about.read_text(encoding="utf-8") == _text(signature)
+    if same and path.exists():
+        return
+    if not same:
+        path.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        write_json(about, signature)
+    with partial.open("ab") as file:
+        if file.tell() == 0:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+    with partial.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        begin = file.tell()
+    row_bytes = 4 * shape[1]
+    done = (partial.stat().st_size - begin) // row_bytes
+    done = done if done == shape[0] else done // batch_size * batch_size
+    with partial.open("r+b") as file:
+        file.truncate(begin + done * row_bytes)
+        file.seek(0, os.SEEK_END)
+        progress = Progress(path.name, shape[0], start=done)
+        for batch in batches(done) if done < shape[0] else ():
+            file.write(np.ascontiguousarray(batch, "<f4").tobytes())
+            file.flush()
+            done += len(batch)
+            progress.show(done)
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _text(signature: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(signature, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,156 @@
+"""Texts for pictures: what job `retrieve` writes, and what unseen pictures get at inference."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.data.records import Question
+from tga_jax.errors import UserError
+from tga_jax.files import digest
+from tga_jax.retrieval.choose import Found, Query, Rules, find, noised_ids
+from tga_jax.retrieval.clip_embedder import ClipEmbedder, Picture
+from tga_jax.retrieval.index import Index, open_index, read_about
+from tga_jax.run.context import Context
+from tga_jax.run.work import Work
+
+Asked = tuple[str, Picture, str | None]  # an id, its picture, its caption where it has one
+
+
+class Retriever:
+    """An index and the CLIP that made it."""
+
+    def __init__(self, context: Context) -> None:
+        """Takes config.retrieval.index, or the workdir's own.
+
+        Raises:
+            UserError: there is none, it was edited, or config.retrieval.clip is another CLIP.
+        """
+        cfg = context.config.retrieval
+        self.folder = Path(cfg.index or context.workdir / "index")
+        about = read_about(self.folder)
+        self.embedder = ClipEmbedder(context, cfg.clip or about["clip"]["name"])
+        names = ("top_k", "choice", "noise", "duplicate_cosine", "duplicate_jaccard")
+        self.rules = Rules(seed=context.config.seed, **{name: cfg[name] for name in names})
+        self._context = context
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The opened index."""
+        return open_index(
+            self.folder,
+            clip_digest=self.embedder.digest,
+            backend=self._context.config.retrieval.backend,
+            say=self._context.say,
+        )
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the texts, but for the pictures."""
+        return {
+            "index": self.index.digest,
+            "backend": type(self.index.search).__name__,
+            "clip": self.embedder.digest,
+            **vars(self.rules),
+        }
+
+    def find(
+        self,
+        ids: Sequence[str],
+        images: np.ndarray,
+        own: Sequence[tuple[str, ...]],
+        noised: set[str],
+    ) -> list[Found]:
+        """One text for each picture.
+
+        Args:
+            ids: of the records.
+            images: float32[B, E], of length 1.
+            own: texts that the pictures must not get, nor near-duplicates of them.
+            noised: ids that get a random text.
+        """
+        size = self.embedder.batch_size
+        flat = [text for texts in own for text in texts]
+        parts = [self.embedder.texts(flat[i : i + size]) for i in range(0, len(flat), size)]
+        embedded = np.concatenate([np.zeros((0, self.embedder.width), np.float32), *parts])
+        ends = np.cumsum([len(texts) for texts in own])
+        queries = [
+            Query(one, images[i], own[i], embedded[ends[i] - len(own[i]) : ends[i]])
+            for i, one in enumerate(ids)
+        ]
+        return find(self.index, queries, self.rules, noised)
+
+    def texts(self, asked: Sequence[Asked], work: Work) -> list[str | None]:
+        """Texts for unseen pictures, in order; `work` keeps them.
+
+        Raises:
+            UserError: naming a picture that cannot be read.
+        """
+        rows = {row["row"]: row["text"] for row in work.rows()}
+        noised = noised_ids([one for one, _, _ in asked], self.rules)
+        todo = asked[len(rows) :]
+        done = len(rows)
+        for images in self.embedder.picture_batches([p for _, p, _ in todo], _refuse):
+            part = asked[done : done + len(images)]
+            own = [(caption,) if caption else () for _, _, caption in part]
+            found = self.find([one for one, _, _ in part], images, own, noised)
+            new = [self._text(one) for one in found]
+            work.append([{"row": done + i, "text": text} for i, text in enumerate(new)])
+            rows |= {done + i: text for i, text in enumerate(new)}
+            done += len(part)
+        return [rows[i] for i in range(len(asked))]
+
+    def _text(self, found: Found) -> str | None:
+        return None if found.text_id is None else self.index.texts[found.text_id].text
+
+
+def _refuse(row: int, error: UserError) -> None:
+    raise error
+
+
+def configured(context: Context) -> Retriever | None:
+    """That of `generate` and `evaluate`, if prompts have texts and an index is there."""
+    folder = context.workdir / "index" / "index.json"
+    if context.config.prompt.retrieved and (context.config.retrieval.index or folder.exists()):
+        return Retriever(context)
+    return None
+
+
+def look_up(retriever: Retriever, folder: Path, asked: Sequence[Asked]) -> list[str | None]:
+    """`Retriever.texts`, done once for the same pictures and settings: FOLDER/retrieved.*."""
+    pictures = []
+    for one, (where, name, _), caption in asked:
+        path = where / name
+        pictures.append([one, name, path.stat().st_size if path.is_file() else None, caption])
+    signature = {**retriever.settings, "pictures": digest(pictures)}
+    return retriever.texts(asked, Work(folder, "retrieved", signature))
+
+
+def with_retrieved(
+    retriever: Retriever,
+    questions: Sequence[Question],
+    folder: Path,
+    image_dir: Callable[[int], Path],
+) -> list[Question]:
+    """The questions, those that show a picture and lack a retrieved text with one.
+
+    Args:
+        retriever: finds the texts.
+        questions: all of them.
+        folder: where they are kept, for the next time.
+        image_dir: row -> its picture folder.
+    """
+    rows = [i for i, q in enumerate(questions) if q.image and q.retrieved is None]
+    asked = [
+        (str(q.id), (image_dir(i), q.image or "", str(q.id)), q.caption)
+        for i, q in ((i, questions[i]) for i in rows)
+    ]
+    texts = dict(zip(rows, look_up(retriever, folder, asked), strict=True))
+    return [
+        dataclasses.replace(q, retrieved=texts.get(i, q.retrieved)) for i, q in enumerate(questions)
+    ]

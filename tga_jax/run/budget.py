@@ -1,0 +1,41 @@
+"""How many pictures of a job may be unreadable before it stops."""
+
+from __future__ import annotations
+
+import math
+
+from tga_jax.errors import UserError
+from tga_jax.run.context import Context
+
+
+class Budget:
+    """config.data.max_bad_fraction of a number of pictures, rounded down."""
+
+    def __init__(self, context: Context, pictures: int) -> None:
+        self._context = context
+        self._refused: set[int] = set()
+        self.pictures = pictures
+        self.allowed = math.floor(context.config.data.max_bad_fraction * pictures)
+
+    def refuse(self, row: int, error: UserError) -> None:
+        """Skip a picture.
+
+        Raises:
+            UserError: `error`, where it is one too many.
+        """
+        self._refused.add(row)
+        if len(self._refused) > self.allowed:
+            raise error
+        self._context.say(f"skipped: {error}")
+
+    def check(self, unreadable: int) -> None:
+        """Count those of a killed run and of other hosts too.
+
+        Raises:
+            UserError: they are too many.
+        """
+        if unreadable > self.allowed:
+            raise UserError(
+                f"{unreadable} of {self.pictures} pictures cannot be read, "
+                f"config.data.max_bad_fraction allows {self.allowed}"
+            )

@@ -1,0 +1,121 @@
+"""What the processes of a run must have in common: versions, code, configuration, data."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tga_jax.data.mixture import parse_mixture
+from tga_jax.errors import UserError
+from tga_jax.files import digest, file_digest
+
+PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "grain", "numpy", "transformers")
+LISTS = ("config.retrieval.corpus", "config.retrieval.data")  # paths with commas between them
+MIXTURE = "config.data.mixture"
+SIZED = 10_000  # files of a folder, at most, whose sizes are asked for
+
+
+def fingerprint(
+    config: ConfigDict, jobs: Sequence[str], *, workdir: Path | None = None
+) -> dict[str, str]:
+    """Name -> text or digest of all that decides what a process does.
+
+    A configuration value that names a file stands for its bytes, one that names a folder for the
+    names and sizes of the files in it; likewise each of several in a list with commas.
+
+    Args:
+        config: the configuration.
+        jobs: those to run.
+        workdir: not looked into as a part of another folder, as it changes while a run goes on.
+    """
+    parts = {f"version of {name}": importlib.metadata.version(name) for name in PACKAGES}
+    parts |= {"version of Python": sys.version.split()[0], "--job": ",".join(jobs)}
+    parts["code of tga_jax"] = code_digest()
+    for key, value in flat(config.to_dict(), "config").items():
+        parts[key] = str(value)
+        for name, path in named_data(key, value).items():
+            parts[name] = data_digest(path, apart=workdir)
+    return parts
+
+
+def code_digest() -> str:
+    """Of all of this package's sources."""
+    root = Path(__file__).parents[1]
+    sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    whole = hashlib.sha256()
+    for path in sources:
+        whole.update(str(path).encode() + b"\0" + (root / path).read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def named_data(key: str, value: Any) -> dict[str, Path]:
+    """Name in the fingerprint -> each file or folder that a configuration value names."""
+    if not isinstance(value, str) or not value:
+        return {}
+    if os.path.exists(value):
+        return {f"data of {key}": Path(value)}
+    names: list[str] = []
+    if key in LISTS:
+        names = [part.strip() for part in value.split(",")]
+    elif key == MIXTURE:
+        with contextlib.suppress(UserError):  # said by the job that needs it
+            names = [path for path, _ in parse_mixture(value)]
+    return {f"data of {key}: {name}": Path(name) for name in names if name and os.path.exists(name)}
+
+
+def data_digest(path: Path, *, apart: Path | None = None) -> str:
+    """Of a file's bytes, or of the names and sizes of the files in a folder and its folders.
+
+    Of a folder of very many files only some sizes count, evenly spread: each costs a request to
+    the file system, which may be a slow one.
+
+    Args:
+        path: the file or folder.
+        apart: a folder that is left out, unless it is `path` itself.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    seen = {os.path.realpath(folder) for folder in (path, apart) if folder}
+    found: list[Any] = []
+    for folder, inner, names in os.walk(path, followlinks=True):
+        inner.sort()
+        inner[:] = [name for name in inner if _is_new(os.path.join(folder, name), seen)]
+        names.sort()
+        step = max(1, math.ceil(len(names) / SIZED))
+        sizes = [_size(os.path.join(folder, name)) for name in names[::step]]
+        found.append([os.path.relpath(folder, path), names, sizes])
+    return digest(found)
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was not seen before, under whatever name: links may form a circle."""
+    real = os.path.realpath(folder)
+    new = real not in seen
+    seen.add(real)
+    return new
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # a link to nothing
+        return None
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        out |= flat(inner, f"{prefix}.{key}" if prefix else key)
+    return out
