@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from tga_jax.cluster import watch as watching_module
 from tga_jax.cluster.watch import Hold, Watch, WatchConfig, hold, watching
 from tga_jax.errors import Preempted
-from tga_jax.parallel import watch as watching_module
 
 
 @pytest.fixture(autouse=True)

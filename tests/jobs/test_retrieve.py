@@ -22,8 +22,8 @@ from tests.jobs.inputs import (
     read_jsonl,
     write_jsonl,
 )
-from tga_jax.jobs import clip as clip_job
 from tga_jax.main import main
+from tga_jax.retrieval import clip_embedder as clip_job
 
 pytestmark = pytest.mark.parity
 CORPUS = ["a photo of a dog", "the red bus", "A photo of a dog!", "a bus on the street",
