@@ -132,7 +132,7 @@ def run_jobs(
             context.job = job
             with device_scope(context, mesh=job not in WITHOUT_DEVICES):
                 run_job(context)
-            hosts.meet(job)
+            hosts.barrier(job)
 
 
 def run_job(context: Any) -> None:

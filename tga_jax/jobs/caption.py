@@ -70,7 +70,7 @@ def run(context: Context) -> None:
     budget = Budget(context, len(wanted.pictures))
     with jax.set_mesh(captioner.context.mesh):
         write_part(context, captioner, wanted, part, log, budget)
-    hosts.meet("captions are written")
+    hosts.barrier("captions are written")
     left = wanted.pictures.keys() - log.known().keys()
     if left:
         context.say(
@@ -81,7 +81,7 @@ def run(context: Context) -> None:
         with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
             write_json(folder / "report.json", report)
             finished.finish()
-    hosts.meet("captions are merged")
+    hosts.barrier("captions are merged")
 
 
 def read_samples(context: Context, output: Path) -> list[Record]:

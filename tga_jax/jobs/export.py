@@ -31,7 +31,7 @@ def run(context: Context) -> None:
         "dtype": config.dtype,
     }
     work = Work(context.workdir, "export", signature)
-    if work.is_done and hosts.from_first(folder.is_dir):
+    if work.is_done and hosts.broadcast_from_first(folder.is_dir):
         context.say(f"finished before: {folder}")
         return
     name = template(context, weights)

@@ -144,7 +144,9 @@ class Context:
 
     def finished(self, stage: str) -> Weights | None:
         """The weights of a stage that ran to its end in this workdir."""
-        done = hosts.from_first(lambda: read_marker(self.stage_folder(stage) / "done.json"))
+        done = hosts.broadcast_from_first(
+            lambda: read_marker(self.stage_folder(stage) / "done.json")
+        )
         return None if done is None else Weights(stage, done["step"], done["digest"])
 
     def current_weights(self, *, before: str | None = None) -> Weights:
@@ -158,7 +160,7 @@ class Context:
 
     @functools.cached_property
     def _start_digest(self) -> str:
-        return str(hosts.from_first(self._digest_start))
+        return str(hosts.broadcast_from_first(self._digest_start))
 
     def _digest_start(self) -> str:
         """Of config.model and, where it names folders, of their files: others may be put there.
@@ -241,7 +243,7 @@ class Context:
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""
-        hosts.tell(f"[{self.job}] {text}" if self.job else text)
+        hosts.log(f"[{self.job}] {text}" if self.job else text)
 
     def _with_lora(self, config: LlavaConfig) -> LlavaConfig:
         lora = self.config.lora

@@ -116,7 +116,7 @@ class Stage:
 
     def _start(self, checkpoints: Checkpoints, loader: Loader, start: Weights) -> TrainState:
         # The first process says which: a shared file system may show the others an older list.
-        context, latest = self.context, hosts.from_first(checkpoints.latest_step)
+        context, latest = self.context, hosts.broadcast_from_first(checkpoints.latest_step)
         params = context.load_params(start, self.factors)
         state = new_state(
             params,

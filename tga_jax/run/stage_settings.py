@@ -56,7 +56,7 @@ def guide_settings(context: Context, stage: str) -> dict[str, Any]:
 def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None:
     """Write the stage's settings; refuse a folder that holds a run with others."""
     path = context.stage_folder(stage) / "settings.json"
-    found = hosts.from_first(lambda: read_marker(path))
+    found = hosts.broadcast_from_first(lambda: read_marker(path))
     if found is None:
         write_json(path, settings)
         return
@@ -71,7 +71,7 @@ def check_finished(context: Context, done: Weights, start: Weights) -> None:
     """
     stage = context.job
     folder = context.stage_folder(stage)
-    found = hosts.from_first(lambda: read_marker(folder / "settings.json"))
+    found = hosts.broadcast_from_first(lambda: read_marker(folder / "settings.json"))
     if found is None:
         return
     steps = context.config[stage].steps
