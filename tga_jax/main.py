@@ -130,7 +130,7 @@ def run_jobs(
         for name in jobs:
             with device_scope(config, mesh=name not in WITHOUT_DEVICES):
                 run_job(Job(config, workdir, name))
-            hosts.meet(name)
+            hosts.barrier(name)
 
 
 def run_job(job: Any) -> None:

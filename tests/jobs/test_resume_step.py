@@ -24,7 +24,7 @@ class LateListing:
 def test_all_go_on_from_the_step_that_the_first_process_sees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train_job.hosts, "from_first", lambda make: make() + 2)
+    monkeypatch.setattr(train_job.hosts, "broadcast_from_first", lambda make: make() + 2)
     monkeypatch.setattr(train_job, "abstract_state", lambda state: state)
     monkeypatch.setattr(train_job, "load_params", lambda *_: {})
     stage = SimpleNamespace(steps=6, factors={}, state=lambda params: None)

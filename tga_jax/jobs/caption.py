@@ -72,7 +72,7 @@ def run(job: Job) -> None:
     budget = Budget(job.config.data.max_bad_fraction, pictures, say=job.say)
     with jax.set_mesh(captioner.model.mesh):
         write_part(job, captioner, wanted, part, log, budget)
-    hosts.meet("captions are written")
+    hosts.barrier("captions are written")
     left = wanted.pictures.keys() - log.known().keys()
     if left:
         job.say(f"{len(left)} pictures are left to other hosts, the last of which writes {path}")
@@ -81,7 +81,7 @@ def run(job: Job) -> None:
         with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
             write_json(folder / "report.json", report)
             finished.finish()
-    hosts.meet("captions are merged")
+    hosts.barrier("captions are merged")
 
 
 def read_samples(job: Job, output: Path) -> list[Record]:

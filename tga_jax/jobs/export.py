@@ -36,7 +36,7 @@ def run(job: Job) -> None:
         "dtype": config.dtype,
     }
     work = Work(job.workdir, "export", signature)
-    if work.is_done and hosts.from_first(folder.is_dir):
+    if work.is_done and hosts.broadcast_from_first(folder.is_dir):
         job.say(f"finished before: {folder}")
         return
     model = open_model(config, mesh_of(config.mesh), say=job.say)

@@ -86,7 +86,7 @@ def first_state(
 ) -> TrainState:
     """The state that the loop begins with; the loader is put to the same step."""
     # The first process says which: a shared file system may show the others an older list.
-    latest = hosts.from_first(checkpoints.latest_step)
+    latest = hosts.broadcast_from_first(checkpoints.latest_step)
     state = stage.state(load_params(job, model, start, stage.factors))
     if latest is None:
         job.say(f"{stage.steps} steps from {start.tag}")

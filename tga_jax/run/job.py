@@ -26,4 +26,4 @@ class Job:
 
     def say(self, text: str) -> None:
         """Print a line for the person who watches, from the first process alone."""
-        hosts.tell(f"[{self.name}] {text}" if self.name else text)
+        hosts.log(f"[{self.name}] {text}" if self.name else text)

@@ -60,7 +60,7 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
 def claim_folder(folder: Path, settings: Settings) -> None:
     """Write the stage's settings into its folder; refuse one that holds a run with others."""
     path = folder / "settings.json"
-    found = hosts.from_first(lambda: read_marker(path))
+    found = hosts.broadcast_from_first(lambda: read_marker(path))
     if found is None:
         write_json(path, settings)
         return
@@ -76,7 +76,7 @@ def check_finished(
     And prepared data that came or went after the training is no reason to refuse its weights.
     """
     folder = workdir / stage
-    found = hosts.from_first(lambda: read_marker(folder / "settings.json"))
+    found = hosts.broadcast_from_first(lambda: read_marker(folder / "settings.json"))
     if found is None:
         return
     steps = config[stage].steps

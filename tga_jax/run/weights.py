@@ -46,7 +46,7 @@ def read_marker(path: Path) -> Any:
 
 def finished_stage(workdir: Path, stage: str) -> Weights | None:
     """The weights of a stage that ran to its end in this workdir; None where it did not."""
-    done = hosts.from_first(lambda: read_marker(workdir / stage / "done.json"))
+    done = hosts.broadcast_from_first(lambda: read_marker(workdir / stage / "done.json"))
     return None if done is None else Weights(stage, done["step"], done["digest"])
 
 
@@ -58,7 +58,7 @@ def current_weights(job: Job, *, before: str | None = None) -> Weights:
         if weights is not None:
             return weights
     model = job.config.model
-    return Weights(None, 0, str(hosts.from_first(lambda: source_digest(model))))
+    return Weights(None, 0, str(hosts.broadcast_from_first(lambda: source_digest(model))))
 
 
 def source_digest(model: ConfigDict) -> str:
