@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.records import read_questions
 from tga_jax.errors import UserError
-from tga_jax.files import file_digest, write_jsonl
+from tga_jax.files import file_digest
 from tga_jax.retrieval.retriever import configured, with_retrieved
 from tga_jax.run.answerer import Answerer, answer_line
 from tga_jax.run.context import Context
@@ -41,6 +42,7 @@ def run(context: Context) -> None:
         work.append([{"row": row, "text": text} for row, text in new.items()])
         texts |= new
     model_id = f"{context.source.name}-{weights.tag}"
-    write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
+    lines = [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)]
+    shared_files.write_jsonl(path, lines)
     work.finish()
     context.say(f"{len(questions)} answers -> {path}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 
 from tga_jax.analysis.scores import Scorer
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.records import text_lengths
-from tga_jax.files import write_jsonl
 from tga_jax.run.context import Context
 from tga_jax.run.samples import samples_digest
 from tga_jax.run.stage import guide_config
@@ -36,7 +35,7 @@ def run(context: Context) -> None:
             work.append(new)
             rows |= {row["row"]: row for row in new}
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
-        write_jsonl(path, lines)
+        shared_files.write_jsonl(path, lines)
         work.finish()
     if hosts.is_first():
         shutil.copyfile(path, folder / "scores.jsonl")

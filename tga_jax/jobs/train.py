@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.ablation import ablate
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.records import has_contents
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.context import Context
 from tga_jax.run.sample_report import report_samples
@@ -37,7 +38,7 @@ def run(context: Context) -> None:
     report_samples(context, stage, source.records)
     trained = Stage(context, stage, steps).train(source, start)
     marker = {"step": int(trained.step), "digest": digest(settings)}
-    write_json(context.stage_folder(stage) / "done.json", marker)
+    shared_files.write_json(context.stage_folder(stage) / "done.json", marker)
 
 
 def check_counts(context: Context, stage: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.alignment.layers import parse_layers
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.prompts import Prompter
@@ -48,11 +47,6 @@ class Weights:
     def tag(self) -> str:
         """As used in file names and answers."""
         return "start" if self.stage is None else f"{self.stage}-{self.step}"
-
-
-def read_marker(path: Path) -> Any:
-    """The JSON of a file that says what was finished; None without one."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 class Context:
@@ -144,7 +138,7 @@ class Context:
 
     def finished(self, stage: str) -> Weights | None:
         """The weights of a stage that ran to its end in this workdir."""
-        done = hosts.from_first(lambda: read_marker(self.stage_folder(stage) / "done.json"))
+        done = shared_files.read_json(self.stage_folder(stage) / "done.json", missing_ok=True)
         return None if done is None else Weights(stage, done["step"], done["digest"])
 
     def current_weights(self, *, before: str | None = None) -> Weights:

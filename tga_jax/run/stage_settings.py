@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import shared_files
 from tga_jax.errors import UserError
-from tga_jax.files import write_json
-from tga_jax.run.context import Context, Weights, read_marker
+from tga_jax.run.context import Context, Weights
 from tga_jax.run.fingerprint import flat
 from tga_jax.run.guided_layers import guided_layers
 from tga_jax.run.samples import prepared_folder, samples_digest
@@ -56,9 +55,9 @@ def guide_settings(context: Context, stage: str) -> dict[str, Any]:
 def claim_folder(context: Context, stage: str, settings: dict[str, Any]) -> None:
     """Write the stage's settings; refuse a folder that holds a run with others."""
     path = context.stage_folder(stage) / "settings.json"
-    found = hosts.from_first(lambda: read_marker(path))
+    found = shared_files.read_json(path, missing_ok=True)
     if found is None:
-        write_json(path, settings)
+        shared_files.write_json(path, settings)
         return
     refuse_others(path.parent, found, settings)
 
@@ -71,7 +70,7 @@ def check_finished(context: Context, done: Weights, start: Weights) -> None:
     """
     stage = context.job
     folder = context.stage_folder(stage)
-    found = hosts.from_first(lambda: read_marker(folder / "settings.json"))
+    found = shared_files.read_json(folder / "settings.json", missing_ok=True)
     if found is None:
         return
     steps = context.config[stage].steps
