@@ -8,6 +8,7 @@ reads and writes; `tga_jax.cluster.shared_files` has the same for the first of s
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import hashlib
@@ -191,6 +192,19 @@ def read_jsonl(path: Path) -> Iterator[Any]:
         if isinstance(value, UserError):
             raise value
         yield value
+
+
+def json_values(path: Path) -> Iterator[Any | UserError]:
+    """The values of a user's file: those of a JSON list, or one a line as `tolerant_jsonl`.
+
+    Whether it is a list is seen from its content.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is empty, or is a malformed list.
+    """
+    with _readable(path), path.open("rb") as file:
+        begin = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
+    return iter(read_json(path)) if begin[:1] in (b"[", b"") else tolerant_jsonl(path)
 
 
 def read_log(path: Path) -> Iterator[Any]:
