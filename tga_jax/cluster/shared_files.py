@@ -34,4 +34,4 @@ def remove(path: Path) -> None:
 
 def read_json(path: Path, *, missing_ok: bool = False) -> Any:
     """As `files.read_json`, with the same value in every process."""
-    return hosts.from_first(lambda: files.read_json(path, missing_ok=missing_ok))
+    return hosts.broadcast_from_first(lambda: files.read_json(path, missing_ok=missing_ok))

@@ -156,7 +156,7 @@ class Work:
 
     def rows(self) -> list[Any]:
         """The rows that a killed run finished; those of another signature are removed."""
-        return hosts.from_first(self._read)
+        return hosts.broadcast_from_first(self._read)
 
     def _read(self) -> list[Any]:
         self._partial.open()
@@ -164,7 +164,7 @@ class Work:
 
     def count(self) -> int:
         """How many `rows` there are; they need not fit into memory."""
-        return hosts.from_first(self._partial.open)
+        return hosts.broadcast_from_first(self._partial.open)
 
     def append(self, rows: Sequence[Any]) -> None:
         """Keeps finished rows."""
