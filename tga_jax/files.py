@@ -14,6 +14,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -58,14 +59,38 @@ def move(temporary: Path, path: Path) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes what killed processes left of this file.
-
-    Age tells them from files in use: a process id says nothing about other hosts.
-    """
+    """Removes what killed processes left of this file; another host's are known by age alone."""
     for old in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # another process removes it too
             if time.time() - old.lstat().st_mtime > ABANDONED_SECONDS:
                 old.unlink()
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yields a new, empty folder, which becomes `folder` when the block ends well.
+
+    When the block raises an error, `folder` stays as it was. No folder can be renamed over another
+    one, so for a moment there is neither.
+
+    Raises:
+        UserError: there is a file of that name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; remove it, a folder goes there")
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -268,12 +293,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_digest(path: Path) -> str:
-    """A short hash of a file's bytes."""
-    return file_sha256(path)[:16]
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes in hexadecimal digits."""
+def file_digest(path: Path, *, digits: int = 16) -> str:
+    """A hash of a file's bytes: the first hexadecimal digits, at most 64, of its SHA-256."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]

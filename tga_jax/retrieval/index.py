@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from tga_jax.errors import UserError
-from tga_jax.files import file_sha256, read_json, read_jsonl
+from tga_jax.files import file_digest, read_json, read_jsonl
 from tga_jax.retrieval.scann_search import ScannSearch, available, scann_parameters
 from tga_jax.retrieval.search import ExactSearch, Search
 from tga_jax.retrieval.texts import Text
 
 VERSION = 1
+DIGITS = 64  # of the hashes: all
 BACKENDS = ("auto", "scann", "exact")
 Say = Callable[[str], None]
 
@@ -99,13 +100,16 @@ def seal_index(
     if backend == "scann":
         parameters = scann_parameters(len(embeddings), exact_below=exact_below)
         ScannSearch.build(embeddings, parameters).save(folder / "scann")
-        files = {path.name: file_sha256(path) for path in sorted((folder / "scann").iterdir())}
+        files = {
+            path.name: file_digest(path, digits=DIGITS)
+            for path in sorted((folder / "scann").iterdir())
+        }
     return {
         "version": VERSION,
         "count": len(embeddings),
         "width": embeddings.shape[1],
-        "embeddings": file_sha256(folder / "embeddings.npy"),
-        "texts": file_sha256(folder / "texts.jsonl"),
+        "embeddings": file_digest(folder / "embeddings.npy", digits=DIGITS),
+        "texts": file_digest(folder / "texts.jsonl", digits=DIGITS),
         "clip": clip,
         "backend": backend,
         "parameters": parameters,
@@ -140,7 +144,7 @@ def changed_files(folder: Path, about: dict[str, Any]) -> list[Path]:
     return [
         path
         for name, path in zip(names, paths, strict=True)
-        if not path.is_file() or file_sha256(path) != hashes.get(name)
+        if not path.is_file() or file_digest(path, digits=DIGITS) != hashes.get(name)
     ]
 
 
