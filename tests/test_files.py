@@ -96,6 +96,35 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path] and files.read_json(path) == 1
 
 
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    for content in ("one", "two"):
+        with files.replacing_folder(folder) as new:
+            assert list(new.iterdir()) == []
+            (new / content).write_text(content)
+        assert [path.name for path in folder.iterdir()] == [content]
+    with pytest.raises(KeyError), files.replacing_folder(folder) as new:
+        (new / "three").touch()
+        raise KeyError
+    assert [path.name for path in folder.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_goes_on_after_a_kill_and_takes_no_files_place(tmp_path: Path) -> None:
+    folder, left = tmp_path / "export", tmp_path / ".export.partial"
+    left.mkdir()
+    (left / "half").touch()
+    with files.replacing_folder(folder) as new:
+        (new / "whole").touch()
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="file: is a file"),
+        files.replacing_folder(tmp_path / "file"),
+    ):
+        pass
+
+
 # --- lines ---
 
 
@@ -182,6 +211,17 @@ def test_a_malformed_line_stands_among_the_others(tmp_path: Path) -> None:
     first, second, third = files.tolerant_jsonl(path)
     assert (first, third) == (1, 3)
     assert isinstance(second, UserError) and "at line 2" in str(second)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_users_rows_are_a_list_or_lines(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "rows"
+    for content in ('\n [1,\n "\u2028"]', '1\n"\u2028"', '1\n\n"\u2028"\n'):
+        path.write_text(mark + content, encoding="utf-8")
+        assert list(files.json_values(path)) == [1, "\u2028"]
+    path.write_text(mark + " \n", encoding="utf-8")
+    with pytest.raises(UserError, match="the file is empty"):
+        list(files.json_values(path))
 
 
 # --- JSON and text ---
