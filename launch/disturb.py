@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.rehearse import Pod, Started
+from tga_jax.files import read_jsonl
 
 FIGURES = ("loss", "lm_loss", "grad_norm", "learning_rate")
 
@@ -140,8 +141,8 @@ def results(workdir: Path) -> dict[str, Any]:
     """What must not depend on disturbances: figures of every step, and the export's bytes."""
     losses = {}
     for path in sorted(workdir.glob("*/metrics.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        losses[path.parent.name] = [[row["step"], *(row[key] for key in FIGURES)] for row in rows]
+        rows = [[row["step"], *(row[key] for key in FIGURES)] for row in read_jsonl(path)]
+        losses[path.parent.name] = rows
     files = sorted(path for path in (workdir / "export").rglob("*") if path.is_file())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {"losses": losses, "export": digests}
