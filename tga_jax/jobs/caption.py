@@ -24,7 +24,8 @@ from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.run.budget import Budget
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.samples import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
@@ -54,44 +55,43 @@ class Wanted:
         return first
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write captions.jsonl and caption/report.json, or this host's part of them."""
-    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
-    part = part_of(context.config.caption.shard)
-    wanted = choose(read_samples(context, path), context.image_dir())
-    captioner = Captioner(context)
+    folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
+    part = part_of(job.config.caption.shard)
+    wanted = choose(read_samples(job, path), image_folder(job.config))
+    captioner = Captioner(job)
     about = digest([[one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.ids])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
     if finished.is_done and path.exists():
-        context.say(f"finished before: {path}")
+        job.say(f"finished before: {path}")
         return
-    context.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
+    job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
     log = CaptionLog(folder, part, captioner.settings)
-    budget = Budget(context, len(wanted.pictures))
-    with jax.set_mesh(captioner.context.mesh):
-        write_part(context, captioner, wanted, part, log, budget)
-    hosts.meet("captions are written")
+    pictures = len(wanted.pictures)
+    budget = Budget(job.config.data.max_bad_fraction, pictures, say=job.say)
+    with jax.set_mesh(captioner.model.mesh):
+        write_part(job, captioner, wanted, part, log, budget)
+    hosts.barrier("captions are written")
     left = wanted.pictures.keys() - log.known().keys()
     if left:
-        context.say(
-            f"{len(left)} pictures are left to other hosts, the last of which writes {path}"
-        )
+        job.say(f"{len(left)} pictures are left to other hosts, the last of which writes {path}")
     elif part.index == 0 or jax.process_count() == 1:
-        report = merge(context, wanted, log, part, budget)
+        report = merge(job, wanted, log, part, budget)
         with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
             write_json(folder / "report.json", report)
             finished.finish()
-    hosts.meet("captions are merged")
+    hosts.barrier("captions are merged")
 
 
-def read_samples(context: Context, output: Path) -> list[Record]:
+def read_samples(job: Job, output: Path) -> list[Record]:
     """config.data's records; `output` itself may be named as the captions' file."""
-    data = context.config.data
+    data = job.config.data
     if not data.path:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file")
     given = Path(data.captions) if data.captions else None
     same = given is not None and given.resolve() == output.resolve()
-    return usable_records(context, Path(data.path), captions=None if same else given)
+    return usable_records(job, Path(data.path), captions=None if same else given)
 
 
 def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
@@ -126,7 +126,7 @@ def _key(folder: Path, name: str) -> Key:
 
 
 def write_part(
-    context: Context,
+    job: Job,
     captioner: Captioner,
     wanted: Wanted,
     part: Part,
@@ -158,20 +158,18 @@ def write_part(
             for row, text in texts.items()
         )
     if captioner.speed:
-        speed = context.workdir / "caption" / f"{part}.speed.json"
+        speed = job.workdir / "caption" / f"{part}.speed.json"
         write_json(speed, captioner.speed, every_process=True)
-        context.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
+        job.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
 
 
-def merge(
-    context: Context, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget
-) -> dict[str, Any]:
+def merge(job: Job, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget) -> dict[str, Any]:
     """All logs -> captions.jsonl; returns the report.
 
     Raises:
         UserError: the hosts together found too many unreadable pictures.
     """
-    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
+    folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
     known = log.known()
     texts = {key: known[key] for key in wanted.pictures}
     unreadable = [key[0] for key, text in texts.items() if text is None]
@@ -182,7 +180,7 @@ def merge(
     write_jsonl(folder / f"captions.{part}.jsonl", rows)
     (folder / f"captions.{part}.jsonl").replace(path)
     empty = sum(text == "" for text in texts.values())
-    context.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
+    job.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
     counts = {
         "pictures": len(texts), "unreadable": len(unreadable), "empty": empty, "written": len(rows)
     }  # fmt: skip

@@ -12,11 +12,13 @@ import numpy as np
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.choose import Found, noised_ids
 from tga_jax.retrieval.clip_embedder import embed_to_file
 from tga_jax.retrieval.retriever import Retriever
 from tga_jax.run.budget import Budget
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.samples import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
@@ -34,21 +36,21 @@ class Sample:
     own: tuple[str, ...]
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write retrieved.jsonl and retrieve/report.json."""
-    folder, path = context.workdir / "retrieve", context.workdir / "retrieved.jsonl"
-    samples, counts = choose_samples(read_all(context))
+    folder, path = job.workdir / "retrieve", job.workdir / "retrieved.jsonl"
+    samples, counts = choose_samples(read_all(job))
     if not samples:
         raise UserError("no pictures to find texts for in config.retrieval.data")
-    retriever, image_dir = Retriever(context), context.image_dir()
+    retriever, image_dir = Retriever(job, mesh_of(job.config.mesh)), image_folder(job.config)
     pictures = [(image_dir, s.image, s.id) for s in samples]
     sizes = [p.stat().st_size if (p := image_dir / s.image).is_file() else None for s in samples]
     about = [[s.id, s.image, s.own, size] for s, size in zip(samples, sizes, strict=True)]
-    budget = Budget(context, len(samples))
+    budget = Budget(job.config.data.max_bad_fraction, len(samples), say=job.say)
     signature = {**retriever.settings, "samples": digest(about), "allowed": budget.allowed}
     work = Work(folder, "retrieved", signature)
     if work.is_done and path.exists():
-        context.say(f"finished before: {path}")
+        job.say(f"finished before: {path}")
         return
     embedder = retriever.embedder
 
@@ -74,21 +76,21 @@ def run(context: Context) -> None:
     write_jsonl(path, rows)
     write_json(folder / "report.json", report(retriever, samples, found, rows, counts))
     work.finish()
-    context.say(f"{len(rows)} of {len(samples)} pictures have a text -> {path}")
+    job.say(f"{len(rows)} of {len(samples)} pictures have a text -> {path}")
 
 
-def read_all(context: Context) -> list[Record]:
+def read_all(job: Job) -> list[Record]:
     """The records of config.retrieval.data, or else of config.data.path."""
-    config = context.config
+    config = job.config
     names = [part.strip() for part in config.retrieval.data.split(",") if part.strip()]
     if not (names or config.data.path):
         raise UserError("no samples: set config.retrieval.data or config.data.path")
-    captions = Path(config.data.captions or context.workdir / "captions.jsonl")
+    captions = Path(config.data.captions or job.workdir / "captions.jsonl")
     extra = captions if config.data.captions or captions.is_file() else None
     return [
         record
         for name in names or [config.data.path]
-        for record in usable_records(context, Path(name), captions=extra)
+        for record in usable_records(job, Path(name), captions=extra)
     ]
 
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from tga_jax.data.prepared import VERSION
 from tga_jax.data.records import Record, texts_by_id
 from tga_jax.data.stored import Outcome, Row
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
-from tga_jax.run.context import Context
 from tga_jax.run.samples import SIDE_FILES, side_file
 from tga_jax.run.usable_rows import named, read_rows
 
@@ -37,16 +38,16 @@ class Inputs:
     side_texts: Mapping[str, Mapping[str, str]]
 
 
-def read_inputs(context: Context) -> Inputs:
+def read_inputs(config: ConfigDict, workdir: Path) -> Inputs:
     """Reads config.data.path and the texts beside it; a broken row is no error here.
 
     Raises:
         UserError: a file is missing or broken as a whole.
     """
-    path = Path(context.config.data.path)
-    if not context.config.data.path or path.is_dir():
+    path = Path(config.data.path)
+    if not config.data.path or path.is_dir():
         raise UserError(f"config.data.path={str(path)!r}: job prepare needs a LLaVA JSON file")
-    files = {name: side_file(context, name) for name in SIDE_FILES}
+    files = {name: side_file(config, workdir, name) for name in SIDE_FILES}
     texts = {name: texts_by_id(p, key=SIDE_FILES[name]) for name, p in files.items() if p}
     rows, bad = read_rows(path)
     filled = [(number, _filled(record, texts)) for number, record in rows]
@@ -61,16 +62,16 @@ def _filled(record: Record, texts: Mapping[str, Mapping[str, str]]) -> Record:
     )
 
 
-def made_from(context: Context, inputs: Inputs, image_dir: Path) -> dict[str, Any]:
+def made_from(config: ConfigDict, workdir: Path, inputs: Inputs, image_dir: Path) -> dict[str, Any]:
     """All that decides what is written; pictures by name, size and time of change."""
     names = sorted({name for _, r in inputs.rows if not r.tox for name in r.images})
-    files = {name: side_file(context, name) for name in SIDE_FILES}
+    files = {name: side_file(config, workdir, name) for name in SIDE_FILES}
     return {
         "version": VERSION,
         "records": file_digest(inputs.path),
         "images": digest([_stat(image_dir / name) for name in names]),
-        "validation": context.config.data.validation,
-        "max_bad_fraction": context.config.data.max_bad_fraction,
+        "validation": config.data.validation,
+        "max_bad_fraction": config.data.max_bad_fraction,
     } | {name: file_digest(path) if path else None for name, path in files.items()}
 
 

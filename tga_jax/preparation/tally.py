@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from tga_jax.data.prepared import index_path
 from tga_jax.data.stored import Outcome
 from tga_jax.errors import UserError
 from tga_jax.run.budget import Budget
-from tga_jax.run.context import Context
 from tga_jax.run.usable_rows import too_many
 
 LISTED = 1000  # skipped records that the report names
@@ -29,9 +29,9 @@ class Tally:
         pictures: how many pictures are kept.
     """
 
-    def __init__(self, context: Context, total: int) -> None:
-        self._context = context
-        self._allowed = Budget(context, total).allowed
+    def __init__(self, max_bad_fraction: float, total: int, *, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._allowed = Budget(max_bad_fraction, total, say=say).allowed
         self._kept: dict[str, list[tuple[int, str, tuple[int, ...]]]] = {}
         self._bad: list[Outcome] = []
         self._encoded: Counter[str] = Counter()
@@ -60,7 +60,7 @@ class Tally:
         if len(self._bad) > self._allowed:
             raise too_many(outcome.reason, len(self._bad), self._allowed, self.total)
         if len(self._bad) <= SAID:
-            self._context.say(f"skipped: {outcome.reason}")
+            self._say(f"skipped: {outcome.reason}")
 
     def check_split(self, split: str) -> None:
         """Refuse a split that lost all its records."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from tga_jax.errors import UserError
-from tga_jax.run.context import Context
 
 
 class Budget:
     """config.data.max_bad_fraction of a number of pictures, rounded down."""
 
-    def __init__(self, context: Context, pictures: int) -> None:
-        self._context = context
+    def __init__(
+        self, max_bad_fraction: float, pictures: int, *, say: Callable[[str], None]
+    ) -> None:
+        self._say = say
         self._refused: set[int] = set()
         self.pictures = pictures
-        self.allowed = math.floor(context.config.data.max_bad_fraction * pictures)
+        self.allowed = math.floor(max_bad_fraction * pictures)
 
     def refuse(self, row: int, error: UserError) -> None:
         """Skip a picture.
@@ -26,7 +28,7 @@ class Budget:
         self._refused.add(row)
         if len(self._refused) > self.allowed:
             raise error
-        self._context.say(f"skipped: {error}")
+        self._say(f"skipped: {error}")
 
     def check(self, unreadable: int) -> None:
         """Count those of a killed run and of other hosts too.

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from tga_jax.data.prepared import read_report
 from tga_jax.data.records import Record, has_flags, texts_by_id
 from tga_jax.data.rows import json_rows
 from tga_jax.files import write_json
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 from tga_jax.run.samples import SIDE_FILES, prepared_folder, sample_sets
 from tga_jax.run.usable_rows import SHOWN, named
 
 
-def report_samples(context: Context, stage: str, records: Sequence[Record]) -> None:
-    """Write <stage>/samples.json about the records that the stage trains on, and say it."""
-    about = what_they_lack(records) | side_texts(context, stage)
-    write_json(context.stage_folder(stage) / "samples.json", about)
+def report_samples(job: Job, records: Sequence[Record]) -> None:
+    """Write <stage>/samples.json about the records that the job trains on, and say it."""
+    about = what_they_lack(records) | side_texts(job.config, job.workdir, job.name)
+    write_json(job.workdir / job.name / "samples.json", about)
     lack = [about[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     parts = [
         f"{about['samples']} samples, {about['pictures']} with a picture: {lack[0]} of these "
@@ -29,7 +30,7 @@ def report_samples(context: Context, stage: str, records: Sequence[Record]) -> N
     for name in SIDE_FILES:
         unknown = about.get(name, {}).get("unknown_ids", {}).get("count", 0)
         parts += [f"{name}: {unknown} unknown ids"] if unknown else []
-    context.say("; ".join(parts))
+    job.say("; ".join(parts))
 
 
 def what_they_lack(records: Sequence[Record]) -> dict[str, Any]:
@@ -46,18 +47,18 @@ def what_they_lack(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def side_texts(context: Context, stage: str) -> dict[str, Any]:
+def side_texts(config: ConfigDict, workdir: Path, stage: str) -> dict[str, Any]:
     """Of each file of texts beside the samples: how many, and those whose id no sample has.
 
     Prepared data has its texts inside; what job `prepare` found about them is repeated, unless
     other sets are mixed with it.
     """
-    paths = [path for path, _ in sample_sets(context, stage)]
-    folders = [prepared_folder(context, path) for path in paths]
+    paths = [path for path, _ in sample_sets(config, stage)]
+    folders = [prepared_folder(config, workdir, path) for path in paths]
     if all(folders):
         found = read_report(folders[0]) if len(folders) == 1 and folders[0] else {}
         return {name: found[name] for name in SIDE_FILES if name in found}
-    given = {name: context.config.data[name] for name in SIDE_FILES if context.config.data[name]}
+    given = {name: config.data[name] for name in SIDE_FILES if config.data[name]}
     if not given:
         return {}
     files = [Path(p) for p, folder in zip(paths, folders, strict=True) if folder is None]

@@ -16,7 +16,7 @@ from tga_jax.data.rows import tolerant_rows
 from tga_jax.data.stored import Outcome, Row
 from tga_jax.errors import UserError
 from tga_jax.run.budget import Budget
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[Outcome]]:
@@ -38,7 +38,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[Outcome]]:
     return rows, bad
 
 
-def usable_records(context: Context, path: Path, *, captions: Path | None = None) -> list[Record]:
+def usable_records(job: Job, path: Path, *, captions: Path | None = None) -> list[Record]:
     """The records of a file, with captions from another one filled in; says how many are left out.
 
     Raises:
@@ -46,11 +46,11 @@ def usable_records(context: Context, path: Path, *, captions: Path | None = None
     """
     rows, bad = read_rows(path)
     total = len(rows) + len(bad)
-    allowed = Budget(context, total).allowed
+    allowed = Budget(job.config.data.max_bad_fraction, total, say=job.say).allowed
     if len(bad) > allowed:
         raise too_many(bad[allowed].reason, allowed + 1, allowed, total)
     if bad:
-        context.say(f"skipped {len(bad)} of {total} records, the first: {bad[0].reason}")
+        job.say(f"skipped {len(bad)} of {total} records, the first: {bad[0].reason}")
     texts = texts_by_id(captions, key="caption") if captions else {}
     return [dataclasses.replace(r, caption=r.caption or texts.get(r.id)) for _, r in rows]
 
