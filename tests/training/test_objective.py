@@ -117,9 +117,7 @@ def _caption_mean(layers: tuple[int, ...]) -> np.ndarray:
 def test_mixed_batch_is_the_sum_of_what_its_rows_have(form: str, center: str) -> None:
     cfg = _guide(form, center=center)
     running = _running() if center == "running" else None
-    _, counts, metrics = _evaluate(
-        tiny.params(), _mixed(), Objective(cfg, ce_chunk=6), running
-    )
+    _, counts, metrics = _evaluate(tiny.params(), _mixed(), Objective(cfg, ce_chunk=6), running)
     mean = {
         "none": None,
         "batch": _caption_mean(cfg.layers),
