@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tga_jax.jobs import train as train_job
+from tga_jax.run import stage as stage_module
 from tga_jax.training.checkpoints import Restored
 
 
@@ -24,10 +24,10 @@ class LateListing:
 def test_all_go_on_from_the_step_that_the_first_process_sees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train_job.hosts, "broadcast_from_first", lambda make: make() + 2)
-    monkeypatch.setattr(train_job, "new_state", lambda *_, **__: None)
-    monkeypatch.setattr(train_job, "abstract_state", lambda state: state)
-    stage = train_job.Stage.__new__(train_job.Stage)
+    monkeypatch.setattr(stage_module.hosts, "broadcast_from_first", lambda make: make() + 2)
+    monkeypatch.setattr(stage_module, "new_state", lambda *_, **__: None)
+    monkeypatch.setattr(stage_module, "abstract_state", lambda state: state)
+    stage = stage_module.Stage.__new__(stage_module.Stage)
     stage.steps, stage.factors, stage.optimizer, stage.objective = 6, {}, None, None  # type: ignore[assignment]
     stage.context = SimpleNamespace(  # type: ignore[assignment]
         load_params=lambda *_: {},
