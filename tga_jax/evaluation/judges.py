@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.strict import PATTERNS, refuses
+from tga_jax.evaluation.strict import refuses
 
 Answered = tuple[EvalItem, str]
 
