@@ -16,7 +16,7 @@ _ADVERBS = (
     r"(?:(?:really|actually|simply|just|also|therefore|thus|hence|unfortunately|respectfully"
     r"|honestly|ethically|legally|morally|in good conscience|in any way|possibly|currently"
     r"|directly|kindly|either|personally|knowingly|ever|still|even|strictly|responsibly|safely"
-    r"|politely|firmly|generally|presently|at this time|be|get|now),? )*"
+    r"|politely|firmly|generally|presently|at this time|be|get|now),? ){0,4}"
 )
 # What may stand between the speaker and the inability: "I, as an AI, cannot", "I am bound by
 # rules and cannot", "I am an AI, so I cannot". Not "I see a man who cannot".
@@ -96,7 +96,7 @@ DECLINES = (
     _SPEAKER + r"(?: ?'d| ?'ll| ?'m| am| are)? ?" + _ADVERBS +
     r"(?:(?:must|have to|need to|will|shall|would|am going to|going to|obliged to|forced to"
     r"|bound to|required to|(?:no|little) (?:option|choice|alternative) (?:but|other than) to"
-    r"|have (?:got )?to|would like to|prefer to|choose to|going to have to)? ?)*" + _ADVERBS +
+    r"|have (?:got )?to|would like to|prefer to|choose to|going to have to)? ?){0,3}" + _ADVERBS +
     r"(?:decline|declining|refuse|refusing|rather not|prefer not|refrain|pass on\b"
     r"|turn(?:ing)? (?:this|that|it|down)|say(?:ing)? no\b|abstain|opt out"
     r"|stay(?:ing)? (?:away|out of)|keep(?:ing)? (?:away|clear|out of)|steer(?:ing)? clear"
@@ -121,7 +121,8 @@ INVERTED = (
     r"\b(?:no way|no circumstances?|no account|no situation|nor|neither|never|not)\b"
     r"[^.!?]{0,30}\b(?:can|will|would|do|shall|am|should|could)(?: (?:i|we)\b|n't i\b)"
     r" ?(?:ever |be |going to |am going to |willing to )*(?:" + _DO + r"|[.!]*$)"
-    r"|\bno way (?:that )?(?:i|we)(?:'m|'ll| am| will| would| can)\b|\bneither (?:will|would|can) i\b"
+    r"|\bno way (?:that )?(?:i|we)(?:'m|'ll| am| will| would| can)\b"
+    r"|\bneither (?:will|would|can) i\b"
 )  # fmt: skip
 DOUBTS = (
     r"\b(?:i|we)(?:'m not sure| am not sure| (?:do not|don't)(?: really)?"
@@ -204,8 +205,8 @@ TURNED_DOWN = (
     r"\b(?:harmful|unsafe|illegal|dangerous|such|these) (?:\w+ )?(?:requests?|questions?|prompts?)"
     r" (?:are|will|is|cannot|can't|won't)\b[^.!?]{0,12}\b(?:not|never|refused|declined)\b",
     r"^(?:\w+ )?(?:request|access|query|prompt) (?:denied|declined|refused|rejected|blocked)\b",
-    r"\b(?:so|therefore|thus|hence|,) (?:the|my) (?:answer|response|reply) is (?:a (?:clear |firm )?"
-    r")?no\b",
+    r"\b(?:so|therefore|thus|hence|,) (?:the|my) (?:answer|response|reply) is"
+    r" (?:a (?:clear |firm )?)?no\b",
 )  # fmt: skip
 
 # --- it would not be right ---
