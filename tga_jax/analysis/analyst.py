@@ -36,7 +36,7 @@ Sums = dict[str, dict[str, np.ndarray]]
 def system_of(context: Context) -> str:
     """The system text of the analysed prompts."""
     prompt = context.config.prompt
-    base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
+    base = SYSTEM_TEXTS.get(context.template(), "") if prompt.system is None else prompt.system
     system = analysis_system(context.config.analyze, base=base)
     return base if system is None else system
 

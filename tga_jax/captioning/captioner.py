@@ -70,7 +70,7 @@ class Captioner:
         return {
             "model": digest([files, self.weights.digest]) if self.weights.stage else files,
             "question": self.question,
-            "template": config.prompt.template,
+            "template": self.context.template(),
             "system": config.prompt.system,
             "max_new_tokens": config.generate.max_new_tokens,
             "pictures": self.context.image_settings,

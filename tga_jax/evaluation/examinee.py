@@ -36,7 +36,7 @@ class Examinee:
         self.context = context
         self.weights = context.current_weights()
         prompt, cfg = context.config.prompt, context.config.evaluate
-        base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
+        base = SYSTEM_TEXTS.get(context.template(), "") if prompt.system is None else prompt.system
         system = system_text(cfg.profile, base=base, custom=cfg.system)
         self.prompter = context.prompter(system=system)
         self.system = base if system is None else system
@@ -57,7 +57,7 @@ class Examinee:
         return {
             "checkpoint": digest([files, self.weights.digest]) if trained else files,
             "weights": self.weights.tag,
-            "template": config.prompt.template,
+            "template": self.context.template(),
             "profile": config.evaluate.profile,
             "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,

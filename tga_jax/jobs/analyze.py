@@ -98,7 +98,7 @@ def settings_of(context: Context, weights: Weights, prompts: Sequence[Prompt]) -
         "model": config.model.to_dict(),
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
-        "template": config.prompt.template,
+        "template": context.template(),
         "profile": config.analyze.profile,
         "system": system_of(context),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],

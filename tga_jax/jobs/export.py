@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     signature = {
         "weights": weights.digest,
         "export": config.export.to_dict(),
-        "prompt": config.prompt.to_dict(),
+        "prompt": context.prompt_settings(),
         "dtype": config.dtype,
     }
     work = Work(context.workdir, "export", signature)
@@ -46,6 +46,7 @@ def run(context: Context) -> None:
         image_settings=context.image_settings,
         template=name,
         system=config.prompt.system,
+        trained=weights.stage is not None,
         dtype=config.export.dtype or config.dtype,
         card=card(context, weights),
         write=hosts.is_first(),
@@ -97,7 +98,7 @@ def trained_paths(context: Context) -> list[str]:
 def template(context: Context, weights: Weights) -> str:
     """The prompt template that the weights were last trained with."""
     own = context.config[weights.stage].template if weights.stage == "finetune" else ""
-    return own or context.config.prompt.template
+    return context.template(own)
 
 
 def card(context: Context, weights: Weights) -> CardFacts:

@@ -13,7 +13,7 @@ from tga_jax.run.context import Context
 
 def run(context: Context) -> None:
     """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
-    records, prompter = context.records(), context.prompter()
+    records, prompter = context.records(), context.prompter(training=True)
     tokenizer, shown = context.source.tokenizer.tokenizer, context.config.inspect.show
     lines, cut = [], []
     for number, record in enumerate(records):

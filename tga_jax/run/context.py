@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,15 @@ from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.hf.own_template import writes_date
 from tga_jax.hf.source import Source, open_llava, open_parts
+from tga_jax.hf.template_choice import AUTO, choose_template
 from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.mesh import make_mesh
+from tga_jax.run.prompt_date import prompt_date
 from tga_jax.run.samples import read_samples
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import param_leaves, random_params
@@ -62,6 +66,7 @@ class Context:
         self.config = config
         self.workdir = workdir
         self.job = job
+        self._templates: dict[str, str] = {}
 
     # --- the model ---
 
@@ -212,20 +217,53 @@ class Context:
         return folder
 
     def prompter(
-        self, *, template: str = "", max_length: int = 0, system: str | None = None
+        self,
+        *,
+        template: str = "",
+        max_length: int = 0,
+        system: str | None = None,
+        training: bool = False,
     ) -> Prompter:
         """Records -> tokens, as config.prompt says where no argument does."""
         prompt = self.config.prompt
         return Prompter(
             self.source.tokenizer.tokenizer,
-            template=template or prompt.template,
+            template=self.template(template),
             image_token=self.source.tokenizer.image_token,
             image_tokens=self.source.config.image_tokens,
             max_length=max_length or self.config.data.max_length,
             use_retrieved=prompt.retrieved,
             system=prompt.system if system is None else system,
+            date=self.prompt_date,
+            training=training,
             answer_states=self.config.guide.answer_weight > 0,
         )
+
+    def template(self, name: str = "") -> str:
+        """The prompt template `name`, config.prompt.template without, with "auto" resolved."""
+        name = name or self.config.prompt.template
+        if name not in self._templates:
+            choice = choose_template(name, self.source.template_facts)
+            self._templates[name] = choice.name
+            if name == AUTO:
+                self.say(f'prompt template "{choice.name}", {choice.reason}')
+            if choice.warning:
+                self.say(f"warning: {choice.warning}")
+        return self._templates[name]
+
+    @functools.cached_property
+    def prompt_date(self) -> datetime.date | None:
+        """The date that the checkpoint's chat template writes, None for one that writes none."""
+        if not writes_date(self.source.tokenizer.tokenizer):
+            return None
+        date = prompt_date(self.workdir, self.config.prompt.date)
+        self.say(f"the chat template may write the date: {date} (config.prompt.date)")
+        return date
+
+    def prompt_settings(self) -> dict[str, Any]:
+        """config.prompt as it counts: the template's name, and the date where one is written."""
+        date = "" if self.prompt_date is None else self.prompt_date.isoformat()
+        return self.config.prompt.to_dict() | {"template": self.template(), "date": date}
 
     def buckets(self, *, max_length: int = 0) -> tuple[int, ...]:
         """Padded lengths of prompts."""
