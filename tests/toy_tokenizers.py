@@ -43,12 +43,17 @@ LIST_ONLY = (
 )
 
 
-def write_sentencepiece_style(folder: Path, *, chat_template: str | None = None) -> Path:
-    """Llama 2's kind: blanks as "▁", byte fallback, BOS added, no padding token."""
+def write_sentencepiece_style(
+    folder: Path, *, chat_template: str | None = None, within_words: bool = False
+) -> Path:
+    """Llama 2's kind: blanks as "▁", byte fallback, BOS added, no padding token.
+
+    With `within_words` tokens are learnt within words, as SentencePiece does.
+    """
     specials = ["<unk>", "<s>", "</s>"]
     alphabet = [*specials, *(f"<0x{value:02X}>" for value in range(256))]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=within_words)
     tokenizer.train_from_iterator(
         CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=alphabet, show_progress=False)
     )
@@ -120,7 +125,7 @@ def write_prepending(
 ) -> Path:
     """Llama 2's and Vicuna's own tokenizer.json: a normalizer puts a blank before each piece of
     text, also behind special tokens, whatever "legacy" says."""
-    write_sentencepiece_style(folder)
+    write_sentencepiece_style(folder, within_words=True)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     state = json.loads(tokenizer.to_str()) | {"pre_tokenizer": None}
     tokenizer = Tokenizer.from_str(json.dumps(state))

@@ -206,16 +206,15 @@ class FakeTokenizer:
     def __init__(self, chat_template):
         self.chat_template = chat_template
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, **given):
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, chat_template):
         from transformers.utils.chat_template_utils import render_jinja_template
 
         (text,), _ = render_jinja_template(
             [messages],
-            chat_template=self.chat_template,
+            chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             bos_token="<s>",
             eos_token="</s>",
-            **given,
         )
         return text
 

@@ -206,7 +206,8 @@ def _around_own(tokenizer: Any, *, trained: bool) -> str:
     before = before.replace("CLOSING", "''" if own.closes or not trained else "eos_token")
     text = own.render([Said("user", "probe")], prompt=False)
     strip = adds_bos(tokenizer) and _same_without_bos(tokenizer, text)
-    source = tokenizer.get_chat_template().removesuffix("\n")  # Jinja drops a last newline
+    # With its calls for today's date as they are; and Jinja drops a last newline.
+    source = tokenizer.get_chat_template().removesuffix("\n")
     return before + source + (_AFTER_OWN_WITHOUT_BOS if strip else _AFTER_OWN)
 
 

@@ -17,6 +17,7 @@ from tga_jax.errors import UserError
 IMAGE_MARK = "<image>"
 PROBE = "probe"
 ANY_DATE = datetime.date(2000, 1, 1)  # where a text is only looked at for its kind
+_NOW = re.compile(r"""strftime_now\(\s*('[^'\\]*'|"[^"\\]*")\s*\)""")
 LABEL = 'prompt template "tokenizer"'
 
 
@@ -40,6 +41,7 @@ class OwnTemplate:
         end_text: what follows an answer: up to the first special token, or where there is none to
             the end of the turn, without blanks; "" is nothing.
         special: a pattern of all special tokens.
+        source: the template, with the date in place of the calls that ask for today's.
     """
 
     def __init__(self, tokenizer: Any, *, date: datetime.date | None = None):
@@ -51,7 +53,9 @@ class OwnTemplate:
         """
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(f"{LABEL}: the tokenizer has no chat template; name another")
-        self._tokenizer, self._date = tokenizer, date
+        own = tokenizer.chat_template
+        own = tokenizer.get_chat_template() if isinstance(own, dict) else own
+        self._tokenizer, self.source = tokenizer, with_date(own, date)
         self.special = _special_tokens(tokenizer)
         self.content = self._find_content()
         self.closes, self.end_text = self._find_end()
@@ -63,13 +67,9 @@ class OwnTemplate:
             UserError: when the template raises an error.
         """
         messages = [{"role": one.role, "content": self._content(one)} for one in said]
-        given = dict(given, strftime_now=self._strftime)
+        given |= {"chat_template": self.source, "add_generation_prompt": prompt}
         try:
-            return self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=prompt, **given
-            )
-        except UserError:
-            raise
+            return self._tokenizer.apply_chat_template(messages, tokenize=False, **given)
         except Exception as error:  # the template is a program of the checkpoint's author
             reason = " ".join(str(error).split())
             raise UserError(f"{LABEL}: it fails: {reason}") from error
@@ -81,11 +81,6 @@ class OwnTemplate:
         if self.content == "text items":
             return [{"type": "text", "text": text}]
         return [{"type": "image"}] * one.images + [{"type": "text", "text": one.text}]
-
-    def _strftime(self, form: str) -> str:
-        if self._date is None:
-            raise UserError(f"{LABEL}: it writes today's date; set config.prompt.date")
-        return datetime.datetime.combine(self._date, datetime.time()).strftime(form)
 
     def _find_content(self) -> str:
         problems = []
@@ -107,8 +102,27 @@ class OwnTemplate:
 
 
 def writes_date(tokenizer: Any) -> bool:
-    """Whether the tokenizer's chat template asks for today's date."""
-    return "strftime_now" in str(getattr(tokenizer, "chat_template", None))
+    """Whether the tokenizer's chat template may write today's date."""
+    return "strftime_now(" in str(getattr(tokenizer, "chat_template", None))
+
+
+def with_date(template: str, date: datetime.date | None) -> str:
+    """A chat template's source with a date in place of its calls of `strftime_now`.
+
+    transformers hands no function of ours to a template, so its source is changed.
+
+    Raises:
+        UserError: there is such a call and no date, or its format is not written out in it.
+    """
+    if "strftime_now(" not in template:
+        return template
+    if date is None:
+        raise UserError(f"{LABEL}: it writes today's date; set config.prompt.date")
+    moment = datetime.datetime.combine(date, datetime.time())
+    dated = _NOW.sub(lambda call: repr(moment.strftime(call[1][1:-1])), template)
+    if "strftime_now(" in dated:
+        raise UserError(f"{LABEL}: it calls strftime_now in a way that is not understood")
+    return dated
 
 
 def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
