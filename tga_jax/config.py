@@ -39,8 +39,10 @@ def base_config() -> ConfigDict:
     config.prepare = ConfigDict(dict(workers=-1, beam=""))
     config.prompt = ConfigDict(
         dict(
-            template="vicuna_v1",
+            # docs/templates.md has all names; "auto": what the checkpoint's files call for.
+            template="auto",
             system=config_dict.placeholder(str),  # None: the template's own system text
+            date="",  # of a chat template that writes one; "": the day the workdir was begun
             retrieved=True,  # put a sample's retrieved text into the prompt
         )
     )
