@@ -2,7 +2,7 @@
 
 Sums and counts are kept apart, so that a mean over the global batch comes out the same however
 the batch is accumulated or sharded. Letters: A micro-batches, R rows, B samples, T length, L
-guided layers, F prompt formats, D width.
+guided layers, D width.
 
 Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
 the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
@@ -32,7 +32,6 @@ class Objective:
     """What is minimised; hashable."""
 
     guide: GuideConfig
-    num_formats: int = 1
     ce_chunk: int = 0  # see `token_nll`
 
 
@@ -54,7 +53,7 @@ class Sums:
     hinge: Array  # float32[]
     answer: Array  # float32[]
     cosine: Array  # float32[]
-    captions: Array  # float32[L, F, D], caption states a format
+    captions: Array  # float32[L, D], caption states
 
 
 @flax.struct.dataclass
@@ -65,7 +64,7 @@ class Counts:
     pairs: Array  # int32[]
     hinges: Array  # int32[]
     answers: Array  # int32[]
-    captions: Array  # float32[F]
+    captions: Array  # int32[]
 
 
 def forward(
@@ -157,8 +156,8 @@ def has_terms(batch: Batch, running: RunningMean | None) -> tuple[Array, Array]:
     """Which samples have the pair term and the hinge term: bool[..., B] each."""
     pair = has_span(batch["image_span"]) & has_span(batch["caption_span"])
     if running is not None:
-        # Before a format's first mean is known, its samples cannot be centred.
-        pair &= running.known(batch["format"])
+        # Before the first mean is known, nothing can be centred.
+        pair &= running.known()
     return pair, pair & has_span(batch["retrieved_span"])
 
 
@@ -166,12 +165,9 @@ def count_terms(batch: Batch, objective: Objective, running: RunningMean | None)
     """Counts over the whole batch, arrays of [A, B, ...]."""
     pair, hinge = has_terms(batch, running)
     any_pair, _ = has_terms(batch, None)
-    captions = guide.format_counts(
-        any_pair.reshape(-1), batch["format"].reshape(-1), objective.num_formats
-    )
     tokens = jnp.sum(batch["labels"][..., 1:] != IGNORE)
     answers = jnp.sum(has_answer(batch)) if objective.guide.answers else jnp.int32(0)
-    return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), answers, captions)
+    return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), answers, jnp.sum(any_pair))
 
 
 def has_answer(batch: Batch) -> Array:
@@ -201,13 +197,11 @@ def loss_sums(
     )
     nll, zero = jnp.sum(passes.nll), jnp.float32(0)
     if passes.states is None:
-        return Sums(nll, zero, zero, zero, zero, jnp.zeros((0, objective.num_formats, 0)))
+        return Sums(nll, zero, zero, zero, zero, jnp.zeros((0, 0)))
     states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
     any_pair, _ = has_terms(batch, None)
-    captions = guide.format_sums(
-        jax.lax.stop_gradient(states.caption), any_pair, batch["format"], objective.num_formats
-    )
-    states = _centered(states, captions, any_pair, batch["format"], objective, running)
+    captions = guide.caption_sum(jax.lax.stop_gradient(states.caption), any_pair)
+    states = _centered(states, captions, jnp.sum(any_pair), cfg.center, running)
     terms = guide.guide_terms(states, form=cfg.form, progress=progress)
     pair, hinge = has_terms(batch, running)
     return Sums(
@@ -251,29 +245,22 @@ def _answer_sum(answers: AnswerStates | None, batch: Batch, objective: Objective
     """The answer term summed over the samples that have it; centred within the micro-batch."""
     if answers is None:
         return jnp.float32(0)
-    present, formats = has_answer(batch), batch["format"]
+    present = has_answer(batch)
     states = jax.tree.map(lambda s: s[jnp.array(objective.guide.answer_layers)], answers)
     if objective.guide.center != "none":
-        sums = guide.format_sums(states.caption, present, formats, objective.num_formats)
-        counts = guide.format_counts(present, formats, objective.num_formats)
-        means = jax.lax.stop_gradient(guide.format_means(sums, counts))[:, formats]
-        states = jax.tree.map(lambda s: s - means, states)
+        total = guide.caption_sum(states.caption, present)
+        mean = jax.lax.stop_gradient(guide.caption_mean(total, jnp.sum(present)))[:, None]
+        states = jax.tree.map(lambda s: s - mean, states)
     return jnp.sum(jnp.where(present, guide.answer_terms(states), 0.0))
 
 
 def _centered(
-    states: GuideStates,
-    captions: Array,
-    any_pair: Array,
-    formats: Array,
-    objective: Objective,
-    running: RunningMean | None,
+    states: GuideStates, captions: Array, count: Array, kind: str, running: RunningMean | None
 ) -> GuideStates:
-    kind = objective.guide.center
+    """The states centred as `GuideConfig.center` says: by nothing, the batch or its history."""
     if kind == "none":
         return states
     if kind == "running":
         assert running is not None
-        return guide.center(states, running.means(), formats)
-    counts = guide.format_counts(any_pair, formats, objective.num_formats)
-    return guide.center(states, guide.format_means(captions, counts), formats)
+        return guide.center(states, running.mean())
+    return guide.center(states, guide.caption_mean(captions, count))
