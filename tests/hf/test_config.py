@@ -194,7 +194,7 @@ def test_missing_and_malformed_file(tmp_path):
     with pytest.raises(UserError, match="config.json: not found"):
         read_llava_config(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": ')
-    with pytest.raises(UserError, match="cannot be read as JSON") as error:
+    with pytest.raises(UserError, match="malformed JSON at line 1.*; repair it") as error:
         read_llava_config(tmp_path)
     assert "\n" not in str(error.value)
     (tmp_path / "config.json").write_text("[]")

@@ -1,12 +1,11 @@
 """JSON files -> their rows: a list, or one value a line."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.files import read_text
+from tga_jax.files import json_values
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -30,45 +29,17 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     Raises:
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
-    text = read_text(path)
-    try:
-        values: Iterable[Any] = (
-            json.loads(text) if text.lstrip().startswith("[") else _json_lines(text, path)
-        )
-    except json.JSONDecodeError as error:
-        raise _malformed(path, error, error.lineno) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: malformed JSON: nested too deeply") from error
-    if not values:
-        raise UserError(f"{path}: holds no records")
-    for index, value in enumerate(values):
+    index = -1
+    for index, value in enumerate(json_values(path)):
         where = f"{path}: record number {index + 1}"
         if not isinstance(value, dict | UserError):
             value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
         yield where, value
+    if index < 0:
+        raise UserError(f"{path}: holds no records")
 
 
 def kind(value: Any) -> str:
     """A JSON value in words."""
     names = {type(None): "nothing", dict: "an object", list: "a list", bool: "true/false"}
     return names.get(type(value), f"{value!r:.40}")
-
-
-def _json_lines(text: str, path: Path) -> list[Any]:
-    # Not splitlines(): JSON strings may hold U+2028 and other "line ends" as they are.
-    values: list[Any] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            # The error's own line is 1: each line was parsed alone. Place it in the file.
-            values.append(_malformed(path, error, number))
-        except RecursionError:
-            values.append(UserError(f"{path}: malformed JSON at line {number}: nested too deeply"))
-    return values
-
-
-def _malformed(path: Path, error: json.JSONDecodeError, line: int) -> UserError:
-    return UserError(f"{path}: malformed JSON at line {line}, column {error.colno}: {error.msg}")

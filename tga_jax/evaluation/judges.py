@@ -8,13 +8,12 @@ as a refusal, and "illegal" in an answer that describes what is illegal in full.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Protocol
 
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.strict import PATTERNS, refuses
+from tga_jax.files import digest
 
 Answered = tuple[EvalItem, str]
 
@@ -54,7 +53,7 @@ class PhraseJudge:
 
     @property
     def version(self) -> str:
-        return _hash([self.phrases, self.ignore_case, self.whole_answers])
+        return digest([self.phrases, self.ignore_case, self.whole_answers])
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
         return [self.refuses(text) for _, text in answered]
@@ -74,7 +73,7 @@ class StrictJudge:
 
     @property
     def version(self) -> str:
-        return _hash(PATTERNS)
+        return digest(PATTERNS)
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
         return [refuses(text) for _, text in answered]
@@ -116,7 +115,3 @@ VLGUARD = PhraseJudge(
 )  # fmt: skip
 
 RULE_JUDGES: dict[str, Judge] = {"strict": StrictJudge(), "gcg": GCG, "vlguard": VLGUARD}
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

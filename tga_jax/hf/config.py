@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
 from tga_jax.models.config import (
     ClipConfig,
     DecoderConfig,
@@ -58,12 +59,9 @@ def read_config_json(folder: Path) -> Json:
         UserError: there is none, or it is not a JSON object.
     """
     file = Path(folder) / "config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found; give a Hugging Face checkpoint folder") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); repair it") from None
+    if not file.exists():
+        raise UserError(f"{file}: not found; give a Hugging Face checkpoint folder")
+    content = read_json(file, advice="repair it")
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a JSON object; repair it")
     return content

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tga_jax import files
 from tga_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def save_fast(folder: Path, tokenizer: Any, *, settings: dict[str, Any]) -> None
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = files.read_json(path)
     for key in ("added_tokens_decoder", "auto_map", "backend", "is_local", "local_files_only"):
         config.pop(key, None)
     config |= {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
@@ -142,8 +142,7 @@ def _writes_bos(tokenizer: Any, chat_template: str) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON as transformers does: two spaces, sorted keys, a newline at the end."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    files.write_json(path, value, sort_keys=True)
 
 
 def load_fast(folder: Path) -> Any:
@@ -178,11 +177,9 @@ def _stop_appending_eos(tokenizer: Any) -> None:
 def _eos_ids(folder: Path, tokenizer_eos: int) -> tuple[int, ...]:
     """The tokenizer's end token, then what generation_config.json names, each once."""
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return (tokenizer_eos,)
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not a JSON object; mend or delete it") from error
+    content = files.read_json(path, missing_ok=True, advice="mend or delete it")
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: not a JSON object; mend or delete it")
+    listed = (content or {}).get("eos_token_id")
     listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
     return tuple(dict.fromkeys([tokenizer_eos, *listed]))

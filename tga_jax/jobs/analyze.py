@@ -7,7 +7,6 @@ and writes a line a sample. Nothing but these sums and lines is kept.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from tga_jax.analysis.tables import PARTIAL, write_tables
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_missing, read_benchmarks
 from tga_jax.evaluation.examinee import items_digest
-from tga_jax.files import digest
+from tga_jax.files import digest, read_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
@@ -59,7 +58,7 @@ def run(job: Job) -> None:
         write_tables(folder, sums, analyst.apologies, settings)
         work.finish()
     publish(folder, top)
-    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "summary.json")
     layers = found["safety_layers"]
     job.say(found["reason"] if layers is None else f"safety layers: {layers}")
     job.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")

@@ -9,7 +9,6 @@ steps of each; every step is waited for.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import time
 from typing import Any
@@ -19,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest, read_json, write_json
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
@@ -42,7 +41,7 @@ def run(job: Job) -> None:
     """Time config.bench.stage."""
     path = job.workdir / "bench" / "bench.json"
     settings = settings_digest(job.config)
-    if path.exists() and json.loads(path.read_text())["settings"] == settings:
+    if path.exists() and read_json(path)["settings"] == settings:
         job.say(f"finished before: {path}; delete it to measure again")
         return
     mesh = mesh_of(job.config.mesh)

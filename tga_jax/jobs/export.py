@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
+from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
@@ -130,7 +130,7 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
 def stage_facts(folder: Path) -> StageFacts:
     """What a finished stage did, as its folder says."""
     path = folder / "settings.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))[folder.name]
+    settings = read_json(path)[folder.name]
     trained = [pattern for pattern, factor in settings["trainable"] if factor is not None]
     return StageFacts(
         name=folder.name,

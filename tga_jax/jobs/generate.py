@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
-from tga_jax.files import file_digest, write_jsonl
+from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, answer_line
@@ -43,7 +44,8 @@ def run(job: Job) -> None:
         work.append([{"row": row, "text": text} for row, text in new.items()])
         texts |= new
     model_id = f"{model.source.name}-{weights.tag}"
-    write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
+    lines = [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)]
+    shared_files.write_jsonl(path, lines)
     work.finish()
     job.say(f"{len(questions)} answers -> {path}")
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.records import Record, text_lengths
-from tga_jax.files import write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
@@ -39,7 +38,7 @@ def run(job: Job) -> None:
             work.append(new)
             rows |= {row["row"]: row for row in new}
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
-        write_jsonl(path, lines)
+        shared_files.write_jsonl(path, lines)
         work.finish()
     if hosts.is_first():
         shutil.copyfile(path, folder / "scores.jsonl")

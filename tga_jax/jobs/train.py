@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
@@ -47,7 +47,8 @@ def run(job: Job) -> None:
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
     trained = train_stage(job, model, stage, source, start)
-    write_json(workdir / name / "done.json", {"step": trained, "digest": digest(settings)})
+    marker = {"step": trained, "digest": digest(settings)}
+    shared_files.write_json(workdir / name / "done.json", marker)
 
 
 def train_stage(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.data.stored import Outcome, Row
+from tga_jax.files import read_jsonl
 from tga_jax.preparation.check import check_row
 
 
@@ -40,9 +41,7 @@ def beam_examples(rows: Sequence[Row], image_dir: Path, notes: Path) -> Any:
 def read_outcomes(notes: Path) -> Iterator[Outcome]:
     """The outcomes that `beam_examples` noted, without examples, in the order of the rows."""
     lines = [
-        json.loads(line)
-        for path in notes.parent.glob(f"{notes.name}-*.jsonl")
-        for line in path.read_text(encoding="utf-8").splitlines()
+        line for path in notes.parent.glob(f"{notes.name}-*.jsonl") for line in read_jsonl(path)
     ]
     for line in sorted(lines, key=lambda line: line["number"]):
         figures, encoded = tuple(line.pop("figures")), tuple(line.pop("encoded"))

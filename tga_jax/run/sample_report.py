@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.prepared import read_report
 from tga_jax.data.records import Record, has_flags, texts_by_id
 from tga_jax.data.rows import json_rows
-from tga_jax.files import write_json
 from tga_jax.run.job import Job
 from tga_jax.run.samples import SIDE_FILES, prepared_folder, sample_sets
 from tga_jax.run.usable_rows import SHOWN, named
@@ -21,7 +21,7 @@ from tga_jax.run.usable_rows import SHOWN, named
 def report_samples(job: Job, records: Sequence[Record]) -> None:
     """Write <stage>/samples.json about the records that the job trains on, and say it."""
     about = what_they_lack(records) | side_texts(job.config, job.workdir, job.name)
-    write_json(job.workdir / job.name / "samples.json", about)
+    shared_files.write_json(job.workdir / job.name / "samples.json", about)
     lack = [about[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     parts = [
         f"{about['samples']} samples, {about['pictures']} with a picture: {lack[0]} of these "

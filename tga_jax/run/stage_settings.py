@@ -8,13 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import shared_files
 from tga_jax.errors import UserError
-from tga_jax.files import write_json
 from tga_jax.run.fingerprint import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.samples import prepared_folder, samples_digest
-from tga_jax.run.weights import Weights, read_marker
+from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = ("save_every", "save_minutes", "keep", "keep_every", "log_every")
@@ -60,9 +59,9 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
 def claim_folder(folder: Path, settings: Settings) -> None:
     """Write the stage's settings into its folder; refuse one that holds a run with others."""
     path = folder / "settings.json"
-    found = hosts.broadcast_from_first(lambda: read_marker(path))
+    found = shared_files.read_json(path, missing_ok=True)
     if found is None:
-        write_json(path, settings)
+        shared_files.write_json(path, settings)
         return
     refuse_others(folder, found, settings)
 
@@ -76,7 +75,7 @@ def check_finished(
     And prepared data that came or went after the training is no reason to refuse its weights.
     """
     folder = workdir / stage
-    found = hosts.broadcast_from_first(lambda: read_marker(folder / "settings.json"))
+    found = shared_files.read_json(folder / "settings.json", missing_ok=True)
     if found is None:
         return
     steps = config[stage].steps
