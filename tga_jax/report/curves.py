@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
+from tga_jax.config import STAGES
 from tga_jax.html.charts import Series, dash_sample, line_chart
 from tga_jax.html.formats import Figure, figure_text, words
 from tga_jax.html.markup import Markup, join, tag
-from tga_jax.report.collect import STAGES, Arm
+from tga_jax.report.collect import Arm
 from tga_jax.training.metric_table import METRICS
 
 POINTS = 120  # of a training curve
