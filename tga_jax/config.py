@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict, config_dict
 
+STAGES = ("pretrain", "finetune")  # of training, in their order
+
 # First match counts; None freezes, a number is a factor on the stage's learning rate.
 PROJECTOR_ONLY = (("projector/.*", 1.0), (".*", None))
 PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))

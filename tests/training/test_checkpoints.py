@@ -150,7 +150,9 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_lines_past_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, resume_step=0)
     for step in range(1, 6):
-        log.write(step, {"loss": step / 2, "guide_pair": math.nan, "mfu": None, "x": math.inf})
+        log.write(
+            step, {"loss": step / 2, "guide_pair": math.nan, "mfu": None, "grad_norm": math.inf}
+        )
     log.close()
     path = tmp_path / "metrics.jsonl"
     with path.open("a") as file:
@@ -160,9 +162,16 @@ def test_lines_past_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     log.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert lines[0] == {"step": 1, "loss": 0.5, "guide_pair": None, "mfu": None, "x": None}
+    assert lines[0] == {"step": 1, "loss": 0.5, "guide_pair": None, "mfu": None, "grad_norm": None}
     assert lines[3] == {"step": 4, "loss": 9.0}
     assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+
+
+def test_a_metric_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, resume_step=0)
+    with pytest.raises(KeyError, match="lossy"):
+        log.write(1, {"loss": 1.0, "lossy": 2.0})
+    log.close()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3723, "1:02:03")])

@@ -93,7 +93,7 @@ def test_packed_equals_unpacked(packing: int, form: str, center: str) -> None:
     expected = _run(tiny.params(), plain, objective, running)
     found = _run(tiny.params(), packed, objective, running)
     if form == "paper":
-        assert (int(expected[1].pairs), int(expected[1].hinges)) == (4, 3)
+        assert (int(expected[1]["guide_pair"]), int(expected[1]["guide_hinge"])) == (4, 3)
 
     def close(a: Any, b: Any) -> None:
         # Some gradients are zero but for rounding, as those of the vision tower's key biases.

@@ -17,6 +17,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json
 from tga_jax.models.llava import Llava
@@ -30,7 +31,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.stage import Stage
 from tga_jax.run.stage_data import packing_of
-from tga_jax.run.weights import STAGES, leaves_of
+from tga_jax.run.weights import leaves_of
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.state import random_params
 from tga_jax.training.step import TrainState

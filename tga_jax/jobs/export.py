@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
+from tga_jax.config import STAGES
 from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
@@ -21,7 +22,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
-from tga_jax.run.weights import STAGES, Weights, current_weights, finished_stage, load_params
+from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.run.work import Work
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.data.records import Question, read_records
 from tga_jax.data.templates import count_marks, make_template
 from tga_jax.files import write_json
@@ -37,7 +38,7 @@ from tga_jax.run.answerer import Answerer
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
-from tga_jax.run.weights import STAGES, current_weights, load_params
+from tga_jax.run.weights import current_weights, load_params
 from tga_jax.training.step import nested
 
 TOKEN_MULTIPLE = 12  # of padded captions

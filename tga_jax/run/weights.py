@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.config import STAGES
 from tga_jax.files import digest
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.models.llava import Llava
@@ -19,7 +20,6 @@ from tga_jax.run.model import OpenModel
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import Leaves, param_leaves, random_params
 
-STAGES = ("pretrain", "finetune")
 Flat = dict[str, jax.Array]
 
 

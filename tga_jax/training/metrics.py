@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tga_jax import files
 from tga_jax.cluster import hosts, watch
+from tga_jax.training.metric_table import NAMES
 
 Value = float | int | None
 
@@ -27,7 +28,14 @@ class MetricsLog:
         )
 
     def write(self, step: int, metrics: Mapping[str, Value]) -> None:
-        """Append a step's metrics; not-a-number (a term no sample has) becomes null."""
+        """Append a step's metrics; not-a-number (a term no sample has) becomes null.
+
+        Raises:
+            KeyError: a metric is not declared in `metric_table.METRICS`.
+        """
+        unknown = set(metrics) - set(NAMES)
+        if unknown:
+            raise KeyError(f"metrics that metric_table.METRICS does not declare: {sorted(unknown)}")
         clean = {k: _finite(v) for k, v in metrics.items()}
         files.append_jsonl(self._path, [{"step": step, **clean}])
         for name, value in clean.items():
