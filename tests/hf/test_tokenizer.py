@@ -259,7 +259,7 @@ def test_broken_chat_template_file_is_named(tmp_path):
 
 
 def test_warnings_of_transformers_do_not_reach_the_user(tmp_path):
-    """Of a Llama class over a byte-level file, and of CLIP's end token beyond the vocabulary."""
+    """Of a Llama class over a byte-level file, and of CLIP's end token beyond its vocabulary."""
     folder = write_byte_level(tmp_path / "m")
     path = folder / "tokenizer_config.json"
     path.write_text(
