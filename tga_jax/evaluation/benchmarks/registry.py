@@ -43,6 +43,7 @@ class Kind:
     read: Callable[..., Iterator[EvalItem | Missing]]
     options: tuple[str, ...]
     correct: Scorer = answers.label_in_answer
+    lenient: Scorer | None = None  # an own rule beside the published one: accuracy_lenient
     yes_no: bool = False  # precision, recall, F1 and yes ratio make sense
     free_answers: bool = False  # exact match makes sense
 
@@ -56,7 +57,12 @@ KINDS: dict[str, Kind] = {
     "questions": Kind(questions.read, questions.OPTIONS, free_answers=True),
     "texts": Kind(texts.read, texts.OPTIONS, free_answers=True),
     "pope": Kind(pope.read, pope.OPTIONS, answers.pope_correct, yes_no=True),
-    "scienceqa": Kind(scienceqa.read, scienceqa.OPTIONS, answers.scienceqa_correct),
+    "scienceqa": Kind(
+        scienceqa.read,
+        scienceqa.OPTIONS,
+        answers.scienceqa_correct,
+        lenient=answers.scienceqa_correct_lenient,
+    ),
 }
 
 
