@@ -25,7 +25,8 @@ def judged(answered: Answered, judges: Sequence[Judge], folder: Path) -> list[Re
         folder: where the verdicts of costly judges are kept.
     """
     places = [place for place, (_, text) in enumerate(answered) if text.strip()]
-    items, texts = ([answered[place][part] for place in places] for part in (0, 1))
+    items = [answered[place][0] for place in places]
+    texts = [answered[place][1] for place in places]
     verdicts: list[dict[str, bool | None]] = [{} for _ in answered]
     for judge in judges:
         given = dict(zip(places, verdicts_of(judge, items, texts, folder), strict=True))
