@@ -111,7 +111,7 @@ def test_yes_and_no_by_hand() -> None:
 
 
 def test_questions_about_one_picture_count_as_one() -> None:
-    """Each of 60 pictures with 5 questions that have one outcome tells no more than one question."""
+    """60 pictures, each with one outcome five times, tell no more than 60 outcomes."""
     once = (RNG.random(60) < 0.4).tolist()
     five, pictures = [o for o in once for _ in range(5)], [i for i in range(60) for _ in range(5)]
     wide, single = metrics.share(five, pictures).interval, metrics.share(once).interval

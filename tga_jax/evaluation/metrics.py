@@ -148,7 +148,7 @@ def matched_figure(
 
 
 def bootstrap(
-    statistic: Callable[..., Any],
+    statistic: Callable[..., float],
     *samples: Any,
     draws: int = DRAWS,
     seed: int = 0,
@@ -176,12 +176,12 @@ def bootstrap(
 
 
 def _cluster_draws(
-    statistic: Callable[..., Any],
+    statistic: Callable[..., float],
     arrays: Sequence[np.ndarray],
     clusters: Sequence[Sequence[Hashable]],
     draws: int,
     rng: np.random.Generator,
-) -> list[Any]:
+) -> list[float]:
     """The statistic of samples in which each cluster comes as often as it was drawn."""
     numbers: dict[Hashable, int] = {}
     places = [np.array([numbers.setdefault(c, len(numbers)) for c in part]) for part in clusters]
@@ -194,9 +194,11 @@ def _cluster_draws(
     return values
 
 
-def _percentiles(values: Sequence[Any]) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975], axis=0) if len(values) else (0.0, 1.0)
-    return low, high
+def _percentiles(values: Sequence[float]) -> Interval:
+    if not values:
+        return 0.0, 1.0
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
 # --- two models on the same items ---

@@ -33,7 +33,7 @@ from tga_jax.evaluation.items import EvalItem, Missing
 
 Scorer = Callable[[EvalItem, str], bool | None]
 
-COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "retrieved")
+COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "retrieved", "control")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def parse_entries(text: str) -> list[Entry]:
     """`config.evaluate.benchmarks` -> entries.
 
     Raises:
-        UserError: an unknown kind or option, or two entries of one name.
+        UserError: an unknown kind, option or control, or two entries of one name.
     """
     parts = re.split(rf"[,\n]\s*(?={_HEAD})", text.strip().rstrip(","))
     entries = [_entry(part.strip().rstrip(",")) for part in parts if part.strip()]
@@ -93,6 +93,13 @@ def parse_entries(text: str) -> list[Entry]:
         if names.count(name) > 1:
             raise UserError(
                 f"config.evaluate.benchmarks: two are called {name!r}; name one NAME=KIND:PATH"
+            )
+    for entry in entries:
+        control = entry.options.get("control", entry.name)
+        if control not in names:
+            raise UserError(
+                f"config.evaluate.benchmarks: {entry.name}: control={control!r} is no benchmark of "
+                f"this run; there are {', '.join(names)}"
             )
     return entries
 
