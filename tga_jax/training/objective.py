@@ -195,7 +195,8 @@ def loss_sums(
         detach=cfg.detach_caption,
         answers=cfg.answers,
     )
-    values, captions = {}, Average.empty()
+    values: dict[str, Average] = {}
+    captions = Average.empty()
     if passes.states is not None:
         states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
         captions = _caption_sum(states.caption, batch)
