@@ -23,15 +23,3 @@ CHEAP = {
 }
 for _name, _value in CHEAP.items():
     os.environ.setdefault(_name, _value)
-
-from jaxtyping import install_import_hook  # noqa: E402
-
-# Shapes and dtypes in these modules' annotations are checked at every call, or trace, of a test.
-CHECKED = (
-    "tga_jax.models",
-    "tga_jax.alignment",
-    "tga_jax.inference",
-    "tga_jax.training.objective",
-    "tga_jax.training.cross_entropy",
-)
-install_import_hook(CHECKED, "beartype.beartype")
