@@ -89,14 +89,15 @@ def load_epoch(arguments: list[str]) -> int:
     from tga_jax.data.loader import make_loader
     from tga_jax.main import device_scope, parse_flags
     from tga_jax.parallel.mesh import mesh_of
+    from tga_jax.run.job import Job
     from tga_jax.run.model import open_model
     from tga_jax.run.stage_data import batch_source
 
     flags = parse_flags(arguments)
     config = flags.config
     with device_scope(config, mesh=True):
-        model = open_model(config, mesh_of(config.mesh), say=lambda text: None)
-        source, _ = batch_source(config, Path(flags.workdir), "pretrain", model)
+        job = Job(config, Path(flags.workdir), "pretrain")
+        source, _ = batch_source(job, open_model(job, mesh_of(config.mesh)))
         return sum(len(batch.ids) for batch in make_loader(source))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 PACKAGE = Path("tga_jax")
 HEAVY = ("tensorflow", "tensorflow_datasets", "scann", "torch")
-
 BLOCKED = """
 import sys
 class Blocked:

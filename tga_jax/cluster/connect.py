@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,16 @@ _kept: list[Any] = []
 class Cluster:
     """Where the first process listens, how many there are, and which one this is.
 
-    `found_by`: "flags", "environment", "slurm" or "tpu". With "slurm" and "tpu" JAX reads the
-    other fields from the platform itself, and they are empty here.
+    `found_by`: "flags", "environment", "slurm" or "tpu". With "slurm" and "tpu" the other fields
+    are empty until the platform is asked. `devices`: those of this host that the process takes;
+    None: all.
     """
 
     found_by: str
     address: str = ""
     processes: int = 0
     process: int = -1
+    devices: Sequence[int] | None = None
 
 
 def find_cluster(flags: Mapping[str, str | int], env: Mapping[str, str]) -> Cluster | None:
@@ -118,12 +120,14 @@ def connected(cluster: Cluster | None, settings: Any) -> Iterator[None]:
             _check_count(settings.hosts)
             yield
         return
-    place = _located(cluster, settings.start_seconds)
-    members = Membership(*place[:3], dead_seconds=config.dead_seconds)
+    cluster = _asked(cluster, settings.start_seconds)
+    members = Membership(
+        cluster.address, cluster.process, cluster.processes, dead_seconds=config.dead_seconds
+    )
     with watching(config, members) as watch:
         try:
             members.wait_for_all(settings.start_seconds)
-            _initialize(place, watch, settings.start_seconds)
+            _initialize(cluster, watch, settings.start_seconds)
             _check_count(settings.hosts)
             yield
             hosts.barrier("end")
@@ -149,48 +153,41 @@ def _leave(watch: Watch, error: BaseException, *, patience_seconds: float) -> No
     watch.end(code, text, shown=shown)
 
 
-Place = tuple[str, int, int, Any]
-
-
-def _located(cluster: Cluster, start_seconds: float) -> Place:
-    """The coordinator's address, this process, how many there are, and which devices it takes.
-
-    Where the platform knows them, JAX's way of asking it is used; None: all devices.
-    """
+def _asked(cluster: Cluster, start_seconds: float) -> Cluster:
+    """All fields of the cluster, where the platform knows them in JAX's way of asking it."""
     if cluster.address:
-        return cluster.address, cluster.process, cluster.processes, None
+        return cluster
     from jax._src.clusters import ClusterEnv  # has no public name
 
-    address, count, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
+    address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, int(start_seconds)
     )
-    if address is None or count is None or process is None:
+    if address is None or processes is None or process is None:
         raise UserError(
             f"{cluster.found_by} does not say which processes there are; give --coordinator, "
             "--processes and --process"
         )
-    return address, process, count, devices
+    return Cluster(cluster.found_by, address, processes, process, devices)
 
 
-def _initialize(place: Place, watch: Watch, start_seconds: float) -> None:
+def _initialize(cluster: Cluster, watch: Watch, start_seconds: float) -> None:
     """Connect JAX with the processes that are all there, and start the devices."""
-    address, process, count, devices = place
     if _is_cpu(os.environ):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX would take SIGTERM for itself, and tell of it only between steps.
     jax.config.update("jax_enable_preemption_service", False)
-    _translate_abort(address, watch)
+    _translate_abort(cluster.address, watch)
     jax.distributed.initialize(
-        coordinator_address=address,
-        num_processes=count,
-        process_id=process,
-        local_device_ids=devices,
+        coordinator_address=cluster.address,
+        num_processes=cluster.processes,
+        process_id=cluster.process,
+        local_device_ids=cluster.devices,
         cluster_detection_method="deactivate",
         initialization_timeout=int(start_seconds) + 60,
         heartbeat_timeout_seconds=JAX_HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=60,
     )
-    watch.agreement = Agreement(hosts.client(), index=process, count=count)
+    watch.agreement = Agreement(hosts.client(), index=cluster.process, count=cluster.processes)
     jax.device_count()  # the processes tell each other their devices
 
 

@@ -174,16 +174,18 @@ class Watch:
 
     def _agree(self) -> None:
         """A turn of the agreement. A call to the coordinator may last: no lock is held."""
+        held = self._hold  # the main thread may end it
         first = self._members is None or self._members.index == 0
-        if first and self._hold is not None and self._hold.wants_save():
-            self._hold.saved()
+        if first and held is not None and held.wants_save():
+            held.saved()
             self.agreement.request("save")
         try:
             self.agreement.turn()
         except TimeoutError as error:
             self.end(EXIT_PREEMPTED, str(error))
         except Exception as error:  # whatever the service raises
-            self.end(EXIT_PREEMPTED, f"no coordinator: {str(error).splitlines()[0]}")
+            reason, _, _ = str(error).partition("\n")
+            self.end(EXIT_PREEMPTED, f"no coordinator: {reason}")
         if self.agreement.leaves_out and not self.stop_reason:
             self.end(EXIT_PREEMPTED, "stopped with the others")
 

@@ -21,7 +21,7 @@ from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import base_system, make_prompter
+from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -36,9 +36,9 @@ class Examinee:
         """Takes config.evaluate; no weights are loaded yet."""
         self._job, self._model = job, model
         self.weights = current_weights(job)
-        cfg, base = job.config.evaluate, base_system(job.config.prompt)
+        cfg, base = job.config.evaluate, model.prompts.base_system(job.config.prompt)
         system = system_text(cfg.profile, base=base, custom=cfg.system)
-        self.prompter = make_prompter(job.config, model.source, system=system)
+        self.prompter = make_prompter(job.config, model.prompts, system=system)
         self.system = base if system is None else system
         tokenizer = model.source.tokenizer.tokenizer
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
@@ -55,7 +55,7 @@ class Examinee:
         return {
             "checkpoint": model_digest(self._model, self.weights),
             "weights": self.weights.tag,
-            "template": config.prompt.template,
+            "template": self._model.prompts.template,
             "profile": config.evaluate.profile,
             "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,

@@ -13,6 +13,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
+from tga_jax.hf.kinds import DECODERS, TOWERS, expect_kind
 from tga_jax.models.config import (
     ClipConfig,
     DecoderConfig,
@@ -23,8 +24,6 @@ from tga_jax.models.config import (
 )
 
 Json = dict[str, Any]
-
-DECODERS = ("llama", "mistral", "qwen2")
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -74,12 +73,12 @@ def parts_json(*, vision: Path, llm: Path) -> Json:
 
 def llava_config(content: Json, *, file: Path) -> LlavaConfig:
     """The shapes in a LLaVA config.json's content; `file` is named in errors."""
-    _expect(content, "model_type", ("llava",), file, "")
+    expect_kind(content, "llava", file=file)
     _refuse_quantised(content, file)
     for key in ("vision_config", "text_config"):
         if not isinstance(content.get(key, {}), dict):
             raise UserError(f"{file}: {key} is not an object; repair it")
-    _expect(content.get("vision_config", {}), "model_type", _TOWERS, file, "vision_config.")
+    _expect(content.get("vision_config", {}), "model_type", TOWERS, file, "vision_config.")
     _expect(content.get("text_config", {}), "model_type", DECODERS, file, "text_config.")
     full = _filled(content, file, "")
     layer = full.vision_feature_layer
@@ -108,7 +107,7 @@ def decoder_config(content: Json, *, file: Path) -> DecoderConfig:
 
 def clip_config(content: Json, *, file: Path) -> ClipConfig:
     """The shapes in a CLIPModel's config.json; `file` is named in errors."""
-    _expect(content, "model_type", ("clip",), file, "")
+    expect_kind(content, "clip", file=file)
     _refuse_quantised(content, file)
     full = _filled(content, file, "")
     text = full.text_config
@@ -132,9 +131,6 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
     )
 
 
-_TOWERS = ("clip_vision_model",)
-
-
 def _check_ranges(config: LlavaConfig, file: Path) -> None:
     states = config.vision.layers + 1
     if not -states <= config.feature_layer < states:
@@ -152,7 +148,7 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
 def _vision_json(folder: Path) -> Json:
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    _expect(content, "model_type", ("clip", *_TOWERS), file, "")
+    expect_kind(content, "clip", "tower", file=file)
     _refuse_quantised(content, file)
     if content.get("model_type") != "clip":
         return content
@@ -164,7 +160,7 @@ def _vision_json(folder: Path) -> Json:
 def _decoder_json(folder: Path) -> Json:
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    _expect(content, "model_type", DECODERS, file, "")
+    expect_kind(content, "decoder", file=file)
     _refuse_quantised(content, file)
     return content
 

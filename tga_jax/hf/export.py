@@ -28,6 +28,7 @@ def export_folder(
     image_settings: dict[str, Any],
     template: str,
     system: str | None,
+    trained: bool,
     dtype: str,
     card: CardFacts,
     write: bool = True,
@@ -47,6 +48,7 @@ def export_folder(
         image_settings: keyword arguments of ImageTransform, as in training.
         template: name of the training's prompt template.
         system: what replaced the template's system text in training, or None.
+        trained: whether the model was trained with the template.
         dtype: of the weights, such as "bfloat16".
         card: what the model card says.
         write: False in all processes but the one that writes.
@@ -63,7 +65,7 @@ def export_folder(
             config=config,
             source_config=source_config,
             tokenizer=tokenizer,
-            template=chat_template(template, info=tokenizer, system=system),
+            template=chat_template(template, info=tokenizer, system=system, trained=trained),
             dtype=dtype,
         )
         write_processor(

@@ -42,7 +42,7 @@ def run(job: Job) -> None:
     prompts = read_prompts(job)
     if not prompts:
         return
-    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    model = open_model(job, mesh_of(job.config.mesh))
     settings = settings_of(job.config, model, weights, prompts)
     top = job.workdir / "analyze"
     folder = top / weights.tag
@@ -103,9 +103,9 @@ def settings_of(
         "model": config.model.to_dict(),
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
-        "template": config.prompt.template,
+        "template": model.prompts.template,
         "profile": config.analyze.profile,
-        "system": system_of(config),
+        "system": system_of(config, model.prompts),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
         "pictures": model.image_settings,
         "max_length": config.data.max_length,

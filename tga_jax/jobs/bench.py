@@ -55,7 +55,7 @@ def model_of(job: Job, mesh: Mesh) -> Llava:
     """The Flax modules of config.bench.model, or else of config.model."""
     config, name = ConfigDict(job.config.to_dict()), job.config.bench.model
     if not name:
-        return open_model(job.config, mesh, say=job.say).llava
+        return open_model(job, mesh).llava
     if name not in MODELS:
         raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
     config.plan.model = name

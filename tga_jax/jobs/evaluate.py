@@ -28,7 +28,7 @@ def run(job: Job) -> None:
     workdir = config.evaluate.compare
     if workdir and not (Path(workdir) / "evaluate").is_dir():
         raise UserError(f"config.evaluate.compare={workdir!r}: has no folder evaluate/")
-    examinee = Examinee(job, open_model(config, mesh_of(config.mesh), say=job.say))
+    examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
     answered = {
         benchmark.name: examine(job, examinee, benchmark, judges)
         for benchmark in benchmarks

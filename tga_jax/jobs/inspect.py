@@ -18,8 +18,11 @@ from tga_jax.run.samples import image_folder, read_samples
 def run(job: Job) -> None:
     """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
     config = job.config
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    records, prompter = read_samples(config, job.workdir), make_prompter(config, model.source)
+    model = open_model(job, mesh_of(config.mesh))
+    records, prompter = (
+        read_samples(config, job.workdir),
+        make_prompter(config, model.prompts, training=True),
+    )
     lines, cut = [], []
     for number, record in enumerate(records):
         example = prompter.encode(record)

@@ -206,19 +206,19 @@ def llm_config(job: Job, llm: Path, documents: Path) -> ConfigDict:
 
 def trained_params(job: Job) -> dict[str, jax.Array]:
     """The parameters that the job's stages trained, by flat path."""
-    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    model = open_model(job, mesh_of(job.config.mesh))
     return load_params(job, model, current_weights(job))
 
 
 def answers(job: Job, prompts: Sequence[str]) -> list[str]:
     """Greedy answers to text prompts by the model that config.model names."""
     config = job.config
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
+    model = open_model(job, mesh_of(config.mesh))
     questions = [Question(i, None, prompt) for i, prompt in enumerate(prompts)]
     rows = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, str] = {}
     params = nested(load_params(job, model, current_weights(job)))
-    answerer = Answerer(config, model, make_prompter(config, model.source), title=job.name)
+    answerer = Answerer(config, model, make_prompter(config, model.prompts), title=job.name)
     for new in answerer.replies(questions, rows, params, image_dir=lambda row: Path()):
         found |= {row: reply.text for row, reply in new.items()}
     return [found[i] for i in range(len(prompts))]

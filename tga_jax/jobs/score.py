@@ -26,10 +26,13 @@ def run(job: Job) -> None:
     """Write score/<weights>.jsonl, and the same as score/scores.jsonl."""
     config, weights = job.config, current_weights(job)
     records = read_samples(config, job.workdir)
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
+    model = open_model(job, mesh_of(config.mesh))
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
-    work, path = Work(folder, weights.tag, signature(job, weights)), folder / f"{weights.tag}.jsonl"
+    work, path = (
+        Work(folder, weights.tag, signature(job, model, weights)),
+        folder / f"{weights.tag}.jsonl",
+    )
     if not work.is_done:
         rows = {row["row"]: row for row in work.rows()}
         lengths = text_lengths(records)
@@ -45,13 +48,14 @@ def run(job: Job) -> None:
     job.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
 
 
-def signature(job: Job, weights: Weights) -> dict[str, Any]:
+def signature(job: Job, model: OpenModel, weights: Weights) -> dict[str, Any]:
     """All that decides the scores."""
     config = job.config
     return {
         "weights": weights.digest,
         "data": samples_digest(config, job.workdir),
-        "settings": {k: config[k].to_dict() for k in ("data", "prompt", "guide", "model")},
+        "settings": {k: config[k].to_dict() for k in ("data", "guide", "model")},
+        "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }
 
@@ -65,7 +69,7 @@ def scored(
     weights: Weights,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the lines of `rows`, a batch at a time."""
-    prompter = make_prompter(job.config, model.source)
+    prompter = make_prompter(job.config, model.prompts)
     scorer = Scorer(
         model.llava,
         guide,

@@ -31,17 +31,17 @@ def run(job: Job) -> None:
     """Train the stage that the job is named after."""
     config, workdir, name = job.config, job.workdir, job.name
     start, done = current_weights(job, before=name), finished_stage(workdir, name)
+    check_counts(config[name], name)
+    model = open_model(job, mesh_of(config.mesh))
     if done is not None:
-        check_finished(config, workdir, name, done=done, start=start)
+        check_finished(job, model.prompts, done=done, start=start)
         job.say(f"finished before: {workdir / name}")
         return
-    check_counts(config[name], name)
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    source, steps = batch_source(config, workdir, name, model)
+    source, steps = batch_source(job, model)
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
-    settings = stage_settings(config, workdir, name, steps, start)
+    settings = stage_settings(job, model.prompts, steps, start)
     claim_folder(workdir / name, settings)
     report_samples(job, source.records)
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)

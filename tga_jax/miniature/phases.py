@@ -32,9 +32,10 @@ def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
     sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
     about = {"seed": config.seed, "world": sizes, "dtype": settings.dtype}
     about["source"] = source_digest(base_models.SOURCES)
+    prompt = {key: config.prompt[key] for key in ("template", "system", "retrieved")}
     found = {
         "clip": about | {"clip": settings.clip.to_dict()},
-        "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},
+        "llm": about | {"llm": settings.llm.to_dict(), "prompt": prompt},
     }
     return json.loads(json.dumps(found))  # tuples -> lists, as they are read back
 

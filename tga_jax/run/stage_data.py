@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 from tga_jax.data.ablation import ablate
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
+from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import has_contents
 from tga_jax.errors import UserError
 from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import caption_buckets, make_prompter, prompt_buckets
+from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
 from tga_jax.run.samples import image_folder, read_samples
 from tga_jax.training.feed import local_rows
 
@@ -28,10 +30,9 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
 
 
-def batch_source(
-    config: ConfigDict, workdir: Path, stage: str, model: OpenModel
-) -> tuple[BatchSource, int]:
-    """The stage's batches, and how many steps it has."""
+def batch_source(job: Job, model: OpenModel) -> tuple[BatchSource, int]:
+    """The batches of the job's stage, and how many steps it has."""
+    config, workdir, stage = job.config, job.workdir, job.name
     cfg, data, packing = config[stage], config.data, packing_of(config)
     check_division(cfg, stage, packing=packing, shards=batch_shards(model.mesh))
     samples = read_samples(config, workdir, stage)
@@ -45,7 +46,7 @@ def batch_source(
     max_length = cfg.max_length or data.max_length
     source = BatchSource(
         records,
-        make_prompter(config, model.source, template=cfg.template, max_length=max_length),
+        training_prompter(job, model.prompts),
         model.transform,
         image_dir=Path() if has_contents(samples) else image_folder(config, stage),
         batch_size=cfg.batch_size,
@@ -60,6 +61,20 @@ def batch_source(
         packing=packing,
     )
     return source, steps
+
+
+def training_prompter(job: Job, style: PromptStyle) -> Prompter:
+    """The prompter of the job's stage; says so where it closes answers itself."""
+    cfg = job.config[job.name]
+    prompter = make_prompter(
+        job.config, style, template=cfg.template, max_length=cfg.max_length, training=True
+    )
+    if prompter.closing:
+        job.say(
+            "the chat template puts no end token after an answer; "
+            f"in training {prompter.closing} closes it"
+        )
+    return prompter
 
 
 def check_division(cfg: ConfigDict, stage: str, *, packing: int, shards: int) -> None:

@@ -1,21 +1,24 @@
-"""JSON, JSONL and CSV files of benchmarks -> checked rows; every error is one line."""
+"""JSON, JSONL, CSV and Excel files of benchmarks -> checked rows; every error is one line."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.read_xlsx import read_xlsx
 from tga_jax.files import json_values, read_text
 
 Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The objects of a JSON list, of JSON lines or of a CSV/TSV file with a header."""
+    """The objects of a JSON list, of JSON lines, or of a CSV, TSV or XLSX file with a header."""
+    if path.suffix.lower() == ".xlsx":
+        return list(read_xlsx(path))
     if path.suffix.lower() in (".csv", ".tsv"):
         return _csv_rows(path)
     rows = []
@@ -26,6 +29,11 @@ def read_rows(path: Path) -> list[Row]:
             raise UserError(f"{path}: record number {number} is not a JSON object")
         rows.append(value)
     return rows
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """The keys of all rows, in the order in which they first come."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def text_of(row: Mapping[str, Any], key: str, *, where: str) -> str:
