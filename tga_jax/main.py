@@ -117,7 +117,10 @@ def parse_flags(argv: Sequence[str]) -> Any:
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag (see --help)")
     if missing:
-        raise UserError(f"--{missing[0]} is missing (see --help)")
+        example = {"config": "configs/from_hf.py", "workdir": "runs/mine"}[missing[0]]
+        raise UserError(
+            f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
+        )
     return values
 
 
@@ -129,7 +132,8 @@ def unknown_key(message: str, argv: Sequence[str]) -> str:
     ]
     wrong = next((flag for flag in flags if quoted[0] in flag.split(".")), quoted[0])
     meant = re.search(r'Did you mean "(\w+)"', message)
-    known = wrong.split(".")[: wrong.split(".").index(quoted[0])] if quoted[0] in wrong else []
+    known = wrong.split(".")[: wrong.split(".").index(quoted[0])]
+    wrong = ".".join([*known, quoted[0]])
     hint = f"; did you mean {'.'.join([*known, meant[1]])}?" if meant else ""
     return f"there is no config key {wrong}{hint} (tga_jax/config.py has all keys)"
 
