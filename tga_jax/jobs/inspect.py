@@ -22,7 +22,7 @@ def run(context: Context) -> None:
             folder = Path() if example.contents else context.image_dir()
             example_pixels(example, place, image_dir=folder, transform=context.transform)
         lines.append(inspect_line(example))
-        if example.cut_tokens:
+        if example.truncated_tokens:
             cut.append(example.id)
         if number < shown:
             print(render_colour(example, tokenizer), file=sys.stderr)

@@ -6,7 +6,7 @@ import shutil
 
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts
-from tga_jax.data.records import text_lengths
+from tga_jax.data.lazy_records import text_lengths
 from tga_jax.files import write_jsonl
 from tga_jax.run.context import Context
 from tga_jax.run.samples import samples_digest

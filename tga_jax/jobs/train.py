@@ -8,7 +8,7 @@ from pathlib import Path
 from tga_jax.data.ablation import ablate
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
-from tga_jax.data.records import has_contents
+from tga_jax.data.lazy_records import has_contents
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json
 from tga_jax.parallel.sharding import batch_shards

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
+from tga_jax.data.row_check import allowed_bad
 from tga_jax.errors import UserError
-from tga_jax.run.context import Context
 
 
 class Budget:
     """config.data.max_bad_fraction of a number of pictures, rounded down."""
 
-    def __init__(self, context: Context, pictures: int) -> None:
-        self._context = context
+    def __init__(
+        self, pictures: int, *, max_bad_fraction: float, say: Callable[[str], None]
+    ) -> None:
+        """Takes the number of pictures, the share that may be unreadable, and who shows a line."""
+        self._say = say
         self._refused: set[int] = set()
         self.pictures = pictures
-        self.allowed = math.floor(context.config.data.max_bad_fraction * pictures)
+        self.allowed = allowed_bad(max_bad_fraction, pictures)
 
-    def refuse(self, row: int, error: UserError) -> None:
-        """Skip a picture.
+    def refuse(self, number: int, error: UserError) -> None:
+        """Skips a picture.
 
         Raises:
             UserError: `error`, where it is one too many.
         """
-        self._refused.add(row)
+        self._refused.add(number)
         if len(self._refused) > self.allowed:
             raise error
-        self._context.say(f"skipped: {error}")
+        self._say(f"skipped: {error}")
 
     def check(self, unreadable: int) -> None:
-        """Count those of a killed run and of other hosts too.
+        """Counts those of a killed run and of other hosts too.
 
         Raises:
             UserError: they are too many.

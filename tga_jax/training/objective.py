@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
 from tga_jax.alignment.pooling import has_span, span_mask
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.llava import Llava, Params
-from tga_jax.training.cross_entropy import IGNORE, shift_labels, token_nll
+from tga_jax.training.cross_entropy import shift_labels, token_nll
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -169,7 +170,7 @@ def count_terms(batch: Batch, objective: Objective, running: RunningMean | None)
     captions = guide.format_counts(
         any_pair.reshape(-1), batch["format"].reshape(-1), objective.num_formats
     )
-    tokens = jnp.sum(batch["labels"][..., 1:] != IGNORE)
+    tokens = jnp.sum(batch["labels"][..., 1:] != IGNORE_INDEX)
     answers = jnp.sum(has_answer(batch)) if objective.guide.answers else jnp.int32(0)
     return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), answers, captions)
 
