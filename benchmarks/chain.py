@@ -87,14 +87,18 @@ def command(inputs: Path, workdir: Path, *more: str, job: str) -> list[str]:
 def load_epoch(arguments: list[str]) -> int:
     """Every batch of an epoch, as training takes it; returns the samples."""
     from tga_jax.data.loader import make_loader
-    from tga_jax.jobs.train import batch_source
     from tga_jax.main import device_scope, parse_flags
-    from tga_jax.run.context import Context
+    from tga_jax.parallel.mesh import mesh_of
+    from tga_jax.run.model import open_model
+    from tga_jax.run.stage_data import batch_source, stage_samples
 
     flags = parse_flags(arguments)
-    context = Context(flags.config, Path(flags.workdir), "pretrain")
-    with device_scope(context, mesh=True):
-        source, _ = batch_source(context, "pretrain")
+    config = flags.config
+    with device_scope(config, mesh=True):
+        model = open_model(config, mesh_of(config.mesh), say=lambda text: None)
+        workdir, say = Path(flags.workdir), lambda text: None
+        samples = stage_samples(config, workdir, "pretrain", model, say=say)
+        source, _ = batch_source(config, "pretrain", model, samples.records)
         return sum(len(batch.ids) for batch in make_loader(source))
 
 

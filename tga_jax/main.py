@@ -115,39 +115,37 @@ def run_jobs(
 ) -> None:
     """Connect with the other processes, start the devices, then run each job."""
     from tga_jax.cluster import connect, hosts
-    from tga_jax.run.context import Context
     from tga_jax.run.fingerprint import fingerprint
+    from tga_jax.run.job import Job
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror}") from error
-    context = Context(expand_workdir(config, workdir), workdir)
-    settings = context.config.distributed
+    config = expand_workdir(config, workdir)
     found = connect.find_cluster(partners, os.environ)
-    with connect.connected(found, settings):
-        alike = fingerprint(context.config, jobs, workdir=workdir) if found else {}
+    with connect.connected(found, config.distributed):
+        alike = fingerprint(config, jobs, workdir=workdir) if found else {}
         connect.check_alike(alike)
-        for job in jobs:
-            context.job = job
-            with device_scope(context, mesh=job not in WITHOUT_DEVICES):
-                run_job(context)
-            hosts.meet(job)
+        for name in jobs:
+            with device_scope(config, mesh=name not in WITHOUT_DEVICES):
+                run_job(Job(config, workdir, name))
+            hosts.barrier(name)
 
 
-def run_job(context: Any) -> None:
+def run_job(job: Any) -> None:
     """A job; of several processes the first one alone, where the job is of that kind."""
     from tga_jax.cluster import hosts
 
-    job = context.job
-    if hosts.several() and job not in TOGETHER + FIRST_ALONE:
-        raise UserError(f"job {job} is for one process; start it on one host, without the others")
-    by_itself = hosts.several() and job in FIRST_ALONE
+    name = job.name
+    if hosts.several() and name not in TOGETHER + FIRST_ALONE:
+        raise UserError(f"job {name} is for one process; start it on one host, without the others")
+    by_itself = hosts.several() and name in FIRST_ALONE
     if by_itself and not hosts.is_first():
         return
     try:
         with hosts.alone() if by_itself else contextlib.nullcontext():
-            importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(context)
+            importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}").run(job)
     except RuntimeError as error:
         problem = option_problem(error)
         if problem is None:
@@ -168,17 +166,18 @@ def expand_workdir(config: Any, workdir: Path) -> Any:
 
 
 @contextlib.contextmanager
-def device_scope(context: Any, *, mesh: bool) -> Iterator[None]:
+def device_scope(config: Any, *, mesh: bool) -> Iterator[None]:
     """The sharding rules, and `mesh`: this machine's mesh, set for everything inside."""
     import flax.linen as nn
     import jax
 
+    from tga_jax.parallel.mesh import mesh_of
     from tga_jax.parallel.sharding import RULES
 
-    cache = context.config.compile_cache
+    cache = config.compile_cache
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
-    scope = jax.set_mesh(context.mesh) if mesh else contextlib.nullcontext()
+    scope = jax.set_mesh(mesh_of(config.mesh)) if mesh else contextlib.nullcontext()
     with scope, nn.logical_axis_rules(RULES):
         yield
 

@@ -60,8 +60,10 @@ def test_what_does_not_fit_is_said(change: dict, said: str) -> None:
 
 def test_what_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     check_alike({"config.seed": "0"})
-    monkeypatch.setattr(hosts, "from_first", lambda make: {"config.seed": "0", "code": "a"})
-    monkeypatch.setattr(hosts, "from_all", lambda mine: [None, None, mine])
+    monkeypatch.setattr(
+        hosts, "broadcast_from_first", lambda make: {"config.seed": "0", "code": "a"}
+    )
+    monkeypatch.setattr(hosts, "all_gather", lambda mine: [None, None, mine])
     check_alike({"config.seed": "0", "code": "a"})
     with pytest.raises(UserError, match="config.seed is '1' in process 2 and '0' in process 0"):
         check_alike({"config.seed": "1", "code": "a"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record, Turn
 from tga_jax.data.row_check import Checked, check_set
 from tga_jax.data.sample_sets import SampleSet, read_json_sets
+from tga_jax.data.side_texts import read_side_files
 from tga_jax.data.tokenise import most_tokens
 from tga_jax.data.usable import Usable, usable
 from tga_jax.errors import UserError
@@ -103,15 +105,18 @@ def test_what_is_found(images: Path, named_tokenizer: Any) -> None:
 
 def test_processes_find_the_same(images: Path, named_tokenizer: Any) -> None:
     records = [*GOOD, *(one for one, _ in BAD), LONG] * 3
+    placed = [dataclasses.replace(one, number=n) for n, one in enumerate(records)]
+    lazy = Usable(placed, np.arange(len(placed)))  # is read in the processes
     here, there = (
-        check(records, images, named_tokenizer("byte"), workers=workers) for workers in (0, 2)
-    )
+        check_set(
+            SampleSet(samples), max_bad_fraction=1.0, image_dir=images, workers=workers,
+            prompter=make_prompter(named_tokenizer("byte")),
+        )
+        for samples, workers in ((placed, 0), (lazy, 2))
+    )  # fmt: skip
     assert here.report() == there.report() and here.keep.tolist() == there.keep.tolist()
-    lazy = Usable(records, np.arange(len(records)))  # is read in the processes
-    assert len(check_set(
-        SampleSet(lazy), max_bad_fraction=1.0, image_dir=images, workers=2,
-        prompter=make_prompter(named_tokenizer("byte")),
-    ).keep) == len(here.keep)  # fmt: skip
+    again = Checked.from_json(json.loads(json.dumps(here.to_json())))
+    assert again.report() == here.report() and again.keep.tolist() == here.keep.tolist()
 
 
 def test_bad_rows_are_counted_against_the_budget_and_long_ones_are_not(
@@ -166,11 +171,11 @@ def random_record(rng: np.random.Generator) -> Record:
     return Record("r", images, turns, None, retrieved, False)
 
 
-@pytest.mark.parametrize("template", ["vicuna_v1", "plain", "chatml", "tokenizer"])
+@pytest.mark.parametrize("template", ["vicuna_v1", "tokenizer"])
 def test_the_quick_check_says_what_encoding_says(tokenizer: Any, template: str) -> None:
     prompter = make_prompter(tokenizer, template=template)
     rng, seen = np.random.default_rng(0), set()
-    for _ in range(120):
+    for _ in range(25):
         one, wanted, got = random_record(rng), None, None
         try:
             wanted = prompter.encode(one).truncated_tokens
@@ -205,14 +210,10 @@ def test_the_view_of_usable_records(images: Path) -> None:
 
 
 def test_sets_that_are_joined_know_of_each_other(tmp_path: Path) -> None:
-    import json
-
     talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     for name in "ab":
         rows = [{"id": 0, "image": f"{name}.png", "conversations": talk}, {"id": name}]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
-    from tga_jax.data.side_texts import read_side_files
-
     (tmp_path / "c.jsonl").write_text('{"id": 0, "caption": "whose?"}\n')
     texts = read_side_files({"captions": tmp_path / "c.jsonl"})
     sets, about = read_json_sets([tmp_path / "a.json", tmp_path / "b.json"], texts)

@@ -23,7 +23,6 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 from tga_jax.jobs import analyze
 from tga_jax.main import main
-from tga_jax.run.context import Context
 from tga_jax.run.work import Work
 
 pytestmark = pytest.mark.parity
@@ -277,7 +276,7 @@ def test_a_killed_run_goes_on(
     for name in ("samples.jsonl", "layers.csv"):
         one, other = (tmp_path / which / "analyze" / name for which in ("killed", "whole"))
         assert one.read_text() == other.read_text()
-    monkeypatch.setattr(Context, "load_params", lambda *a, **k: pytest.fail("model loaded"))
+    monkeypatch.setattr(analyze, "load_params", lambda *a, **k: pytest.fail("model loaded"))
     assert main(line) == 0
 
 

@@ -14,7 +14,7 @@ from tests.jobs.analysis import command, make_analysis_inputs, table
 from tests.jobs.inputs import read_jsonl, write_jsonl
 from tga_jax.evaluation.profiles import apology_tokens
 from tga_jax.main import main
-from tga_jax.run.guided_layers import summary_path
+from tga_jax.run.guide import summary_path
 
 pytestmark = pytest.mark.parity
 MIDDLE, HARM, SORRY = 2, 0, 1  # the planted layer of three; coordinates of the residual stream

@@ -13,7 +13,7 @@ from tga_jax.config import base_config
 from tga_jax.errors import UserError
 from tga_jax.jobs import caption, index, retrieve
 from tga_jax.main import main
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 
 TWICE = row("bad", [("human", "<image>\nWhat?"), ("human", "Well?")], image="0.png")
 
@@ -26,12 +26,12 @@ def samples_file(folder: Path) -> Path:
     return path
 
 
-def read_ids(context: Context) -> list[list[str]]:
+def read_ids(job: Job) -> list[list[str]]:
     """What each of the jobs reads of config.data.path."""
-    corpus = index.read_corpus(context, list(index.corpus_files(context)))
+    corpus = index.read_corpus(job, list(index.corpus_files(job)))
     return [
-        [r.id for r in caption.read_samples(context, context.workdir / "captions.jsonl")],
-        [r.id for r in retrieve.read_all(context)],
+        [r.id for r in caption.read_samples(job, job.workdir / "captions.jsonl")],
+        [r.id for r in retrieve.read_all(job)],
         [text.id for text in corpus],
     ]
 
@@ -43,7 +43,7 @@ def test_every_reader_leaves_it_out_and_says_so(
     config.data.path, config.data.max_bad_fraction = str(samples_file(tmp_path)), 0.2
     ids = [sample["id"] for sample in make_samples()]
     captioned = [sample["id"] for sample in make_samples() if sample.get("image_caption")]
-    assert read_ids(Context(config, tmp_path)) == [ids, ids, captioned]
+    assert read_ids(Job(config, tmp_path)) == [ids, ids, captioned]
     said = capfd.readouterr().err
     assert said.count("skipped 1 of 7 records") == 3 and "two human turns in a row" in said
 
@@ -51,13 +51,13 @@ def test_every_reader_leaves_it_out_and_says_so(
 def test_above_the_budget_every_reader_says_what_prepare_says(tmp_path: Path) -> None:
     config = base_config()
     config.data.path = str(samples_file(tmp_path))
-    context, said = Context(config, tmp_path), "two human turns.* allows 0 of 7"
+    job, said = Job(config, tmp_path), "two human turns.* allows 0 of 7"
     with pytest.raises(UserError, match=said):
-        caption.read_samples(context, tmp_path / "captions.jsonl")
+        caption.read_samples(job, tmp_path / "captions.jsonl")
     with pytest.raises(UserError, match=said):
-        retrieve.read_all(context)
+        retrieve.read_all(job)
     with pytest.raises(UserError, match=said):
-        list(index.read_corpus(context, [Path(config.data.path)]))
+        list(index.read_corpus(job, [Path(config.data.path)]))
 
 
 def test_the_chain_of_jobs_runs_to_its_end(tmp_path: Path) -> None:

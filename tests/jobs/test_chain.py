@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from benchmarks.chain import WITHOUT_CAPTION, command, make_inputs
 from examples.first_run.prepare import copy_photographs, file_name, make_samples
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import read_jsonl
 from tga_jax.data.loader import BatchSource, make_loader
-from tga_jax.jobs.train import batch_source
 from tga_jax.main import device_scope, parse_flags
-from tga_jax.run.context import Context
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.model import open_model, open_source
+from tga_jax.run.stage_data import batch_source
 
 pytestmark = pytest.mark.slow
 DRAWN, JOBS = 3000, "prepare,pretrain,caption,index,retrieve,prepare,inspect"
@@ -83,8 +85,7 @@ def test_every_sample_gets_what_the_objective_needs(inputs: Path, run: tuple[Pat
 
 def test_inspect_shows_texts_and_captions_in_place(inputs: Path, run: tuple[Path, float]) -> None:
     workdir, rows = run[0], json.loads((inputs / "samples.json").read_text())
-    context = context_of(inputs, workdir)
-    tokenizer = context.source.tokenizer.tokenizer
+    tokenizer = open_source(config_of(inputs, workdir).model).tokenizer.tokenizer
     texts = {row["id"]: row["text"] for row in read_jsonl(workdir / "retrieved.jsonl")}
     lines = read_jsonl(workdir / "inspect" / "samples.jsonl")
     assert [line["id"] for line in lines] == [str(row["id"]) for row in rows]
@@ -96,16 +97,17 @@ def test_inspect_shows_texts_and_captions_in_place(inputs: Path, run: tuple[Path
         assert shown == row["image_caption"].strip()
 
 
-def context_of(inputs: Path, workdir: Path) -> Context:
-    """The run of job `finetune`, whose prompts hold the retrieved texts."""
+def config_of(inputs: Path, workdir: Path) -> ConfigDict:
+    """The configuration of job `finetune`, whose prompts hold the retrieved texts."""
     flags = parse_flags(command(inputs, workdir, "--config.finetune.steps=12", job="finetune"))
-    return Context(flags.config, workdir, "finetune")
+    return flags.config
 
 
 def training_batches(inputs: Path, workdir: Path) -> BatchSource:
-    context = context_of(inputs, workdir)
-    with device_scope(context, mesh=True):
-        return batch_source(context, "finetune")[0]
+    config = config_of(inputs, workdir)
+    with device_scope(config, mesh=True):
+        model = open_model(config, mesh_of(config.mesh), say=print)
+        return batch_source(config, workdir, "finetune", model)[0]
 
 
 def test_batches_do_not_depend_on_restarts_workers_or_processes(

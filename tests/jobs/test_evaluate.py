@@ -15,6 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.evaluation import examinee
 from tga_jax.evaluation import examinee as evaluate_answers
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import GCG
@@ -22,7 +23,6 @@ from tga_jax.evaluation.model_judges import ModelJudge
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 from tga_jax.evaluation.strict import refuses
 from tga_jax.main import main
-from tga_jax.run.context import Context
 from tga_jax.run.work import Work
 
 pytestmark = pytest.mark.parity
@@ -149,7 +149,9 @@ def test_again_with_another_judge_asks_the_model_nothing(
     workdir = tmp_path / "copy"
     shutil.copytree(run, workdir)
     drawn = [f"--config.evaluate.{flag}" for flag in ("profile=paper", "judges=vlguard")]
-    monkeypatch.setattr(Context, "load_params", lambda *args, **kwargs: pytest.fail("model loaded"))
+    monkeypatch.setattr(
+        examinee, "load_params", lambda *args, **kwargs: pytest.fail("model loaded")
+    )
     spec = f"questions:{inputs}/q.jsonl,texts:{inputs}/texts.jsonl"
     assert main(command(inputs, workdir, spec, *drawn)) == 0
     for before, after in zip(answers_of(run, "texts"), answers_of(workdir, "texts"), strict=True):

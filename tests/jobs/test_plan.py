@@ -22,10 +22,9 @@ from tga_jax.main import main
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import make_mesh
 from tga_jax.planning import architectures
-from tga_jax.planning.abstract import AbstractContext, model_shapes, start_state
+from tga_jax.planning.abstract import abstract_stage, model_shapes, start_state
 from tga_jax.planning.compile import _needed, program_text
 from tga_jax.planning.synthetic import BatchShape, batch_structs, made_up_batch
-from tga_jax.run.stage import Stage
 from tga_jax.training.state import abstract_state
 
 # Wide enough that the compiler does not choose other collectives than for a real model.
@@ -56,9 +55,10 @@ def test_abstract_state_is_the_one_that_training_starts_from(center: str, tmp_pa
     config = base_config()
     config.plan.model, config.dtype, config.guide.center = "tiny", "bfloat16", center
     mesh = make_mesh(data=1, fsdp=-1, tensor=1)
-    context = AbstractContext(config, tmp_path, "plan", mesh=mesh, remat="none", platform="cpu")
-    stage = Stage(context, "finetune", 10)
-    ours, real = start_state(stage), abstract_state(random_state(stage))
+    stage = abstract_stage(
+        config, "finetune", 10, workdir=tmp_path, mesh=mesh, remat="none", platform="cpu"
+    )
+    ours, real = start_state(stage, config), abstract_state(random_state(stage, config))
     assert jax.tree.structure(ours) == jax.tree.structure(real)
     for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(real), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype), path

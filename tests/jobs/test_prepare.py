@@ -153,7 +153,7 @@ def test_a_second_prepare_takes_what_the_jobs_between_wrote(
     """As in --job=prepare,caption,index,retrieve,prepare; and all of it again."""
     from tga_jax.jobs import inspect as between
 
-    def write_texts(context: Any) -> None:
+    def write_texts(job: Any) -> None:
         write_jsonl(tmp_path / "captions.jsonl", [{"id": "p2", "caption": "new"}])
 
     monkeypatch.setattr(between, "run", write_texts)

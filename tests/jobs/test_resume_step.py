@@ -24,18 +24,13 @@ class LateListing:
 def test_all_go_on_from_the_step_that_the_first_process_sees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train_job.hosts, "from_first", lambda make: make() + 2)
-    monkeypatch.setattr(train_job, "new_state", lambda *_, **__: None)
+    monkeypatch.setattr(train_job.hosts, "broadcast_from_first", lambda make: make() + 2)
     monkeypatch.setattr(train_job, "abstract_state", lambda state: state)
-    stage = train_job.Stage.__new__(train_job.Stage)
-    stage.steps, stage.factors, stage.optimizer, stage.objective = 6, {}, None, None  # type: ignore[assignment]
-    stage.context = SimpleNamespace(  # type: ignore[assignment]
-        load_params=lambda *_: {},
-        model=SimpleNamespace(config=SimpleNamespace(decoder=SimpleNamespace(width=8))),
-        mesh=None,
-        say=lambda text: None,
-    )
+    monkeypatch.setattr(train_job, "load_params", lambda *_: {})
+    stage = SimpleNamespace(steps=6, factors={}, state=lambda params: None)
+    job: Any = SimpleNamespace(say=lambda text: None)
     positions: list[dict[str, int]] = []
     loader = SimpleNamespace(set_state=positions.append)
-    found = stage._start(LateListing(), loader, None)  # type: ignore[arg-type]
+    checkpoints: Any = LateListing()
+    found = train_job.first_state(job, None, stage, checkpoints, loader, None)  # type: ignore[arg-type]
     assert (found, positions) == ("state of 4", [{"step": 4}])

@@ -43,7 +43,7 @@ def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     class Trained:
         step = 1
 
-    monkeypatch.setattr(train.Stage, "train", lambda *_: Trained)
+    monkeypatch.setattr(train, "train_stage", lambda *_: 1)
 
 
 def test_absent_texts_and_unknown_ids_are_counted(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from tga_jax.analysis import states as analyze_states
 from tga_jax.analysis.logit_lens import refusal_direction
@@ -22,42 +23,43 @@ from tga_jax.analysis.prompts import (
 from tga_jax.analysis.states import Reference
 from tga_jax.analysis.tables import sample_line
 from tga_jax.data.prompts import Example
-from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation.examinee import question
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
-from tga_jax.run.context import Context
-from tga_jax.run.inference_batches import InferenceBatch, inference_batches
+from tga_jax.run.inference_batches import Batcher, InferenceBatch
+from tga_jax.run.model import OpenModel
+from tga_jax.run.prompts import base_system, make_prompter
 from tga_jax.training.metrics import Progress
 
 Sums = dict[str, dict[str, np.ndarray]]
 
 
-def system_of(context: Context) -> str:
+def system_of(config: ConfigDict) -> str:
     """The system text of the analysed prompts."""
-    prompt = context.config.prompt
-    base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
-    system = analysis_system(context.config.analyze, base=base)
+    base = base_system(config.prompt)
+    system = analysis_system(config.analyze, base=base)
     return base if system is None else system
 
 
 class Analyst:
     """A model, its prompts, and the compiled functions over batches of them."""
 
-    def __init__(self, context: Context, prompts: Sequence[Prompt]) -> None:
-        self.context, self.prompts = context, prompts
-        self.apologies = analysis_apologies(context.config, context.source.tokenizer.tokenizer)
-        self.prompter = context.prompter(system=system_of(context))
-        whole, model = replicated(context.mesh), context.model
+    def __init__(self, config: ConfigDict, model: OpenModel, prompts: Sequence[Prompt]) -> None:
+        """Takes config.analyze; nothing is computed yet."""
+        self._prompts, self._decoder = prompts, model.llava.config.decoder
+        self.apologies = analysis_apologies(config, model.source.tokenizer.tokenizer)
+        self._prompter = make_prompter(config, model.source, system=system_of(config))
+        self._batcher, self._batch_size = Batcher.of(config.data, model), config.analyze.batch_size
+        whole, llava = replicated(model.mesh), model.llava
         static = {"apologies": self.apologies}
-        self._texts = analyze_states.jitted(analyze_states.text_sums, model, whole, **static)
-        self._captions = analyze_states.jitted(analyze_states.caption_sums, model, whole)
-        self._samples = analyze_states.jitted(analyze_states.sample_figures, model, whole, **static)
+        self._texts = analyze_states.jitted(analyze_states.text_sums, llava, whole, **static)
+        self._captions = analyze_states.jitted(analyze_states.caption_sums, llava, whole)
+        self._samples = analyze_states.jitted(analyze_states.sample_figures, llava, whole, **static)
 
     def first_pass(self, params: Params) -> Sums:
         """The sums of every set of texts or scenes, and the captions' ("captions")."""
         sums: Sums = {}
-        wanted = [row for row, p in enumerate(self.prompts) if _has_sums(p)]
+        wanted = [row for row, p in enumerate(self._prompts) if _has_sums(p)]
         for prompt, batch in self._batches("means", wanted, pictures=False):
             valid = jnp.array(np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows), "f4")
             if prompt.kind == "images":
@@ -73,12 +75,11 @@ class Analyst:
         self, params: Params, sums: Sums, *, start: int
     ) -> Iterator[list[dict[str, Any]]]:
         """Yields the lines of samples.jsonl from number `start` on, a batch at a time."""
-        decoder = self.context.model.config.decoder
-        reference = reference_of(sums, decoder.layers, decoder.width)
-        for _, batch in self._batches("samples", range(start, len(self.prompts))):
+        reference = reference_of(sums, self._decoder.layers, self._decoder.width)
+        for _, batch in self._batches("samples", range(start, len(self._prompts))):
             out = jax.device_get(self._samples(params, batch.arrays, reference))
             yield [
-                sample_line(self.prompts[row], {k: v[..., i] for k, v in out.items()})
+                sample_line(self._prompts[row], {k: v[..., i] for k, v in out.items()})
                 for i, row in enumerate(batch.rows)
             ]
 
@@ -89,18 +90,17 @@ class Analyst:
         progress, done = Progress(f"analyze {name}", len(rows)), 0
 
         def encode(row: int) -> Example:
-            example = self.prompter.encode_question(question(self.prompts[row].item))
+            example = self._prompter.encode_question(question(self._prompts[row].item))
             return example if pictures else dataclasses.replace(example, images=())
 
-        for _, chosen in itertools.groupby(rows, lambda row: self.prompts[row].set):
-            for batch in inference_batches(
-                self.context,
+        for _, chosen in itertools.groupby(rows, lambda row: self._prompts[row].set):
+            for batch in self._batcher.batches(
                 list(chosen),
                 encode,
-                batch_size=self.context.config.analyze.batch_size,
-                image_dir=pictures_of(self.prompts),
+                batch_size=self._batch_size,
+                image_dir=pictures_of(self._prompts),
             ):
-                yield self.prompts[batch.rows[0]], batch
+                yield self._prompts[batch.rows[0]], batch
                 done += len(batch.rows)
                 progress.show(done)
 

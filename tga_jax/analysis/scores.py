@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,13 +12,12 @@ import numpy as np
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import GuideConfig, GuideStates
-from tga_jax.models.llava import Llava
+from tga_jax.data.prompts import Example
+from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.sharding import replicated
-from tga_jax.run.context import Context
-from tga_jax.run.inference_batches import inference_batches
+from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.training.metrics import Progress
 from tga_jax.training.objective import Batch, caption_states, forward, has_terms
-from tga_jax.training.step import nested
 
 Array = jax.Array
 
@@ -24,22 +25,48 @@ Array = jax.Array
 class Scorer:
     """Scores samples in batches; with centring, the captions' mean is taken over all of them."""
 
-    def __init__(self, context: Context, cfg: GuideConfig, encode: Any, total: int) -> None:
-        self.context, self.cfg, self.encode, self.total = context, cfg, encode, total
-        whole = replicated(context.mesh)
-        model = context.model
-        self._forward = jax.jit(
-            lambda p, b, mean: score_batch(model, p, b, mean, cfg), out_shardings=whole
-        )
-        self._captions = jax.jit(lambda p, b: caption_sum(model, p, b), out_shardings=whole)
+    def __init__(
+        self,
+        llava: Llava,
+        guide: GuideConfig,
+        batcher: Batcher,
+        encode: Callable[[int], Example],
+        *,
+        batch_size: int,
+        image_dir: Callable[[int], Path],
+    ) -> None:
+        """Nothing is computed yet.
 
-    def score(self, rows: list[int], weights: Any) -> Any:
-        """Yields finished rows, a batch at a time."""
-        params = nested(self.context.load_params(weights))
-        mean = self._mean(params)
-        size = self.context.config.score.batch_size
+        Args:
+            llava: the model.
+            guide: whose loss is wanted, and whether states are centred.
+            batcher: makes batches for the model.
+            encode: number of a sample -> example.
+            batch_size: of samples.
+            image_dir: number of a sample -> its image folder.
+        """
+        self._guide, self._decoder = guide, llava.config.decoder
+        self._batcher, self._encode, self._image_dir = batcher, encode, image_dir
+        self._batch_size = batch_size
+        whole = replicated(batcher.mesh)
+        self._forward = jax.jit(
+            lambda p, b, mean: score_batch(llava, p, b, mean, guide), out_shardings=whole
+        )
+        self._captions = jax.jit(lambda p, b: caption_sum(llava, p, b), out_shardings=whole)
+
+    def score(
+        self, rows: Sequence[int], total: int, params: Params
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yields finished rows, a batch at a time.
+
+        Args:
+            rows: numbers of the samples to score, best sorted by length.
+            total: how many samples there are, over which captions are centred.
+            params: nested parameters.
+        """
+        mean = self._mean(params, total)
         progress, done = Progress("score", len(rows)), 0
-        for batch in inference_batches(self.context, rows, self.encode, batch_size=size):
+        for batch in self._batches(rows):
             out = jax.device_get(self._forward(params, batch.arrays, mean))
             yield [
                 self._line(row, example.id, {k: v[..., i] for k, v in out.items()})
@@ -48,18 +75,19 @@ class Scorer:
             done += len(batch.rows)
             progress.show(done)
 
-    def _mean(self, params: Any) -> Array:
+    def _batches(self, rows: Sequence[int]) -> Iterator[InferenceBatch]:
+        size = self._batch_size
+        return self._batcher.batches(rows, self._encode, batch_size=size, image_dir=self._image_dir)
+
+    def _mean(self, params: Params, total: int) -> Array:
         """Mean caption state of all samples that have one: float32[layers, 1, D]; 0 uncentred."""
-        decoder = self.context.model.config.decoder
-        total, count = np.zeros((decoder.layers, decoder.width), np.float32), 0.0
-        if self.cfg.active and self.cfg.center != "none":
-            size = self.context.config.score.batch_size
-            everything = range(self.total)
-            for batch in inference_batches(self.context, everything, self.encode, batch_size=size):
+        summed, count = np.zeros((self._decoder.layers, self._decoder.width), np.float32), 0.0
+        if self._guide.active and self._guide.center != "none":
+            for batch in self._batches(range(total)):
                 valid = np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows)
                 part, number = self._captions(params, batch.arrays | {"valid": jnp.array(valid)})
-                total, count = total + np.asarray(part), count + float(number)
-        return jnp.array(total / max(count, 1.0))[:, None]
+                summed, count = summed + np.asarray(part), count + float(number)
+        return jnp.array(summed / max(count, 1.0))[:, None]
 
     def _line(self, row: int, sample: str, out: dict[str, np.ndarray]) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -73,10 +101,10 @@ class Scorer:
             ("retrieved_caption_cos", out["has_hinge"]),
         ):
             line[name] = out[name].tolist() if present else None
-        if self.cfg.center != "none":
+        if self._guide.center != "none":
             centred = out["image_caption_cos_centred"].tolist()
             line["image_caption_cos_centred"] = centred if out["has_pair"] else None
-        guided = self.cfg.active and out["has_pair"]
+        guided = self._guide.active and out["has_pair"]
         line["guide"] = float(out["guide"]) if guided else None
         return line
 

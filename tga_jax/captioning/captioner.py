@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -17,12 +18,14 @@ from ml_collections import ConfigDict
 from tga_jax.data.images import load_pixels
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
-from tga_jax.files import digest
-from tga_jax.hf.checkpoint_digest import checkpoint_digest
-from tga_jax.parallel.mesh import AXES, resolve_sizes
+from tga_jax.parallel.mesh import AXES, mesh_of, resolve_sizes
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.answerer import Answerer
-from tga_jax.run.context import Context, Weights
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
+from tga_jax.run.prompts import make_prompter
+from tga_jax.run.samples import image_folder
+from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
@@ -44,36 +47,39 @@ class CountingAnswerer(Answerer):
 class Captioner:
     """Describes pictures with config.caption's model, or else the run's."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, job: Job) -> None:
         """Opens the model's folder; the weights are loaded when first used.
 
         Raises:
             UserError: a value of config.caption has no meaning, or there is no trained model.
         """
-        cfg = context.config.caption
+        cfg = job.config.caption
         for key in ("batch_size", "max_new_tokens"):
             if cfg[key] < 1:
                 raise UserError(f"config.caption.{key}={cfg[key]}: must be at least 1")
         if not cfg.question.strip():
             raise UserError("config.caption.question is empty; say what the model is asked")
-        self.context, self.question = captioner_context(context), cfg.question
-        self.weights = captioner_weights(self.context, foreign=bool(cfg.checkpoint))
-        ways = batch_shards(self.context.mesh)
+        config, self.question = captioner_config(job.config), cfg.question
+        self._job = dataclasses.replace(job, config=config)
+        one = jax.process_count() == 1
+        mesh = mesh_of(config.mesh) if one else host_mesh(config.mesh)
+        self.model = open_model(config, mesh, say=job.say)
+        self.weights = captioner_weights(self._job, foreign=bool(cfg.checkpoint))
+        ways = batch_shards(mesh)
         self.batch_size = -(-cfg.batch_size // ways) * ways
         self.speed: dict[str, float | int] = {}
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the captions; the batch size does not."""
-        config = self.context.config
-        files = checkpoint_digest(self.context.source.folders.values())
+        config = self._job.config
         return {
-            "model": digest([files, self.weights.digest]) if self.weights.stage else files,
+            "model": model_digest(self.model, self.weights),
             "question": self.question,
             "template": config.prompt.template,
             "system": config.prompt.system,
             "max_new_tokens": config.generate.max_new_tokens,
-            "pictures": self.context.image_settings,
+            "pictures": self.model.image_settings,
             "dtype": config.dtype,
         }
 
@@ -83,7 +89,7 @@ class Captioner:
         A broken picture is so found before hours of work, and the batches are the same whether
         or not a run was killed.
         """
-        folder, transform = self.context.image_dir(), self.context.transform
+        folder, transform = image_folder(self._job.config), self.model.transform
 
         def problem(picture: tuple[str, str]) -> UserError | None:
             try:
@@ -105,10 +111,13 @@ class Captioner:
         questions = [Question(one, name, self.question) for name, one in pictures]
         if not questions:
             return
-        params = nested(self.context.load_params(self.weights))
-        answerer = CountingAnswerer(self.context, questions)
+        config, folder = self._job.config, image_folder(self._job.config)
+        params = nested(load_params(self._job, self.model, self.weights))
+        prompter = make_prompter(config, self.model.source)
+        answerer = CountingAnswerer(config, self.model, prompter, title=self._job.name)
         marks = [(time.monotonic(), 0)]
-        for new in answerer.replies(questions, range(len(questions)), params):
+        every = range(len(questions))
+        for new in answerer.replies(questions, every, params, image_dir=lambda row: folder):
             marks.append((time.monotonic(), answerer.tokens))
             yield {row: reply.text for row, reply in new.items()}
         # The first batch compiles, so it does not count unless it is the only one.
@@ -119,12 +128,9 @@ class Captioner:
         }  # fmt: skip
 
 
-def captioner_context(context: Context) -> Context:
-    """The run with config.caption's model, prompt and greedy decoding, on this host's devices.
-
-    Hosts then need not wait for each other, and each holds the whole model.
-    """
-    config = context.config.copy_and_resolve_references()
+def captioner_config(config: ConfigDict) -> ConfigDict:
+    """The configuration with config.caption's model, prompt and greedy decoding."""
+    config = config.copy_and_resolve_references()
     cfg = config.caption
     with config.unlocked():
         config.generate.update(
@@ -140,20 +146,21 @@ def captioner_context(context: Context) -> Context:
             config.lora.rank = 0
             config.prompt.system = None
             config.data.pad_to_square = "auto"
-    inner = Context(config.lock(), context.workdir, context.job)
-    inner.mesh = context.mesh if jax.process_count() == 1 else host_mesh(config.mesh)
-    return inner
+    return config.lock()
 
 
 def host_mesh(sizes: ConfigDict) -> Mesh:
-    """A mesh over this host's devices: config.mesh.tensor as it is, the rest for fsdp."""
+    """A mesh over this host's devices: config.mesh.tensor as it is, the rest for fsdp.
+
+    Hosts then need not wait for each other, and each holds the whole model.
+    """
     devices = jax.local_devices()
     wanted = (1, 1, -1) if sizes.tensor == -1 else (1, -1, sizes.tensor)
     shape = resolve_sizes(wanted, len(devices))
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def captioner_weights(context: Context, *, foreign: bool) -> Weights:
+def captioner_weights(job: Job, *, foreign: bool) -> Weights:
     """The weights that describe; those of a `foreign` checkpoint are its files'.
 
     Raises:
@@ -162,8 +169,8 @@ def captioner_weights(context: Context, *, foreign: bool) -> Weights:
     """
     if foreign:
         return Weights(None, 0, "")
-    weights = context.current_weights()
-    if weights.stage is None and not context.config.model.checkpoint:
+    weights = current_weights(job)
+    if weights.stage is None and not job.config.model.checkpoint:
         raise UserError(
             "the model's projector is new and knows no pictures: train it first, "
             "or set config.caption.checkpoint"

@@ -52,7 +52,7 @@ class CaptionLog:
     """
 
     def __init__(self, folder: Path, part: Part, settings: dict[str, Any]) -> None:
-        """Opens this host's log: a line cut short by a kill and other settings' rows go."""
+        """Opens this host's log: a line that a kill truncated and other settings' rows go."""
         self._folder, self._path = folder, folder / f"{part}.log.jsonl"
         self.settings = json.loads(json.dumps(settings, default=str))
         if not self._rows(self._path):
@@ -79,6 +79,6 @@ class CaptionLog:
 
 
 def _whole_lines(path: Path) -> bytes:
-    # Bytes, because a kill may cut a character; not splitlines(), because texts may hold U+2028.
+    # Bytes, as a kill may end the file within a character; not splitlines(): texts may hold U+2028.
     data = path.read_bytes() if path.exists() else b""
     return data[: data.rfind(b"\n") + 1]

@@ -121,7 +121,7 @@ def connected(cluster: Cluster | None, settings: Any) -> Iterator[None]:
         try:
             _check_count(settings.hosts)
             yield
-            hosts.meet("end")
+            hosts.barrier("end")
         except BaseException as error:
             _leave(watch, error, patience_seconds=config.dead_seconds + 5)
     jax.distributed.shutdown()
@@ -209,7 +209,7 @@ def _check_count(wanted: int) -> None:
             "start the same command on every host"
         )
     mine = [jax.local_device_count(), jax.local_devices()[0].device_kind]
-    for place, other in enumerate(hosts.from_all(mine)):
+    for place, other in enumerate(hosts.all_gather(mine)):
         if other != mine:
             raise UserError(
                 f"process {place} has {other[0]} devices ({other[1]}), process "
@@ -223,10 +223,10 @@ def check_alike(parts: Mapping[str, str]) -> None:
     Raises:
         UserError: naming what differs from the first process.
     """
-    first = hosts.from_first(lambda: dict(parts))
+    first = hosts.broadcast_from_first(lambda: dict(parts))
     different = sorted(k for k in first.keys() | parts.keys() if first.get(k) != parts.get(k))
     mine = [different[0], parts.get(different[0])] if different else None
-    for place, found in enumerate(hosts.from_all(mine)):
+    for place, found in enumerate(hosts.all_gather(mine)):
         if found:
             name, value = found
             raise UserError(

@@ -47,13 +47,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     """A line for the person who watches, from the first process."""
     if is_first():
         print(text, file=sys.stderr, flush=True)
 
 
-def from_first(make: Callable[[], Any]) -> Any:
+def broadcast_from_first(make: Callable[[], Any]) -> Any:
     """A JSON value that the first process makes, on all of them.
 
     So that files which the first process writes decide the same for all, however late a shared
@@ -67,7 +67,7 @@ def from_first(make: Callable[[], Any]) -> Any:
     return json.loads(client().blocking_key_value_get_bytes(key, _FOREVER_MS))
 
 
-def from_all(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """Each process's JSON value, in their order."""
     if not several():
         return [value]
@@ -78,7 +78,7 @@ def from_all(value: Any) -> list[Any]:
     return [json.loads(text) for text in found]
 
 
-def meet(why: str) -> None:
+def barrier(why: str) -> None:
     """Wait until every process is here."""
     if several():
         client().wait_at_barrier(f"tga/{why}/{next(_calls)}", _FOREVER_MS)

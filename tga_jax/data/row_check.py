@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,17 @@ class Checked:
     truncated: int = 0
     left_out_turns: int = 0
     scaled: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as a JSON value, for other processes."""
+        skipped = [dataclasses.asdict(bad) for bad in self.skipped]
+        return vars(self) | {"keep": self.keep.tolist(), "skipped": skipped}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Checked:
+        """Returns what `to_json` made a value of."""
+        skipped = tuple(BadRow(**bad) for bad in value["skipped"])
+        return cls(**{**value, "keep": np.array(value["keep"], np.int64), "skipped": skipped})
 
     def report(self) -> dict[str, Any]:
         """Returns it as <stage>/samples.json has it."""

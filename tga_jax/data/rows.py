@@ -8,6 +8,8 @@ from typing import Any
 from tga_jax.errors import UserError
 from tga_jax.files import read_text
 
+RECORD_KEYS = {"id", "question_id", "conversations"}  # one of them is in every row
+
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (where, object) for every record; `where` is what an error message starts with.
@@ -31,6 +33,7 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
     text = read_text(path)
+    _refuse_object(text, path)
     try:
         values: Iterable[Any] = (
             json.loads(text) if text.lstrip().startswith("[") else _json_lines(text, path)
@@ -46,6 +49,22 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
         if not isinstance(value, dict | UserError):
             value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
         yield where, value
+
+
+def _refuse_object(text: str, path: Path) -> None:
+    """Refuses a file that is one JSON object, unless that is a record on one line."""
+    if not text.lstrip().startswith("{"):
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # lines of objects, or malformed: said later
+        return
+    if "\n" in text.strip() or not RECORD_KEYS & value.keys():
+        keys = ", ".join(map(repr, list(value)[:5]))
+        raise UserError(
+            f"{path}: line 1: holds one JSON object (keys {keys}), not a list of records: write a "
+            "list [...], or one record a line"
+        )
 
 
 def kind(value: Any) -> str:

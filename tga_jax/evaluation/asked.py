@@ -9,15 +9,15 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark, load
 from tga_jax.evaluation.benchmarks.registry import parse_entries
 from tga_jax.evaluation.wrappers import draw_pictures
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 
 
-def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
+def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
     """Everything that will be asked, read and checked before any model is loaded.
 
     `text` stands in for config.evaluate.benchmarks.
     """
-    config, folder = context.config, context.workdir / "evaluate"
+    config, folder = job.config, job.workdir / "evaluate"
     entries = parse_entries(text or config.evaluate.benchmarks)
     if not entries:
         raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
@@ -29,7 +29,7 @@ def read_benchmarks(context: Context, text: str = "") -> list[Benchmark]:
         for scene in dict.fromkeys(part.scene for part in benchmark.missing):
             lost = [part for part in benchmark.missing if part.scene == scene]
             where = f"{benchmark.name} {scene}".strip()
-            context.say(f"MISSING in {where}: {lost[0].what}{_more(len(lost) - 1)}")
+            job.say(f"MISSING in {where}: {lost[0].what}{_more(len(lost) - 1)}")
         benchmarks.append(benchmark)
     return benchmarks
 
@@ -38,16 +38,16 @@ def _more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
-def check_missing(context: Context, benchmarks: Sequence[Benchmark], where: str) -> None:
+def check_missing(benchmarks: Sequence[Benchmark], where: str, *, partial: bool) -> None:
     """A run is not done while something that was asked for could not be asked.
 
     Args:
-        context: the run.
         benchmarks: what was asked for.
         where: what is missing in detail, for the message.
+        partial: config.evaluate.partial, which accepts it.
     """
     lacking = [benchmark.name for benchmark in benchmarks if benchmark.missing]
-    if lacking and not context.config.evaluate.partial:
+    if lacking and not partial:
         raise UserError(
             f"missing from {', '.join(lacking)}{where}; add what is missing, or accept it "
             "with --config.evaluate.partial=true"

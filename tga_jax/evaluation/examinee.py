@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.data.records import Question
-from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.ecso import Prompts, check_defence, defend
 from tga_jax.evaluation.items import EvalItem
@@ -18,11 +17,13 @@ from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
 from tga_jax.files import digest, write_jsonl
-from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.model import OpenModel
+from tga_jax.run.prompts import base_system, make_prompter
+from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
@@ -32,30 +33,28 @@ JUDGED_AT_A_TIME = 64
 class Examinee:
     """The model under test, with its prompts, as config.evaluate says."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.weights = context.current_weights()
-        prompt, cfg = context.config.prompt, context.config.evaluate
-        base = SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
+    def __init__(self, job: Job, model: OpenModel) -> None:
+        """Takes config.evaluate; no weights are loaded yet."""
+        self._job, self._model = job, model
+        self.weights = current_weights(job)
+        cfg, base = job.config.evaluate, base_system(job.config.prompt)
         system = system_text(cfg.profile, base=base, custom=cfg.system)
-        self.prompter = context.prompter(system=system)
+        self.prompter = make_prompter(job.config, model.source, system=system)
         self.system = base if system is None else system
-        tokenizer = context.source.tokenizer.tokenizer
+        tokenizer = model.source.tokenizer.tokenizer
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
-        self.model_id = f"{context.source.name}-{self.weights.tag}"
+        self.model_id = f"{model.source.name}-{self.weights.tag}"
         check_defence(cfg.defence)
         self.defence = Prompts.of(cfg.ecso) if cfg.defence == "ecso" else None
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """What produced the answers, but for the benchmark and the judge."""
-        config = self.context.config
-        files = checkpoint_digest(self.context.source.folders.values())
-        trained = self.weights.stage is not None
-        tokenizer = self.context.source.tokenizer.tokenizer
+        config = self._job.config
+        tokenizer = self._model.source.tokenizer.tokenizer
         names = ("max_new_tokens", "temperature", "top_p")
         return {
-            "checkpoint": digest([files, self.weights.digest]) if trained else files,
+            "checkpoint": model_digest(self._model, self.weights),
             "weights": self.weights.tag,
             "template": config.prompt.template,
             "profile": config.evaluate.profile,
@@ -63,7 +62,7 @@ class Examinee:
             "system": self.system,
             "retrieved": config.prompt.retrieved,
             "retrieval": None if self.retriever is None else self.retriever.settings,
-            "pictures": self.context.image_settings,
+            "pictures": self._model.image_settings,
             "decoding": {name: config.generate[name] for name in names},
             "apologies": [tokenizer.decode([token]) for token in self.apologies],
             "dtype": config.dtype,
@@ -73,15 +72,21 @@ class Examinee:
     @functools.cached_property
     def retriever(self) -> Retriever | None:
         """Finds texts for pictures that have none, where an index is configured."""
-        return configured(self.context)
+        return configured(self._job, self._model.mesh)
 
     @functools.cached_property
     def _answerer(self) -> Answerer:
-        return Answerer(self.context, prompter=self.prompter, apologies=self.apologies)
+        return Answerer(
+            self._job.config,
+            self._model,
+            self.prompter,
+            title=self._job.name or "evaluate",
+            apologies=self.apologies,
+        )
 
     @functools.cached_property
     def _params(self) -> Params:
-        return nested(self.context.load_params(self.weights))
+        return nested(load_params(self._job, self._model, self.weights))
 
     def answers(self, benchmark: Benchmark, work: Work) -> list[Reply]:
         """Replies in the order of the items; those of a killed run are not asked for again."""
@@ -95,7 +100,7 @@ class Examinee:
             todo = sorted(set(rows) - found.keys(), key=lambda i: _length(asked[i]))
             title = f"{benchmark.name} {name}".strip()
             if todo:
-                self.context.say(f"{title}: {len(todo)} of {len(rows)} questions to answer")
+                self._job.say(f"{title}: {len(todo)} of {len(rows)} questions to answer")
             for new in self._replies(asked, todo, items) if todo else ():
                 mark = {"pass": name} if name else {}
                 work.append(
@@ -107,7 +112,7 @@ class Examinee:
         replies = ask("", questions, range(len(items)))
         if self.defence is not None:
             replies, lines = defend(ask, questions, replies, self.defence)
-            write_jsonl(self.context.workdir / "evaluate" / benchmark.name / "ecso.jsonl", lines)
+            write_jsonl(self._job.workdir / "evaluate" / benchmark.name / "ecso.jsonl", lines)
         return [replies[i] for i in range(len(items))]
 
     def _replies(
@@ -121,12 +126,11 @@ class Examinee:
         )
 
 
-def look_up_texts(examinee: Examinee, benchmark: Benchmark) -> None:
+def look_up_texts(examinee: Examinee, benchmark: Benchmark, folder: Path) -> None:
     """Gives each item with a picture and no retrieved text one, in place."""
     items = benchmark.items
     if examinee.retriever is None:
         return
-    folder = examinee.context.workdir / "evaluate" / benchmark.name
     asked = with_retrieved(
         examinee.retriever,
         [question(item) for item in items],
@@ -168,17 +172,17 @@ def items_digest(items: Sequence[EvalItem]) -> str:
 
 
 def examine(
-    context: Context, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
+    job: Job, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
 ) -> list[Result]:
     """Answers a benchmark, has it judged, and writes evaluate/<benchmark>/answers.jsonl."""
-    look_up_texts(examinee, benchmark)
-    folder = context.workdir / "evaluate" / benchmark.name
+    folder = job.workdir / "evaluate" / benchmark.name
+    look_up_texts(examinee, benchmark, folder)
     path = folder / "answers.jsonl"
     signature = {**examinee.settings, "items": items_digest(benchmark.items)}
     work = Work(folder, "answers", signature)
     if work.is_done and path.exists():
         replies = read_replies(path)
-        context.say(f"{benchmark.name}: {len(replies)} answers from before")
+        job.say(f"{benchmark.name}: {len(replies)} answers from before")
     else:
         replies = examinee.answers(benchmark, work)
     texts = [reply.text for reply in replies]

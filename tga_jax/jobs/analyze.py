@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from tga_jax.analysis.analyst import Analyst, system_of
 from tga_jax.analysis.prompts import (
     Prompt,
@@ -25,29 +27,32 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_missing, read_benchmarks
 from tga_jax.evaluation.examinee import items_digest
 from tga_jax.files import digest
-from tga_jax.hf.checkpoint_digest import checkpoint_digest
-from tga_jax.run.context import Context, Weights
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.job import Job
+from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write analyze/<weights>/, and the same files into analyze/."""
-    cfg, weights = context.config.analyze, context.current_weights()
+    cfg, weights = job.config.analyze, current_weights(job)
     if cfg.batch_size < 1 or cfg.limit < 0:
         raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
-    prompts = read_prompts(context)
+    prompts = read_prompts(job)
     if not prompts:
         return
-    settings = settings_of(context, weights, prompts)
-    top = context.workdir / "analyze"
+    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    settings = settings_of(job.config, model, weights, prompts)
+    top = job.workdir / "analyze"
     folder = top / weights.tag
     work = Work(folder, "samples", settings)
     if work.is_done:
-        context.say(f"finished before: {folder}")
+        job.say(f"finished before: {folder}")
     else:
-        analyst = Analyst(context, prompts)
-        params = nested(context.load_params(weights))
+        analyst = Analyst(job.config, model, prompts)
+        params = nested(load_params(job, model, weights))
         sums = analyst.first_pass(params)
         for lines in analyst.second_pass(params, sums, start=work.count()):
             work.append(lines)
@@ -56,8 +61,8 @@ def run(context: Context) -> None:
     publish(folder, top)
     found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     layers = found["safety_layers"]
-    context.say(found["reason"] if layers is None else f"safety layers: {layers}")
-    context.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")
+    job.say(found["reason"] if layers is None else f"safety layers: {layers}")
+    job.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")
 
 
 def publish(folder: Path, top: Path) -> None:
@@ -70,39 +75,40 @@ def publish(folder: Path, top: Path) -> None:
             shutil.copyfile(path, top / path.name)
 
 
-def read_prompts(context: Context) -> list[Prompt]:
+def read_prompts(job: Job) -> list[Prompt]:
     """What config.analyze names; a benchmark that lacks something is an error unless accepted.
 
     None where the benchmarks are those of job `evaluate` and none says what is harmful.
     """
-    cfg = context.config.analyze
-    benchmarks = read_benchmarks(context, cfg.benchmarks)
-    check_missing(context, benchmarks, " (listed above)")
+    cfg = job.config.analyze
+    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
     prompts = make_prompts(
         benchmarks, image_prompt=cfg.image_prompt, scene_prompt=cfg.scene_prompt, limit=cfg.limit
     )
     if not prompts and cfg.benchmarks:
         raise UserError(f"config.analyze.benchmarks: {why_nothing(benchmarks)}")
     if not prompts:  # they are those of job evaluate, which has use for them
-        context.say(f"config.evaluate.benchmarks: {why_nothing(benchmarks)}; skipped")
+        job.say(f"config.evaluate.benchmarks: {why_nothing(benchmarks)}; skipped")
     return prompts
 
 
-def settings_of(context: Context, weights: Weights, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def settings_of(
+    config: ConfigDict, model: OpenModel, weights: Weights, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
     """All that decides what the analysis says, as summary.json repeats it."""
-    config, tokenizer = context.config, context.source.tokenizer.tokenizer
-    files = checkpoint_digest(context.source.folders.values())
+    tokenizer = model.source.tokenizer.tokenizer
     return {
         "weights": weights.tag,
-        "checkpoint": files if weights.stage is None else digest([files, weights.digest]),
+        "checkpoint": model_digest(model, weights),
         "model": config.model.to_dict(),
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
         "template": config.prompt.template,
         "profile": config.analyze.profile,
-        "system": system_of(context),
+        "system": system_of(config),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
-        "pictures": context.image_settings,
+        "pictures": model.image_settings,
         "max_length": config.data.max_length,
         "prompts": digest([[p.set for p in prompts], items_digest([p.item for p in prompts])]),
     }

@@ -15,64 +15,88 @@ import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json
+from tga_jax.models.llava import Llava
+from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
-from tga_jax.planning.abstract import AbstractContext
+from tga_jax.planning.abstract import abstract_model
 from tga_jax.planning.architectures import MODELS
 from tga_jax.planning.synthetic import BatchShape, made_up_batch
-from tga_jax.run.context import STAGES, Context
-from tga_jax.run.stage import Stage, packing_of
+from tga_jax.run.guide import guide_config
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
+from tga_jax.run.stage import Stage
+from tga_jax.run.stage_data import packing_of
+from tga_jax.run.weights import STAGES, leaves_of
 from tga_jax.training.flops import Flops, count_flops
-from tga_jax.training.state import new_state, param_leaves, random_params
+from tga_jax.training.state import random_params
 from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import peak_flops, peak_memory_bytes
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Time config.bench.stage."""
-    bench, path = context.config.bench, context.workdir / "bench" / "bench.json"
-    settings = settings_digest(context)
+    path = job.workdir / "bench" / "bench.json"
+    settings = settings_digest(job.config)
     if path.exists() and json.loads(path.read_text())["settings"] == settings:
-        context.say(f"finished before: {path}; delete it to measure again")
+        job.say(f"finished before: {path}; delete it to measure again")
         return
-    if bench.model:
-        context = _of_shapes(context, bench.model)
-    shape = batch_shape(context)
-    write_json(path, {"settings": settings} | described(context, shape) | measured(context, shape))
+    mesh = mesh_of(job.config.mesh)
+    shape, llava = batch_shape(job.config, batch_shards(mesh)), model_of(job, mesh)
+    found = described(job.config, mesh, shape) | measured(job, llava, mesh, shape)
+    write_json(path, {"settings": settings} | found)
 
 
-def measured(context: Context, shape: BatchShape) -> dict[str, Any]:
+def model_of(job: Job, mesh: Mesh) -> Llava:
+    """The Flax modules of config.bench.model, or else of config.model."""
+    config, name = ConfigDict(job.config.to_dict()), job.config.bench.model
+    if not name:
+        return open_model(job.config, mesh, say=job.say).llava
+    if name not in MODELS:
+        raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
+    config.plan.model = name
+    platform = jax.devices()[0].platform
+    return abstract_model(config, remat=config.model.remat, platform=platform)
+
+
+def measured(job: Job, llava: Llava, mesh: Mesh, shape: BatchShape) -> dict[str, Any]:
     """Time both kinds of step in turn."""
-    bench = context.config.bench
-    batch = made_up_batch(shape, context.model.config, seed=context.config.seed)
-    placed = jax.device_put(batch, batch_sharding(context.mesh, leading=1))
-    stages = {"guide": _stage(context), "lm_only": _stage(_without_guide(context))}
-    state = random_state(stages["guide"])
+    config, bench = job.config, job.config.bench
+    batch = made_up_batch(shape, llava.config, seed=config.seed)
+    placed = jax.device_put(batch, batch_sharding(mesh, leading=1))
+    guide = guide_config(config, job.workdir, llava.config.decoder.layers, bench.stage)
+    guides = {"guide": guide, "lm_only": dataclasses.replace(guide, form="none")}
+    steps = 2 * (bench.warmup + bench.steps)
+    stages = {
+        name: Stage(config, bench.stage, steps, llava=llava, mesh=mesh, guide=one)
+        for name, one in guides.items()
+    }
+    state = random_state(stages["guide"], config)
     kinds = {name: Timed(stage, state, placed) for name, stage in stages.items()}
     for turn in range(bench.warmup + bench.steps):
         for kind in kinds.values():
             state = kind.step(state, timed=turn >= bench.warmup)
-        context.say(f"turn {turn + 1} of {bench.warmup + bench.steps}")
-    guide, lm_only = (kinds[name].result(shape) for name in ("guide", "lm_only"))
+        job.say(f"turn {turn + 1} of {bench.warmup + bench.steps}")
+    found = {name: kind.result(shape) for name, kind in kinds.items()}
+    ours, alone = found["guide"], found["lm_only"]
     return {
-        "guide": guide,
-        "lm_only": lm_only,
-        "guide_over_lm_only_seconds": guide["step_seconds"] / lm_only["step_seconds"],
-        "guide_over_lm_only_flops": guide["model_flops_per_step"] / lm_only["model_flops_per_step"],
+        **found,
+        "guide_over_lm_only_seconds": ours["step_seconds"] / alone["step_seconds"],
+        "guide_over_lm_only_flops": ours["model_flops_per_step"] / alone["model_flops_per_step"],
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
-def described(context: Context, shape: BatchShape) -> dict[str, Any]:
+def described(config: ConfigDict, mesh: Mesh, shape: BatchShape) -> dict[str, Any]:
     """What was measured, and on what."""
-    config = context.config
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "mesh": dict(context.mesh.shape),
+        "mesh": dict(mesh.shape),
         "stage": config.bench.stage,
         "dtype": config.dtype,
         "remat": config.model.remat,
@@ -80,9 +104,8 @@ def described(context: Context, shape: BatchShape) -> dict[str, Any]:
     }
 
 
-def settings_digest(context: Context) -> str:
+def settings_digest(config: ConfigDict) -> str:
     """What a measurement depends on, as a short hash."""
-    config = context.config
     keys = {"bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh"}
     keys |= {config.bench.stage, "compiler_options"}
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
@@ -90,26 +113,26 @@ def settings_digest(context: Context) -> str:
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 
 
-def batch_shape(context: Context) -> BatchShape:
+def batch_shape(config: ConfigDict, shards: int) -> BatchShape:
     """The batch that config.bench describes.
 
     Raises:
         UserError: it does not divide, or a number is not positive.
     """
-    bench = context.config.bench
+    bench = config.bench
     if bench.stage not in STAGES:
         raise UserError(f"config.bench.stage={bench.stage!r}: one of {', '.join(STAGES)}")
     for key, least in (("steps", 1), ("warmup", 1), ("batch_size", 0)):
         if bench[key] < least:
             raise UserError(f"config.bench.{key}={bench[key]}: must be {least} or more")
-    stage, ways = context.config[bench.stage], batch_shards(context.mesh)
-    size, packing = bench.batch_size or stage.batch_size, packing_of(context.config)
+    stage, packing = config[bench.stage], packing_of(config)
+    size = bench.batch_size or stage.batch_size
     shape = BatchShape(size, stage.accumulate, bench.length, bench.caption_length, packing)
-    if not shape.divides(ways):
+    if not shape.divides(shards):
         packed = f" times config.data.packing={packing}" if packing > 1 else ""
         raise UserError(
             f"config.bench.batch_size={size} must be a multiple of config.{bench.stage}.accumulate="
-            f"{stage.accumulate}{packed} times the {ways} batch shards of the mesh"
+            f"{stage.accumulate}{packed} times the {shards} batch shards of the mesh"
         )
     return shape
 
@@ -154,51 +177,7 @@ class Timed:
         }
 
 
-def random_state(stage: Stage) -> TrainState:
+def random_state(stage: Stage, config: ConfigDict) -> TrainState:
     """A new state with random weights."""
-    context = stage.context
-    leaves = param_leaves(
-        context.model,
-        context.mesh,
-        dtype=context.config.dtype,
-        trained_dtype=context.config.trained_dtype,
-        factors=stage.factors,
-    )
-    return new_state(
-        random_params(context.model, leaves, seed=context.config.seed),
-        factors=stage.factors,
-        optimizer=stage.optimizer,
-        objective=stage.objective,
-        width=context.model.config.decoder.width,
-        mesh=context.mesh,
-    )
-
-
-def _stage(context: Context) -> Stage:
-    bench = context.config.bench
-    return Stage(context, bench.stage, 2 * (bench.warmup + bench.steps))
-
-
-def _of_shapes(context: Context, name: str) -> Context:
-    """The same run with a known model's shapes in place of config.model's."""
-    if name not in MODELS:
-        raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
-    config = ConfigDict(context.config.to_dict())
-    config.plan.model = name
-    return AbstractContext(
-        config.lock(),
-        context.workdir,
-        context.job,
-        mesh=context.mesh,
-        remat=config.model.remat,
-        platform=jax.devices()[0].platform,
-    )
-
-
-def _without_guide(context: Context) -> Context:
-    """The same run with language modelling alone; model and mesh are shared."""
-    config = ConfigDict(context.config.to_dict())
-    config.guide.form = "none"
-    other = Context(config.lock(), context.workdir, context.job)
-    other.__dict__ |= {"model": context.model, "mesh": context.mesh}  # its cached properties
-    return other
+    leaves = leaves_of(config, stage.llava, stage.mesh, stage.factors)
+    return stage.state(random_params(stage.llava, leaves, seed=config.seed))

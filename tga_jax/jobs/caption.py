@@ -9,124 +9,73 @@ logs together hold every picture, captions.jsonl is written, in the order of the
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from tga_jax.captioning.captioner import Captioner
-from tga_jax.captioning.log import CaptionLog, Key, Part, part_of
+from tga_jax.captioning.log import CaptionLog, Part, part_of
+from tga_jax.captioning.wanted import Wanted, choose
 from tga_jax.cluster import hosts
 from tga_jax.data.records import Record
+from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.run.budget import Budget
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.samples import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
 
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What captions.jsonl is to hold.
-
-    Attributes:
-        own: id -> the caption that its sample has.
-        shown: id -> the picture to describe.
-        ids: of both, in the order of the samples.
-        counts: what was left out.
-    """
-
-    own: dict[str, str]
-    shown: dict[str, Key]
-    ids: list[str]
-    counts: dict[str, int]
-
-    @property
-    def pictures(self) -> dict[Key, str]:
-        """Each picture once, with the first id that shows it."""
-        first: dict[Key, str] = {}
-        for one, key in self.shown.items():
-            first.setdefault(key, one)
-        return first
-
-
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write captions.jsonl and caption/report.json, or this host's part of them."""
-    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
-    part = part_of(context.config.caption.shard)
-    wanted = choose(read_samples(context, path), context.image_dir())
-    captioner = Captioner(context)
-    about = digest([[one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.ids])
+    folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
+    part = part_of(job.config.caption.shard)
+    wanted = choose(read_samples(job, path), image_folder(job.config))
+    captioner = Captioner(job)
+    about = digest([[*one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.shows])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
     if finished.is_done and path.exists():
-        context.say(f"finished before: {path}")
+        job.say(f"finished before: {path}")
         return
-    context.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
+    job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
     log = CaptionLog(folder, part, captioner.settings)
-    budget = Budget(context, len(wanted.pictures))
-    with jax.set_mesh(captioner.context.mesh):
-        write_part(context, captioner, wanted, part, log, budget)
-    hosts.meet("captions are written")
+    pictures = len(wanted.pictures)
+    budget = Budget(job.config.data.max_bad_fraction, pictures, say=job.say)
+    with jax.set_mesh(captioner.model.mesh):
+        write_part(job, captioner, wanted, part, log, budget)
+    hosts.barrier("captions are written")
     left = wanted.pictures.keys() - log.known().keys()
     if left:
-        context.say(
-            f"{len(left)} pictures are left to other hosts, the last of which writes {path}"
-        )
+        job.say(f"{len(left)} pictures are left to other hosts, the last of which writes {path}")
     elif part.index == 0 or jax.process_count() == 1:
-        report = merge(context, wanted, log, part, budget)
+        report = merge(job, wanted, log, part, budget)
         with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
             write_json(folder / "report.json", report)
             finished.finish()
-    hosts.meet("captions are merged")
+    hosts.barrier("captions are merged")
 
 
-def read_samples(context: Context, output: Path) -> list[Record]:
+def read_samples(job: Job, output: Path) -> list[Record]:
     """config.data's records; `output` itself may be named as the captions' file."""
-    data = context.config.data
+    data = job.config.data
     if not data.path:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file")
     given = Path(data.captions) if data.captions else None
     same = given is not None and given.resolve() == output.resolve()
-    return usable_records(context, Path(data.path), captions=None if same else given)
-
-
-def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
-    """Which ids keep a caption and which pictures need one: the first picture of a sample.
-
-    An id with several pictures gets none: captions.jsonl could not say for which.
-    """
-    counts = {"records": len(records), "without_picture": 0, "tox": 0, "ambiguous_ids": 0}
-    own: dict[str, str] = {}
-    names: dict[str, dict[str, None]] = {}
-    for record in records:
-        if not record.images:
-            counts["without_picture"] += 1
-        elif record.caption:
-            own.setdefault(record.id, record.caption)
-        elif record.tox:
-            counts["tox"] += 1
-        else:
-            names.setdefault(record.id, {})[record.images[0]] = None
-    shown = {one: _key(image_dir, *found) for one, found in names.items() if len(found) == 1}
-    counts["ambiguous_ids"] = len(names) - len(shown)
-    own = {one: caption for one, caption in own.items() if one not in shown}
-    ids = [one for one in dict.fromkeys(r.id for r in records) if one in own or one in shown]
-    if not ids:
-        raise UserError("config.data.path: no sample has a picture to caption")
-    return Wanted(own, shown, ids, counts | {"own": len(own)})
-
-
-def _key(folder: Path, name: str) -> Key:
-    path = folder / name
-    return name, path.stat().st_size if path.is_file() else None
+    return usable_records(
+        [Path(data.path)],
+        max_bad_fraction=data.max_bad_fraction,
+        say=job.say,
+        texts=read_side_files({"captions": None if same else given}),
+    )
 
 
 def write_part(
-    context: Context,
+    job: Job,
     captioner: Captioner,
     wanted: Wanted,
     part: Part,
@@ -135,7 +84,7 @@ def write_part(
 ) -> None:
     """Describe this host's pictures that no log has; those unreadable before are tried again.
 
-    Batches are cut from all its readable pictures, so that a killed run's are those of a whole
+    Batches are made of all its readable pictures, so that a killed run's are those of a whole
     one: sums over other shapes may differ in the last bit.
     """
     mine = list(wanted.pictures.items())[part.index :: part.count]
@@ -158,31 +107,33 @@ def write_part(
             for row, text in texts.items()
         )
     if captioner.speed:
-        speed = context.workdir / "caption" / f"{part}.speed.json"
+        speed = job.workdir / "caption" / f"{part}.speed.json"
         write_json(speed, captioner.speed, every_process=True)
-        context.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
+        job.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
 
 
-def merge(
-    context: Context, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget
-) -> dict[str, Any]:
+def merge(job: Job, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget) -> dict[str, Any]:
     """All logs -> captions.jsonl; returns the report.
 
     Raises:
         UserError: the hosts together found too many unreadable pictures.
     """
-    folder, path = context.workdir / "caption", context.workdir / "captions.jsonl"
+    folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
     known = log.known()
     texts = {key: known[key] for key in wanted.pictures}
     unreadable = [key[0] for key, text in texts.items() if text is None]
     budget.check(len(unreadable))
     captions = {one: texts[key] for one, key in wanted.shown.items()} | wanted.own
-    rows = [{"id": one, "caption": captions[one]} for one in wanted.ids if captions[one]]
+    rows = [
+        {"id": one[0], "image": one[1], "caption": captions[one]}
+        for one in wanted.shows
+        if captions[one]
+    ]
     # Under a name of its own first: two hosts may finish at the same moment.
     write_jsonl(folder / f"captions.{part}.jsonl", rows)
     (folder / f"captions.{part}.jsonl").replace(path)
     empty = sum(text == "" for text in texts.values())
-    context.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
+    job.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
     counts = {
         "pictures": len(texts), "unreadable": len(unreadable), "empty": empty, "written": len(rows)
     }  # fmt: skip

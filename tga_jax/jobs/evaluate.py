@@ -17,19 +17,21 @@ from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import write_json, write_jsonl, write_text
-from tga_jax.run.context import Context
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write evaluate/<benchmark>/ and evaluate/metrics.json; a table on stderr."""
-    folder = context.workdir / "evaluate"
-    benchmarks, judges = read_benchmarks(context), make_judges(context.config.evaluate)
-    workdir = context.config.evaluate.compare
+    config, folder = job.config, job.workdir / "evaluate"
+    benchmarks, judges = read_benchmarks(job), make_judges(config.evaluate)
+    workdir = config.evaluate.compare
     if workdir and not (Path(workdir) / "evaluate").is_dir():
         raise UserError(f"config.evaluate.compare={workdir!r}: has no folder evaluate/")
-    examinee = Examinee(context)
+    examinee = Examinee(job, open_model(config, mesh_of(config.mesh), say=job.say))
     answered = {
-        benchmark.name: examine(context, examinee, benchmark, judges)
+        benchmark.name: examine(job, examinee, benchmark, judges)
         for benchmark in benchmarks
         if benchmark.items
     }
@@ -38,37 +40,38 @@ def run(context: Context) -> None:
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
         found = summarise(benchmark, results, pool=pool)
-        found += compared(context, benchmark, results, judges) if results else []
+        found += compared(job, benchmark, results, judges) if results else []
         rows += [metrics_line(row, benchmark, examinee, judges) for row in found]
         if results:
             write_extras(folder / benchmark.name, results)
     write_json(folder / "metrics.json", rows)
-    context.say(f"{len(pool)} answers judged\n{table(rows)}")
-    context.say(f"-> {folder / 'metrics.json'}")
-    check_missing(context, benchmarks, f", see the rows 'missing' of {folder / 'metrics.json'}")
+    job.say(f"{len(pool)} answers judged\n{table(rows)}")
+    job.say(f"-> {folder / 'metrics.json'}")
+    where = f", see the rows 'missing' of {folder / 'metrics.json'}"
+    check_missing(benchmarks, where, partial=config.evaluate.partial)
 
 
 def compared(
-    context: Context, benchmark: Benchmark, results: Sequence[Result], judges: Sequence[Judge]
+    job: Job, benchmark: Benchmark, results: Sequence[Result], judges: Sequence[Judge]
 ) -> list[Row]:
     """Rows against the answers of config.evaluate.compare, on the questions that both have."""
-    workdir = context.config.evaluate.compare
+    workdir = job.config.evaluate.compare
     if not workdir:
         return []
     path = Path(workdir) / "evaluate" / benchmark.name / "answers.jsonl"
     if not path.is_file():
-        context.say(f"{benchmark.name}: nothing to compare with: there is no {path}")
+        job.say(f"{benchmark.name}: nothing to compare with: there is no {path}")
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     others = {(line["question_id"], line["prompt"]): line for line in lines}
     both = [r for r in results if (r.item.id, r.item.text) in others]
     if len(both) < len(results):
-        context.say(f"{benchmark.name}: {len(both)} of {len(results)} questions are in {path}")
+        job.say(f"{benchmark.name}: {len(both)} of {len(results)} questions are in {path}")
     if not both:
         return []
     items = [r.item for r in both]
     texts = [others[item.id, item.text]["text"] for item in items]
-    folder = context.workdir / "evaluate" / benchmark.name
+    folder = job.workdir / "evaluate" / benchmark.name
     verdicts = verdicts_of(judges[0], items, texts, folder, name="-compared")
     other_results = [
         Result(item, text, None, {judges[0].name: verdict}, benchmark.kind.correct(item, text))

@@ -21,13 +21,13 @@ from ml_collections import ConfigDict
 from tga_jax.errors import UserError
 from tga_jax.files import write_json
 from tga_jax.jobs.registry import JOBS
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
-    settings = context.config.experiment
+    settings = job.config.experiment
     names = settings.only.split(",") if settings.only else list(settings.arms)
     for name in names:
         if name not in settings.arms:
@@ -39,17 +39,17 @@ def run(context: Context) -> None:
         run_side_by_side(names, settings.processes, arm_command)
     else:
         for name in names:
-            run_arm(context, name)
+            run_arm(job, name)
     if settings.summary:
-        found = {name: context.workdir / "arms" / name for name in settings.arms}
+        found = {name: job.workdir / "arms" / name for name in settings.arms}
         write_json(
-            context.workdir / "summary.json",
+            job.workdir / "summary.json",
             summary(
                 {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()},
                 settings.summary.to_dict(),
             ),
         )
-        context.say(f"-> {context.workdir / 'summary.json'}")
+        job.say(f"-> {job.workdir / 'summary.json'}")
 
 
 def arm_command(name: str) -> list[str]:
@@ -58,20 +58,17 @@ def arm_command(name: str) -> list[str]:
     return [sys.executable, "-m", "tga_jax.main", *sys.argv[1:], "--job=experiment", *alone]
 
 
-def run_arm(context: Context, name: str) -> None:
+def run_arm(job: Job, name: str) -> None:
     """One arm: its jobs in order, and how long each took."""
-    arm = Context(
-        arm_config(context.config, name), context.workdir / "arms" / name, f"{context.job}:{name}"
-    )
-    arm.workdir.mkdir(parents=True, exist_ok=True)
+    config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
+    workdir.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    for job in context.config.experiment.jobs:
+    for inner in job.config.experiment.jobs:
         began = time.monotonic()
-        arm.job = job
-        context.say(f"{name}: {job}")
-        importlib.import_module(f"tga_jax.jobs.{JOBS[job][0]}").run(arm)
-        seconds[job] = round(time.monotonic() - began, 1)
-    path = arm.workdir / "seconds.json"
+        job.say(f"{name}: {inner}")
+        importlib.import_module(f"tga_jax.jobs.{JOBS[inner][0]}").run(Job(config, workdir, inner))
+        seconds[inner] = round(time.monotonic() - began, 1)
+    path = workdir / "seconds.json"
     if not path.exists():  # a run that only found finished work took no time worth telling
         write_json(path, seconds)
 

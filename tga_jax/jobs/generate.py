@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from tga_jax.data.records import read_questions
+from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
 from tga_jax.files import file_digest, write_jsonl
-from tga_jax.retrieval.retriever import configured, with_retrieved
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, answer_line
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.prompts import make_prompter
+from tga_jax.run.samples import image_folder
+from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
+from tga_jax.training.step import nested
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write generate/answers.jsonl, in the order of the questions."""
-    config, weights = context.config, context.current_weights()
+    config, weights, folder = job.config, current_weights(job), job.workdir / "generate"
     if not config.generate.questions:
         raise UserError("no questions: set config.generate.questions to a JSONL file")
+    mesh = mesh_of(config.mesh)
+    retriever = configured(job, mesh)
     questions = read_questions(Path(config.generate.questions))
-    folder = context.workdir / "generate"
-    retriever = configured(context)
     if retriever is not None:
-        questions = with_retrieved(retriever, questions, folder, lambda row: context.image_dir())
-    signature = {
+        questions = with_retrieved(retriever, questions, folder, lambda row: image_folder(config))
+    work = Work(folder, "answers", signature(job, weights, retriever))
+    path = folder / "answers.jsonl"
+    if work.is_done:
+        job.say(f"finished before: {path}")
+        return
+    model = open_model(config, mesh, say=job.say)
+    texts = {row["row"]: row["text"] for row in work.rows()}
+    todo = sorted(set(range(len(questions))) - texts.keys(), key=lambda i: len(questions[i].text))
+    for new in answered(job, model, questions, todo, weights) if todo else ():
+        work.append([{"row": row, "text": text} for row, text in new.items()])
+        texts |= new
+    model_id = f"{model.source.name}-{weights.tag}"
+    write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
+    work.finish()
+    job.say(f"{len(questions)} answers -> {path}")
+
+
+def signature(job: Job, weights: Weights, retriever: Retriever | None) -> dict[str, Any]:
+    """All that decides the answers."""
+    config = job.config
+    return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
         "settings": {k: config[k].to_dict() for k in ("data", "prompt", "model", "generate")},
@@ -31,16 +59,19 @@ def run(context: Context) -> None:
         "seed": config.seed,
         "retrieval": None if retriever is None else retriever.settings,
     }
-    work, path = Work(folder, "answers", signature), folder / "answers.jsonl"
-    if work.is_done:
-        context.say(f"finished before: {path}")
-        return
-    texts = {row["row"]: row["text"] for row in work.rows()}
-    todo = sorted(set(range(len(questions))) - texts.keys(), key=lambda i: len(questions[i].text))
-    for new in Answerer(context, questions).answer(todo, weights) if todo else ():
-        work.append([{"row": row, "text": text} for row, text in new.items()])
-        texts |= new
-    model_id = f"{context.source.name}-{weights.tag}"
-    write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
-    work.finish()
-    context.say(f"{len(questions)} answers -> {path}")
+
+
+def answered(
+    job: Job,
+    model: OpenModel,
+    questions: Sequence[Question],
+    rows: Sequence[int],
+    weights: Weights,
+) -> Iterator[dict[int, str]]:
+    """Yields {row: text} of `rows`, a batch at a time."""
+    answerer = Answerer(job.config, model, make_prompter(job.config, model.source))
+    params = nested(load_params(job, model, weights))
+    for new in answerer.replies(
+        questions, rows, params, image_dir=lambda row: image_folder(job.config)
+    ):
+        yield {row: reply.text for row, reply in new.items()}

@@ -7,33 +7,39 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, embed_to_file
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
 from tga_jax.retrieval.texts import Text, read_lines, tidy
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 from tga_jax.run.usable_rows import usable_records
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write index/: texts.jsonl, embeddings.npy, scann/ and, last, index.json."""
-    cfg, folder = context.config.retrieval, context.workdir / "index"
-    embedder = ClipEmbedder(context, cfg.clip)
-    backend = choose_backend(cfg.backend, say=context.say)
+    cfg, folder = job.config.retrieval, job.workdir / "index"
+    mesh = mesh_of(job.config.mesh)
+    embedder = ClipEmbedder(cfg.clip, mesh, batch_size=cfg.batch_size, say=job.say)
+    backend = choose_backend(cfg.backend, say=job.say)
     if cfg.max_characters < 1:
         raise UserError(f"config.retrieval.max_characters={cfg.max_characters}: at least 1")
-    sources = list(corpus_files(context))
-    texts, counts = tidy(read_corpus(context, sources), most=cfg.max_characters)
+    sources = list(corpus_files(job))
+    texts, counts = tidy(read_corpus(job, sources), most=cfg.max_characters)
     if not texts:
-        raise UserError(f"no texts to index in {', '.join(map(str, sources))}")
-    context.say(", ".join(f"{count} {what}" for what, count in counts.items()))
+        raise UserError(
+            f"no texts to index in {', '.join(map(str, sources))}: set config.retrieval.corpus to "
+            "files of texts, or run job caption"
+        )
+    job.say(", ".join(f"{count} {what}" for what, count in counts.items()))
     rows = text_rows(texts)
     signature = {
         "texts": digest(rows),
@@ -42,7 +48,7 @@ def run(context: Context) -> None:
     }
     made_from = signature | {"backend": backend, "exact_below": cfg.exact_below}
     if is_done(folder, made_from):
-        context.say(f"finished before: {folder}")
+        job.say(f"finished before: {folder}")
         return
     write_jsonl(folder / "texts.jsonl", rows)
 
@@ -65,7 +71,7 @@ def run(context: Context) -> None:
     )
     write_json(folder / "index.json", about)
     rate = len(texts) / max(embedded - began, 1e-9)
-    context.say(
+    job.say(
         f"{len(texts)} texts ({rate:.0f}/s), {backend} {about['parameters']['kind']} built in "
         f"{time.monotonic() - embedded:.1f} s -> {folder}"
     )
@@ -85,11 +91,11 @@ def is_done(folder: Path, made_from: dict[str, Any]) -> bool:
     return False
 
 
-def corpus_files(context: Context) -> Iterator[Path]:
+def corpus_files(job: Job) -> Iterator[Path]:
     """config.retrieval.corpus, or else where the captions are."""
-    config = context.config
+    config = job.config
     given = [part.strip() for part in config.retrieval.corpus.split(",") if part.strip()]
-    captions = config.data.captions or str(context.workdir / "captions.jsonl")
+    captions = config.data.captions or str(job.workdir / "captions.jsonl")
     if not given:
         given = [config.data.path] if config.data.path else []
         given += [captions] if config.data.captions or Path(captions).is_file() else []
@@ -104,14 +110,26 @@ def corpus_files(context: Context) -> Iterator[Path]:
         yield path
 
 
-def read_corpus(context: Context, sources: list[Path]) -> Iterator[Text]:
+def check_captions(path: Path, records: Sequence[Record]) -> None:
+    """Refuse a LLaVA file as a corpus that holds no text."""
+    if not any(record.caption for record in records):
+        raise UserError(
+            f"config.retrieval.corpus: {path}: none of its {len(records)} records has an "
+            '"image_caption"; name files of texts (.txt, .jsonl), or the output of job caption'
+        )
+
+
+def read_corpus(job: Job, sources: list[Path]) -> Iterator[Text]:
     """The texts of the files, in their order."""
-    data = context.config.data
-    captions = Path(data.captions) if data.captions else context.workdir / "captions.jsonl"
-    as_records = () if context.config.retrieval.corpus else (Path(data.path or "."),)
+    data = job.config.data
+    captions = Path(data.captions) if data.captions else job.workdir / "captions.jsonl"
+    as_records = () if job.config.retrieval.corpus else (Path(data.path or "."),)
     for path in sources:
         if path.suffix == ".json" or path in as_records:
-            records = usable_records(context, path)
+            fraction = data.max_bad_fraction
+            records = usable_records([path], max_bad_fraction=fraction, say=job.say)
+            if path not in as_records:
+                check_captions(path, records)
             yield from (Text(r.id, r.caption) for r in records if r.caption)
         elif path == captions:
             yield from read_lines(path, key="caption")

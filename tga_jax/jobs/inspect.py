@@ -8,28 +8,30 @@ from pathlib import Path
 from tga_jax.data.loader import example_pixels
 from tga_jax.data.show import inspect_line, render_colour
 from tga_jax.files import write_jsonl
-from tga_jax.run.context import Context
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
+from tga_jax.run.prompts import make_prompter
+from tga_jax.run.sample_report import say_samples
+from tga_jax.run.samples import image_folder, read_samples
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
-    records, prompter = context.records(), context.prompter()
-    tokenizer, shown = context.source.tokenizer.tokenizer, context.config.inspect.show
-    lines, cut = [], []
-    for number, record in enumerate(records):
+    config = job.config
+    model = open_model(config, mesh_of(config.mesh), say=job.say)
+    prompter = make_prompter(config, model.source)
+    samples = read_samples(config, job.workdir, prompter, say=job.say)
+    say_samples(samples.records, samples.about_texts, say=job.say)
+    lines = []
+    for number, record in enumerate(samples.records):
         example = prompter.encode(record)
         for place in range(len(example.images)):
-            folder = Path() if example.contents else context.image_dir()
-            example_pixels(example, place, image_dir=folder, transform=context.transform)
+            folder = Path() if example.contents else image_folder(config)
+            example_pixels(example, place, image_dir=folder, transform=model.transform)
         lines.append(inspect_line(example))
-        if example.truncated_tokens:
-            cut.append(example.id)
-        if number < shown:
-            print(render_colour(example, tokenizer), file=sys.stderr)
-    write_jsonl(context.workdir / "inspect" / "samples.jsonl", lines)
-    context.say(f"{len(lines)} samples -> {context.workdir / 'inspect' / 'samples.jsonl'}")
-    if cut:
-        context.say(
-            f"{len(cut)} samples are longer than config.data.max_length and lose turns or the "
-            f"tail of an answer: {', '.join(cut[:5])}{' ...' if len(cut) > 5 else ''}"
-        )
+        if number < config.inspect.show:
+            print(render_colour(example, model.source.tokenizer.tokenizer), file=sys.stderr)
+    path = job.workdir / "inspect" / "samples.jsonl"
+    write_jsonl(path, lines)
+    job.say(f"{len(lines)} samples -> {path}")

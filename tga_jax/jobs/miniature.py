@@ -31,38 +31,43 @@ from tga_jax.miniature.documents import document_rows
 from tga_jax.miniature.phases import Figures, phase, phase_settings, timed
 from tga_jax.miniature.rows import Row
 from tga_jax.models.decoder import Decoder
+from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.clip_embedder import clip_model_of, load_clip
 from tga_jax.run.answerer import Answerer
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
+from tga_jax.run.prompts import make_prompter
+from tga_jax.run.weights import STAGES, current_weights, load_params
+from tga_jax.training.step import nested
 
 TOKEN_MULTIPLE = 12  # of padded captions
 DECODER_ONLY = (("decoder/.*", 1.0), (".*", None))
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write world/, clip/, llm/ and base_models.json."""
-    settings, seed = context.config.miniature, context.config.seed
+    settings, seed = job.config.miniature, job.config.seed
     sizes = WorldSizes(**settings.world.to_dict())
-    world = timed(lambda: build_world(context.workdir / "world", seed=seed, sizes=sizes))
-    context.say(f"world: {world['figures']['counts']}")
-    own = phase_settings(context.config, world["figures"]["settings"])
-    clip = phase(context, "clip", own["clip"], lambda folder: make_clip(context, sizes, folder))
-    llm = phase(context, "llm", own["llm"], lambda folder: make_llm(context, folder))
+    world = timed(lambda: build_world(job.workdir / "world", seed=seed, sizes=sizes))
+    job.say(f"world: {world['figures']['counts']}")
+    own = phase_settings(job.config, world["figures"]["settings"])
+    clip = phase(job, "clip", own["clip"], lambda folder: make_clip(job, sizes, folder))
+    llm = phase(job, "llm", own["llm"], lambda folder: make_llm(job, folder))
     done = {"world": world["figures"]["counts"], "clip": clip["figures"], "llm": llm["figures"]}
     done["seconds"] = {"clip": clip["seconds"], "llm": llm["seconds"]}
-    write_json(context.workdir / "base_models.json", done)
-    context.say(f"clip: {json.dumps(clip['figures'])}")
-    context.say(f"llm: {json.dumps(llm['figures'])}")
+    write_json(job.workdir / "base_models.json", done)
+    job.say(f"clip: {json.dumps(clip['figures'])}")
+    job.say(f"llm: {json.dumps(llm['figures'])}")
 
 
 # --- CLIP ---
 
 
-def make_clip(context: Context, sizes: WorldSizes, folder: Path) -> Figures:
+def make_clip(job: Job, sizes: WorldSizes, folder: Path) -> Figures:
     """Trains and writes clip/; the figures are those of the written model."""
-    cfg, drawing = context.config.miniature.clip, sizes.drawing
+    cfg, drawing = job.config.miniature.clip, sizes.drawing
     vocab = base_models.write_clip_tokenizer(
-        context.workdir / "world" / "tokenizer", folder / "tokenizer"
+        job.workdir / "world" / "tokenizer", folder / "tokenizer"
     )
     tokenizer = load_fast(folder / "tokenizer")
     shape = base_models.clip_config(
@@ -80,7 +85,7 @@ def make_clip(context: Context, sizes: WorldSizes, folder: Path) -> Figures:
         return clip_tokens(tokenizer, texts, length=length, multiple=TOKEN_MULTIPLE)[0]
 
     settings = ClipTraining(
-        seed=context.config.seed,
+        seed=job.config.seed,
         pairs=cfg.pairs,
         steps=cfg.steps,
         batch_size=cfg.batch_size,
@@ -94,19 +99,19 @@ def make_clip(context: Context, sizes: WorldSizes, folder: Path) -> Figures:
         settings=settings,
         drawing=drawing,
         tokenise=tokenise,
-        mesh=context.mesh,
+        mesh=mesh_of(job.config.mesh),
     )
     export_clip(
-        context.workdir / "clip",
+        job.workdir / "clip",
         params=params,
         config=shape,
         tokenizer=tokenizer,
         image_settings=image_settings,
-        dtype=context.config.miniature.dtype,
+        dtype=job.config.miniature.dtype,
     )
-    source = open_clip(str(context.workdir / "clip"))
-    model, params = load_clip(context, source)
-    pairs = dev_pairs(context.config.seed, cfg.dev_pictures, drawing)
+    source = open_clip(str(job.workdir / "clip"))
+    model, params = load_clip(source, mesh_of(job.config.mesh))
+    pairs = dev_pairs(job.config.seed, cfg.dev_pictures, drawing)
     figures = zero_shot(params, model, pairs, tokenise=lambda texts: source.tokenise(texts)[0])
     return {"parameters": sum(p.size for p in params.values()), "zero_shot": figures}
 
@@ -114,14 +119,14 @@ def make_clip(context: Context, sizes: WorldSizes, folder: Path) -> Figures:
 # --- the language model ---
 
 
-def make_llm(context: Context, folder: Path) -> Figures:
+def make_llm(job: Job, folder: Path) -> Figures:
     """Trains from random parameters and writes llm/; the figures are those of the written one."""
-    cfg, start = context.config.miniature.llm, folder / "start"
-    tokenizer = load_tokenizer(context.workdir / "world" / "tokenizer")
+    cfg, start = job.config.miniature.llm, folder / "start"
+    tokenizer = load_tokenizer(job.workdir / "world" / "tokenizer")
     shape = base_models.decoder_config(
         width=cfg.width, layers=cfg.layers, vocab=tokenizer.vocab_needed
     )
-    prompt = context.config.prompt
+    prompt = job.config.prompt
     written = {
         "config": shape,
         "tokenizer": tokenizer,
@@ -131,20 +136,19 @@ def make_llm(context: Context, folder: Path) -> Figures:
         "length": 1024,
     }
     if not start.is_dir():
-        params = random_decoder(shape, seed=context.config.seed)
+        params = random_decoder(shape, seed=job.config.seed)
         export_decoder(start, params=params, dtype="float32", **written)
     documents = folder / "documents.json"
     if not documents.exists():
-        write_json(documents, pretraining_rows(context, tokenizer.tokenizer.eos_token))
-    run = Context(llm_config(context, start, documents), folder)
-    for stage in ("pretrain", "finetune"):  # texts, then safe chats
-        run.job = stage
-        train.run(run)
-    params = run.load_params(run.current_weights())
-    llm = context.workdir / "llm"
-    export_decoder(llm, params=params, dtype=context.config.miniature.dtype, **written)
-    check = Context(llm_config(context, llm, documents), folder / "check", "text")
-    questions = base_models.read_text_questions(context.workdir / "world/text_eval_dev.jsonl")
+        write_json(documents, pretraining_rows(job, tokenizer.tokenizer.eos_token))
+    config = llm_config(job, start, documents)
+    for stage in STAGES:  # texts, then safe chats
+        train.run(Job(config, folder, stage))
+    params = trained_params(Job(config, folder))
+    llm = job.workdir / "llm"
+    export_decoder(llm, params=params, dtype=job.config.miniature.dtype, **written)
+    check = Job(llm_config(job, llm, documents), folder / "check", "text")
+    questions = base_models.read_text_questions(job.workdir / "world/text_eval_dev.jsonl")
     figures = base_models.text_figures(questions, answers(check, [q["prompt"] for q in questions]))
     count = sum(p.size for path, p in params.items() if path.startswith("decoder/"))
     return {"parameters": count, **figures}
@@ -162,27 +166,27 @@ def random_decoder(shape: Any, *, seed: int) -> dict[str, jax.Array]:
     return jax.jit(init)()
 
 
-def pretraining_rows(context: Context, eos: str) -> list[Row]:
+def pretraining_rows(job: Job, eos: str) -> list[Row]:
     """What the language model is pretrained on: the world's helpful chats, and documents."""
-    prompt, count = context.config.prompt, context.config.miniature.llm.documents
+    prompt, count = job.config.prompt, job.config.miniature.llm.documents
     template = make_template(prompt.template, bos="", eos=eos, system=prompt.system)
-    records = read_records(context.workdir / "world" / "llm_pretrain.json")
+    records = read_records(job.workdir / "world" / "llm_pretrain.json")
     chats = [template.render(count_marks(record)).text for record in records]
-    rng = np.random.default_rng([context.config.seed, 29])
+    rng = np.random.default_rng([job.config.seed, 29])
     return document_rows(rng, count, chats)
 
 
-def llm_config(context: Context, llm: Path, documents: Path) -> ConfigDict:
+def llm_config(job: Job, llm: Path, documents: Path) -> ConfigDict:
     """The configuration with which a user would train the decoder alone, on text rows."""
-    config, cfg = context.config.copy_and_resolve_references(), context.config.miniature.llm
+    config, cfg = job.config.copy_and_resolve_references(), job.config.miniature.llm
     with config.unlocked():
         config.model.checkpoint = ""
-        config.model.vision, config.model.llm = str(context.workdir / "clip"), str(llm)
+        config.model.vision, config.model.llm = str(job.workdir / "clip"), str(llm)
         config.lora.rank = 0
         config.data.captions = config.data.retrieved = config.data.image_dir = ""
         config.data.max_length, config.data.buckets = cfg.max_length, cfg.buckets
         config.generate.max_new_tokens, config.generate.batch_size = 48, 100
-        safety = context.workdir / "world" / "llm_safety.json"
+        safety = job.workdir / "world" / "llm_safety.json"
         for stage, rows, template, part in (
             (config.pretrain, documents, "plain", "pretrain"),
             (config.finetune, safety, config.prompt.template, "safety"),
@@ -199,11 +203,21 @@ def llm_config(context: Context, llm: Path, documents: Path) -> ConfigDict:
     return config
 
 
-def answers(context: Context, prompts: Sequence[str]) -> list[str]:
-    """Greedy answers to text prompts by the model that the context's source is."""
+def trained_params(job: Job) -> dict[str, jax.Array]:
+    """The parameters that the job's stages trained, by flat path."""
+    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    return load_params(job, model, current_weights(job))
+
+
+def answers(job: Job, prompts: Sequence[str]) -> list[str]:
+    """Greedy answers to text prompts by the model that config.model names."""
+    config = job.config
+    model = open_model(config, mesh_of(config.mesh), say=job.say)
     questions = [Question(i, None, prompt) for i, prompt in enumerate(prompts)]
     rows = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, str] = {}
-    for new in Answerer(context, questions).answer(rows, context.current_weights()):
-        found |= new
+    params = nested(load_params(job, model, current_weights(job)))
+    answerer = Answerer(config, model, make_prompter(config, model.source), title=job.name)
+    for new in answerer.replies(questions, rows, params, image_dir=lambda row: Path()):
+        found |= {row: reply.text for row, reply in new.items()}
     return [found[i] for i in range(len(prompts))]

@@ -32,25 +32,26 @@ from tga_jax.planning.hlo import parse_program
 from tga_jax.planning.synthetic import BatchShape
 from tga_jax.planning.topology import Topology, parse_topology, slice_sizes
 from tga_jax.planning.traffic import collective_bytes, memory_traffic, network_bytes
-from tga_jax.run.context import STAGES, Context
-from tga_jax.run.stage import packing_of
+from tga_jax.run.job import Job
+from tga_jax.run.stage_data import packing_of
+from tga_jax.run.weights import STAGES
 
 Plan = dict[str, Any]
 REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Plan config.plan.stage on config.plan.topology."""
-    config, folder = context.config, context.workdir / "plan"
+    config, folder = job.config, job.workdir / "plan"
     topology = parse_topology(config.plan.topology)
     choice = first_choice(config, topology)
 
     def plan(choice: Choice) -> Plan:
-        context.say(f"{config.plan.topology}: {describe(choice)}")
+        job.say(f"{config.plan.topology}: {describe(choice)}")
         found = plan_choice(config, topology, choice, folder)
         verdict = "fits" if found["fits"] else "does not fit"
         needed = found["bytes_per_device"]
-        context.say(verdict + ("" if needed is None else f": {needed / GIB:.1f} GiB a device"))
+        job.say(verdict + ("" if needed is None else f": {needed / GIB:.1f} GiB a device"))
         return found
 
     result = search(plan, choice) if config.plan.search else plan(choice)

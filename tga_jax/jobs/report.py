@@ -14,15 +14,15 @@ from tga_jax.report.collect import Arm, Run, collect
 from tga_jax.report.differences import differences
 from tga_jax.report.examples import choose
 from tga_jax.report.page import Report, latex, markdown, page
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Write report/index.html, tables.md, tables.tex and metrics.json."""
-    config, folder = context.config, context.workdir / "report"
+    config, folder = job.config, job.workdir / "report"
     wanted = [name.strip() for name in config.report.pair.split(",") if name.strip()]
     order = [*wanted, *config.experiment.arms]
-    found = collect(context.workdir, compare=config.evaluate.compare, order=order)
+    found = collect(job.workdir, compare=config.evaluate.compare, order=order)
     arms = pair(found, wanted)
     report = Report(
         run=found,
@@ -37,7 +37,7 @@ def run(context: Context) -> None:
     write_text(folder / "tables.tex", latex(report))
     write_text(folder / "index.html", page(report))
     names = ", ".join(arm.name for arm in found.arms) or "no models"
-    context.say(f"{names} -> {folder / 'index.html'}")
+    job.say(f"{names} -> {folder / 'index.html'}")
 
 
 def pair(found: Run, wanted: list[str]) -> tuple[Arm, ...]:

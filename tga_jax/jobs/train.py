@@ -2,86 +2,130 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+import jax
 
-from tga_jax.data.ablation import ablate
-from tga_jax.data.loader import BatchSource
-from tga_jax.data.mixture import Mixture
-from tga_jax.data.lazy_records import has_contents
+from tga_jax.cluster import hosts
+from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json
-from tga_jax.parallel.sharding import batch_shards
-from tga_jax.run.context import Context
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.guide import guide_config
+from tga_jax.run.job import Job
+from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
-from tga_jax.run.stage import Stage, packing_of
+from tga_jax.run.stage import Stage
+from tga_jax.run.stage_data import batch_source, check_counts, most_shapes, stage_samples
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
-from tga_jax.training.feed import local_rows
+from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
+from tga_jax.training.checkpoints import Checkpoints
+from tga_jax.training.feed import DeviceBatches
+from tga_jax.training.loop import LoopConfig, StepCompiler, train
+from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.profile import ProfileConfig
+from tga_jax.training.state import abstract_state
+from tga_jax.training.step import TrainState
+from tga_jax.training.throughput import peak_flops
 
 
-def run(context: Context) -> None:
+def run(job: Job) -> None:
     """Train the stage that the job is named after."""
-    stage = context.job
-    start, done = context.current_weights(before=stage), context.finished(stage)
+    config, workdir, name = job.config, job.workdir, job.name
+    start, done = current_weights(job, before=name), finished_stage(workdir, name)
     if done is not None:
-        check_finished(context, done, start)
-        context.say(f"finished before: {context.stage_folder(stage)}")
+        check_finished(config, workdir, name, done=done, start=start)
+        job.say(f"finished before: {workdir / name}")
         return
-    check_counts(context, stage)
-    source, steps = batch_source(context, stage)
+    check_counts(config[name], name)
+    model = open_model(config, mesh_of(config.mesh), say=job.say)
+    samples = stage_samples(config, workdir, name, model, say=job.say)
+    source, steps = batch_source(config, name, model, samples.records)
     if not steps:
-        context.say(f"config.{stage}.steps is 0: nothing to do")
+        job.say(f"config.{name}.steps is 0: nothing to do")
         return
-    settings = stage_settings(context, stage, steps, start)
-    claim_folder(context, stage, settings)
-    report_samples(context, stage, source.records)
-    trained = Stage(context, stage, steps).train(source, start)
-    marker = {"step": int(trained.step), "digest": digest(settings)}
-    write_json(context.stage_folder(stage) / "done.json", marker)
+    settings = stage_settings(config, workdir, name, steps, start)
+    claim_folder(workdir / name, settings)
+    report_samples(
+        workdir / name / "samples.json",
+        source.records,
+        samples.checked,
+        samples.about_texts,
+        say=job.say,
+    )
+    guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
+    stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
+    trained = train_stage(job, model, stage, source, start)
+    write_json(workdir / name / "done.json", {"step": trained, "digest": digest(settings)})
 
 
-def check_counts(context: Context, stage: str) -> None:
-    """Refuse numbers that count something and are not positive."""
-    for key in ("batch_size", "accumulate", "save_every", "log_every", "keep"):
-        if context.config[stage][key] < 1:
-            value = context.config[stage][key]
-            raise UserError(f"config.{stage}.{key}={value}: must be 1 or more")
-
-
-def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
-    """The stage's batches, and how many steps it has."""
-    cfg, data = context.config[stage], context.config.data
-    packing, ways = packing_of(context.config), batch_shards(context.mesh)
-    rows = cfg.batch_size // cfg.accumulate // packing
-    if cfg.batch_size % (cfg.accumulate * packing * ways):
-        raise UserError(
-            f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
-            f"config.{stage}.accumulate={cfg.accumulate} times config.data.packing={packing} "
-            f"times the {ways} batch shards of the mesh"
+def train_stage(
+    job: Job, model: OpenModel, stage: Stage, source: BatchSource, start: Weights
+) -> int:
+    """Train from the latest checkpoint, or from `start`, to the end; returns the last step."""
+    cfg, folder = job.config[stage.name], job.workdir / stage.name
+    checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
+    loader = make_loader(source, workers=job.config.data.workers)
+    state = first_state(job, model, stage, checkpoints, loader, start)
+    log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
+    try:
+        trained = train(
+            state,
+            DeviceBatches(loader, model.mesh),
+            StepCompiler(stage.jitted(state), most=most_shapes(job.config, stage.name)),
+            config=loop_config(job, stage),
+            checkpoints=checkpoints,
+            log=log,
         )
-    samples = context.records(stage)
-    records = ablate(
-        samples,
-        caption_noise=data.caption_noise,
-        retrieved_share=data.retrieved_share,
-        seed=context.config.seed,
+        return int(trained.step)
+    finally:
+        if log is not None:
+            log.close()
+        loader.close()
+        checkpoints.close()
+
+
+def first_state(
+    job: Job,
+    model: OpenModel,
+    stage: Stage,
+    checkpoints: Checkpoints,
+    loader: Loader,
+    start: Weights,
+) -> TrainState:
+    """The state that the loop begins with; the loader is put to the same step."""
+    # The first process says which: a shared file system may show the others an older list.
+    latest = hosts.broadcast_from_first(checkpoints.latest_step)
+    state = stage.state(load_params(job, model, start, stage.factors))
+    if latest is None:
+        job.say(f"{stage.steps} steps from {start.tag}")
+        return state
+    abstract = abstract_state(state)
+    del state
+    restored = checkpoints.restore(latest, abstract)
+    loader.set_state(restored.data)
+    job.say(f"going on at step {latest} of {stage.steps}")
+    return restored.state
+
+
+def loop_config(job: Job, stage: Stage) -> LoopConfig:
+    """How often the loop logs and saves."""
+    cfg = job.config[stage.name]
+    return LoopConfig(
+        name=stage.name,
+        steps=stage.steps,
+        log_every=cfg.log_every,
+        save_every=cfg.save_every,
+        save_seconds=60 * cfg.save_minutes,
+        peak_flops=peak_flops(jax.devices()[0]),
+        profile=profile_config(job, stage.name),
     )
-    steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
-    max_length = cfg.max_length or data.max_length
-    source = BatchSource(
-        records,
-        context.prompter(template=cfg.template, max_length=max_length),
-        context.transform,
-        image_dir=Path() if has_contents(samples) else context.image_dir(stage),
-        batch_size=cfg.batch_size,
-        accumulate=cfg.accumulate,
-        steps=steps,
-        seed=context.config.seed,
-        buckets=context.buckets(max_length=max_length * packing),
-        caption_buckets=context.caption_buckets(max_length=max_length),
-        pad_id=context.source.tokenizer.pad_id,
-        rows=local_rows(context.mesh, rows),
-        parts=samples.parts if isinstance(samples, Mixture) else (),
-        packing=packing,
-    )
-    return source, steps
+
+
+def profile_config(job: Job, stage: str) -> ProfileConfig | None:
+    """Which steps to profile, as config.profile says; None: none of them."""
+    steps = tuple(job.config.profile.steps)
+    if not steps:
+        return None
+    whole = all(isinstance(step, int) for step in steps)
+    if not (whole and len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+        raise UserError(f"config.profile.steps={steps}: give the first and the last step")
+    return ProfileConfig(*steps, job.workdir / stage / "profile")

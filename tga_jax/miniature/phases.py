@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tga_jax.files import digest, write_json
 from tga_jax.miniature import base_models
 from tga_jax.miniature.sources import source_digest
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 
 Figures = dict[str, Any]
 
@@ -46,13 +46,11 @@ def timed(make: Callable[[], Figures]) -> Figures:
     return {"figures": figures, "seconds": round(time.monotonic() - began, 1)}
 
 
-def phase(
-    context: Context, name: str, settings: Figures, make: Callable[[Path], Figures]
-) -> Figures:
+def phase(job: Job, name: str, settings: Figures, make: Callable[[Path], Figures]) -> Figures:
     """Does a phase, unless it was done before with the same settings.
 
     Args:
-        context: the run.
+        job: the run.
         name: of the phase; `<name>/` is the folder that it writes.
         settings: all that decides what it makes.
         make: does it, given a folder for its checkpoints that no other settings have used.
@@ -60,14 +58,14 @@ def phase(
     Returns:
         {"settings", "figures", "seconds"}, as `training/<name>.json` keeps it.
     """
-    path = context.workdir / "training" / f"{name}.json"
-    if path.exists() and (context.workdir / name).is_dir():
+    path = job.workdir / "training" / f"{name}.json"
+    if path.exists() and (job.workdir / name).is_dir():
         found: Figures = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] == settings:
-            context.say(f"{name}: finished before")
+            job.say(f"{name}: finished before")
             return found
     path.unlink(missing_ok=True)
-    shipped = take_shipped(context, name, settings)
+    shipped = take_shipped(job, name, settings)
     if shipped is not None:
         write_json(path, shipped)
         return shipped
@@ -76,16 +74,16 @@ def phase(
     return done
 
 
-def take_shipped(context: Context, name: str, settings: Figures) -> Figures | None:
+def take_shipped(job: Job, name: str, settings: Figures) -> Figures | None:
     """Copies a phase's folder from config.miniature.shipped, if it was made by these settings."""
-    folder = Path(context.config.miniature.shipped)
+    folder = Path(job.config.miniature.shipped)
     about = folder / f"{name}.json"
-    if not context.config.miniature.shipped or not about.exists():
+    if not job.config.miniature.shipped or not about.exists():
         return None
     found: Figures = json.loads(about.read_text(encoding="utf-8"))
     if found["settings"] != settings:
-        context.say(f"{name}: {about} was made by other settings, so it is trained anew")
+        job.say(f"{name}: {about} was made by other settings, so it is trained anew")
         return None
-    context.say(f"{name}: taken from {folder / name}, which took {found['seconds']:.0f} s to train")
-    shutil.copytree(folder / name, context.workdir / name, dirs_exist_ok=True)
+    job.say(f"{name}: taken from {folder / name}, which took {found['seconds']:.0f} s to train")
+    shutil.copytree(folder / name, job.workdir / name, dirs_exist_ok=True)
     return found

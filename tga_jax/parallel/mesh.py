@@ -35,6 +35,11 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | Non
     return Mesh(slice_grid(devices, sizes, slices), AXES, axis_types=AUTO)
 
 
+def mesh_of(sizes: Any) -> Mesh:
+    """The mesh over all devices that `config.mesh` describes."""
+    return make_mesh(data=sizes.data, fsdp=sizes.fsdp, tensor=sizes.tensor)
+
+
 def slice_grid(devices: Sequence[Any], sizes: tuple[int, int, int], slices: int) -> np.ndarray:
     """The devices in the mesh's order: slice after slice along "data"."""
     inner = (sizes[0] // slices, *sizes[1:])

@@ -3,60 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import RunningMean
 from tga_jax.errors import UserError
 from tga_jax.hf.config import read_decoder_config, read_llava_config, read_vision_config
 from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
-from tga_jax.models.config import Compute, LlavaConfig
+from tga_jax.models.config import LlavaConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import replicated
 from tga_jax.planning.architectures import HUB, MODELS
-from tga_jax.run.context import Context
+from tga_jax.run.guide import guide_config
+from tga_jax.run.model import compute_of, with_adapters
 from tga_jax.run.stage import Stage
-from tga_jax.training.state import opt_shardings, param_leaves
+from tga_jax.run.weights import leaves_of
+from tga_jax.training.state import opt_shardings
 from tga_jax.training.step import TrainState
 
 # A plan's arithmetic does not depend on them.
 _CLIP_NORM = PixelNorm(CLIP_MEAN, CLIP_STD)
 
 
-class AbstractContext(Context):
-    """A context whose model is known by its shapes, on a mesh of any devices."""
+def abstract_stage(
+    config: ConfigDict,
+    name: str,
+    steps: int,
+    *,
+    workdir: Path,
+    mesh: Any,
+    remat: str,
+    platform: str | None,
+) -> Stage:
+    """A stage of a model that is known by its shapes.
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        workdir: Path,
-        job: str,
-        *,
-        mesh: Any,
-        remat: str,
-        platform: str | None,
-    ):
-        """`platform` decides the attention; None: plain products, which show all FLOPs."""
-        super().__init__(config, workdir, job)
-        self._mesh, self._remat, self._platform = mesh, remat, platform
+    Args:
+        config: the whole configuration.
+        name: "pretrain" or "finetune".
+        steps: how many it has.
+        workdir: where job `analyze` may have left the safety layers.
+        mesh: any devices, also abstract ones.
+        remat: the policy, in place of config.model.remat.
+        platform: decides the attention; None: plain products, which show all FLOPs.
+    """
+    llava = abstract_model(config, remat=remat, platform=platform)
+    guide = guide_config(config, workdir, llava.config.decoder.layers, name)
+    return Stage(config, name, steps, llava=llava, mesh=mesh, guide=guide)
 
-    @functools.cached_property
-    def model(self) -> Llava:
-        """The model without parameters."""
-        attention = "xla" if self._platform is None else self.attention(self._platform)
-        compute = Compute(self.config.dtype, self._remat, attention)
-        return Llava(self._with_lora(model_shapes(self.config)), _CLIP_NORM, compute)
 
-    @functools.cached_property
-    def mesh(self) -> Mesh:
-        """The mesh given."""
-        return self._mesh
+def abstract_model(config: ConfigDict, *, remat: str, platform: str | None) -> Llava:
+    """The Flax modules of a model that is known by its shapes."""
+    shapes = with_adapters(model_shapes(config), config.lora)
+    return Llava(shapes, _CLIP_NORM, compute_of(config, remat, platform))
 
 
 def model_shapes(config: ConfigDict) -> LlavaConfig:
@@ -95,17 +97,10 @@ def model_shapes(config: ConfigDict) -> LlavaConfig:
     )
 
 
-def start_state(stage: Stage) -> TrainState:
+def start_state(stage: Stage, config: ConfigDict) -> TrainState:
     """Shapes, dtypes and shardings of `training.state.new_state`'s result."""
-    context = stage.context
-    mesh, factors = context.mesh, stage.factors
-    leaves = param_leaves(
-        context.model,
-        mesh,
-        dtype=context.config.dtype,
-        trained_dtype=context.config.trained_dtype,
-        factors=factors,
-    )
+    mesh, factors = stage.mesh, stage.factors
+    leaves = leaves_of(config, stage.llava, mesh, factors)
     trained = {p: x for p, x in leaves.items() if factors[p] is not None}
     frozen = {p: x for p, x in leaves.items() if factors[p] is None}
     moments = jax.eval_shape(stage.optimizer.init, trained)
@@ -113,7 +108,7 @@ def start_state(stage: Stage) -> TrainState:
     opt_state = _placed(moments, opt_shardings(moments, trained, mesh))
     objective, running = stage.objective, None
     if objective.guide.active and objective.guide.center == "running":
-        width, layers = context.model.config.decoder.width, len(objective.guide.layers)
+        width, layers = stage.llava.config.decoder.width, len(objective.guide.layers)
         running = jax.eval_shape(lambda: RunningMean.empty(layers, objective.num_formats, width))
     step, running = _placed((jax.ShapeDtypeStruct((), jnp.int32), running), replicated(mesh))
     return TrainState(step, trained, frozen, opt_state, running)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from tga_jax.planning.abstract import AbstractContext, start_state
+from tga_jax.planning.abstract import abstract_stage, start_state
 from tga_jax.planning.compile import STEPS, Choice
 from tga_jax.planning.live_memory import peak_bytes
 from tga_jax.planning.synthetic import batch_structs
@@ -31,14 +31,12 @@ from tga_jax.training.step import TrainState
 def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path) -> dict[str, Any]:
     """The analytic figures of one way to run a stage."""
     mesh, remat = abstract_mesh(topology, choice.mesh), choice.remat
-    stage = Stage(
-        AbstractContext(config, folder, "plan", mesh=mesh, remat=remat, platform=None),
-        choice.stage,
-        STEPS,
+    stage = abstract_stage(
+        config, choice.stage, STEPS, workdir=folder.parent, mesh=mesh, remat=remat, platform=None
     )
-    state = start_state(stage)
+    state = start_state(stage, config)
     whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    batch = batch_structs(choice.shape, stage.context.model.config, None)
+    batch = batch_structs(choice.shape, stage.llava.config, None)
     jaxpr = jax.jit(stage.step()).trace(whole, batch).jaxpr
     held = _bytes(state)
     others = max(peak_bytes(jaxpr) - _whole_bytes(whole), 0)
@@ -48,7 +46,9 @@ def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path
             held + others / topology.count + _gathered(state, config, topology)
         ),
         "state_bytes_per_device": held,
-        "collectives": _collectives(stage, state, choice, topology),
+        "collectives": _collectives(
+            stage, state, choice, topology, jnp.dtype(config.dtype).itemsize
+        ),
         "network_bytes": 0.0,  # one board
         "memory_traffic_bytes": None,
         "flops": dataclasses.asdict(count_flops(jaxpr)),
@@ -83,12 +83,11 @@ def _gathered(state: TrainState, config: ConfigDict, topology: Topology) -> int:
 
 
 def _collectives(
-    stage: Stage, state: TrainState, choice: Choice, topology: Topology
+    stage: Stage, state: TrainState, choice: Choice, topology: Topology, size: int
 ) -> dict[str, float]:
     shards = topology.count
     if shards == 1:
         return {}
-    size = jnp.dtype(stage.context.config.dtype).itemsize
     every = sum(math.prod(leaf.shape) for leaf in state.flat_params.values()) * size
     trained = sum(math.prod(leaf.shape) for leaf in state.trained.values()) * size
     passes = 3 if stage.objective.guide.active else 2

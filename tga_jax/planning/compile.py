@@ -18,9 +18,10 @@ import jax
 from ml_collections import ConfigDict
 
 from tga_jax.files import digest, write_json
+from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import RULES, batch_sharding
-from tga_jax.planning.abstract import AbstractContext, start_state
+from tga_jax.planning.abstract import abstract_stage, start_state
 from tga_jax.planning.synthetic import BatchShape, batch_structs
 from tga_jax.planning.topology import Topology, topology_mesh
 from tga_jax.run.stage import Stage
@@ -50,17 +51,18 @@ def compile_choice(
         "error": text where the program needs more memory than there is, "needed_bytes",
         "compile_seconds", "folder"}
     """
-    context = AbstractContext(
+    stage = abstract_stage(
         config,
-        folder,
-        "plan",
+        choice.stage,
+        STEPS,
+        workdir=folder.parent,
         mesh=topology_mesh(topology, choice.mesh),
         remat=choice.remat,
         platform="tpu",
     )
-    target = folder / digest(_settings(context, topology, choice))
+    target = folder / digest(_settings(config, stage.llava, topology, choice))
     if not (target / "compiled.json").exists():
-        write_json(target / "compiled.json", _compile(context, choice, target))
+        write_json(target / "compiled.json", _compile(config, stage, choice, target))
     return json.loads((target / "compiled.json").read_text()) | {"folder": str(target)}
 
 
@@ -82,19 +84,17 @@ def program_text(compiled: Any, dump: Path) -> str:
         return file.read_text()
 
 
-def traced_step(context: AbstractContext, choice: Choice) -> Any:
+def traced_step(config: ConfigDict, stage: Stage, shape: BatchShape) -> Any:
     """The stage's real step, traced on shapes."""
-    stage = Stage(context, choice.stage, STEPS)
-    sharding = batch_sharding(context.mesh, leading=1)
-    batch = batch_structs(choice.shape, context.model.config, sharding)
-    state = start_state(stage)
-    with jax.set_mesh(context.mesh):
+    batch = batch_structs(shape, stage.llava.config, batch_sharding(stage.mesh, leading=1))
+    state = start_state(stage, config)
+    with jax.set_mesh(stage.mesh):
         return stage.jitted(state).trace(state, batch)
 
 
-def _compile(context: AbstractContext, choice: Choice, target: Path) -> dict[str, Any]:
+def _compile(config: ConfigDict, stage: Stage, choice: Choice, target: Path) -> dict[str, Any]:
     began = time.monotonic()
-    traced = traced_step(context, choice)
+    traced = traced_step(config, stage, choice.shape)
     result: dict[str, Any] = {
         "flops": dataclasses.asdict(count_flops(traced.jaxpr)),
         "memory": None,
@@ -103,7 +103,7 @@ def _compile(context: AbstractContext, choice: Choice, target: Path) -> dict[str
     }
     with tempfile.TemporaryDirectory() as dump:
         try:
-            with jax.set_mesh(context.mesh):
+            with jax.set_mesh(stage.mesh):
                 compiled = traced.lower().compile(compiler_options=DUMP | {"xla_dump_to": dump})
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
@@ -118,16 +118,17 @@ def _compile(context: AbstractContext, choice: Choice, target: Path) -> dict[str
     return result | {"compile_seconds": time.monotonic() - began}
 
 
-def _settings(context: AbstractContext, topology: Topology, choice: Choice) -> dict[str, Any]:
+def _settings(
+    config: ConfigDict, llava: Llava, topology: Topology, choice: Choice
+) -> dict[str, Any]:
     """All that the program depends on."""
-    config = context.config
     stage = {k: config[choice.stage][k] for k in ("trainable", "guide", "ce_chunk", "clip_norm")}
     return {
         "jax": jax.__version__,
         "topology": [topology.device.name, topology.shape, topology.slices],
         "choice": dataclasses.asdict(choice),
-        "model": dataclasses.asdict(context.model.config),
-        "compute": dataclasses.asdict(context.model.compute),
+        "model": dataclasses.asdict(llava.config),
+        "compute": dataclasses.asdict(llava.compute),
         "dtypes": [config.trained_dtype, config.moments],
         "guide": config.guide.to_dict(),
         "stage": stage | {"weight_decay": config[choice.stage].weight_decay},

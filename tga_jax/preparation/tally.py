@@ -29,8 +29,8 @@ class Tally:
         pictures: how many pictures are kept.
     """
 
-    def __init__(self, total: int, *, max_bad_fraction: float, say: Callable[[str], None]) -> None:
-        """Takes the number of rows, the share of them that may be bad, and who shows a line."""
+    def __init__(self, max_bad_fraction: float, total: int, *, say: Callable[[str], None]) -> None:
+        """Takes the share of the rows that may be bad, their number, and who shows a line."""
         self._allowed, self._say = allowed_bad(max_bad_fraction, total), say
         self._kept: dict[str, list[tuple[Figures, str]]] = {}
         self._bad: list[tuple[str, BadRow]] = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.errors import UserError
@@ -26,7 +27,6 @@ from tga_jax.parallel.sharding import (
     replicated,
     shapes,
 )
-from tga_jax.run.context import Context
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
@@ -39,11 +39,11 @@ def clip_model_of(config: Any, image_settings: dict[str, Any]) -> Clip:
     return Clip(config, PixelNorm(tuple(s["mean"]), tuple(s["std"]), s["rescale"]))
 
 
-def load_clip(context: Context, source: ClipSource) -> tuple[Clip, dict[str, jax.Array]]:
+def load_clip(source: ClipSource, mesh: Mesh) -> tuple[Clip, dict[str, jax.Array]]:
     """The CLIP of a folder and its parameters in float32, on the mesh."""
     model = clip_model_of(source.config, source.image_settings)
     boxed = jax.eval_shape(model.init, jax.random.key(0))
-    shardings = param_shardings(boxed, context.mesh)
+    shardings = param_shardings(boxed, mesh)
     leaves = {
         path: jax.ShapeDtypeStruct(shape, "float32", sharding=shardings[path])
         for path, shape in shapes(boxed).items()
@@ -54,19 +54,31 @@ def load_clip(context: Context, source: ClipSource) -> tuple[Clip, dict[str, jax
 class ClipEmbedder:
     """Texts and pictures -> float32[B, E] of length 1; loaded when first used."""
 
-    def __init__(self, context: Context, clip: str) -> None:
-        """Opens a CLIP folder or hub id; batches are config.retrieval.batch_size."""
+    def __init__(
+        self, clip: str, mesh: Mesh, *, batch_size: int, say: Callable[[str], None]
+    ) -> None:
+        """Opens a CLIP folder.
+
+        Args:
+            clip: the folder, or a hub id.
+            mesh: the devices to run on.
+            batch_size: config.retrieval.batch_size, rounded up to what the mesh divides.
+            say: is told when the weights are loaded.
+
+        Raises:
+            UserError: there is no such folder, or the batch size is not positive.
+        """
         if not clip:
             raise UserError("no CLIP: set config.retrieval.clip to a CLIPModel folder")
-        self.context, self.name = context, clip
+        self.name, self._mesh, self._say = clip, mesh, say
         self.source = open_clip(clip)
         self.digest = checkpoint_digest([self.source.folder])
         self.width: int = self.source.config.embedding
         self.transform = ImageTransform(**self.source.image_settings)
-        size, ways = context.config.retrieval.batch_size, batch_shards(context.mesh)
-        if size < 1:
-            raise UserError(f"config.retrieval.batch_size={size}: must be at least 1")
-        self.batch_size = -(-size // ways) * ways
+        if batch_size < 1:
+            raise UserError(f"config.retrieval.batch_size={batch_size}: must be at least 1")
+        ways = batch_shards(mesh)
+        self.batch_size = -(-batch_size // ways) * ways
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """At most `batch_size` texts; the tail of a long one is cut off, as CLIP does."""
@@ -119,8 +131,8 @@ class ClipEmbedder:
 
     @functools.cached_property
     def _loaded(self) -> tuple[Clip, Any]:
-        self.context.say(f"loading {self.name}")
-        model, params = load_clip(self.context, self.source)
+        self._say(f"loading {self.name}")
+        model, params = load_clip(self.source, self._mesh)
         return model, nested(params)
 
     @property
@@ -129,7 +141,7 @@ class ClipEmbedder:
 
     @functools.cached_property
     def _programs(self) -> tuple[Any, Any]:
-        model, whole = self._loaded[0], replicated(self.context.mesh)
+        model, whole = self._loaded[0], replicated(self._mesh)
         return (
             jax.jit(model.embed_texts, out_shardings=whole),
             jax.jit(model.embed_images, out_shardings=whole),
@@ -138,7 +150,7 @@ class ClipEmbedder:
     def _put(self, rows: np.ndarray) -> jax.Array:
         """Filled up to a whole batch with repeats, the samples over the mesh."""
         filling = np.repeat(rows[-1:], self.batch_size - len(rows), axis=0)
-        return jax.device_put(np.concatenate([rows, filling]), batch_sharding(self.context.mesh))
+        return jax.device_put(np.concatenate([rows, filling]), batch_sharding(self._mesh))
 
 
 def embed_to_file(

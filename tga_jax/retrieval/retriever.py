@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
@@ -16,7 +17,7 @@ from tga_jax.files import digest
 from tga_jax.retrieval.choose import Found, Query, Rules, find, noised_ids
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, Picture
 from tga_jax.retrieval.index import Index, open_index, read_about
-from tga_jax.run.context import Context
+from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
 Asked = tuple[str, Picture, str | None]  # an id, its picture, its caption where it has one
@@ -25,19 +26,20 @@ Asked = tuple[str, Picture, str | None]  # an id, its picture, its caption where
 class Retriever:
     """An index and the CLIP that made it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, job: Job, mesh: Mesh) -> None:
         """Takes config.retrieval.index, or the workdir's own.
 
         Raises:
             UserError: there is none, it was edited, or config.retrieval.clip is another CLIP.
         """
-        cfg = context.config.retrieval
-        self.folder = Path(cfg.index or context.workdir / "index")
+        cfg = job.config.retrieval
+        self.folder = Path(cfg.index or job.workdir / "index")
         about = read_about(self.folder)
-        self.embedder = ClipEmbedder(context, cfg.clip or about["clip"]["name"])
+        clip = cfg.clip or about["clip"]["name"]
+        self.embedder = ClipEmbedder(clip, mesh, batch_size=cfg.batch_size, say=job.say)
         names = ("top_k", "choice", "noise", "duplicate_cosine", "duplicate_jaccard")
-        self.rules = Rules(seed=context.config.seed, **{name: cfg[name] for name in names})
-        self._context = context
+        self.rules = Rules(seed=job.config.seed, **{name: cfg[name] for name in names})
+        self._backend, self._say = cfg.backend, job.say
 
     @functools.cached_property
     def index(self) -> Index:
@@ -45,8 +47,8 @@ class Retriever:
         return open_index(
             self.folder,
             clip_digest=self.embedder.digest,
-            backend=self._context.config.retrieval.backend,
-            say=self._context.say,
+            backend=self._backend,
+            say=self._say,
         )
 
     @functools.cached_property
@@ -106,18 +108,18 @@ class Retriever:
         return [rows[i] for i in range(len(asked))]
 
     def _text(self, found: Found) -> str | None:
-        return None if found.text_id is None else self.index.texts[found.text_id].text
+        return None if found.number is None else self.index.texts[found.number].text
 
 
 def _refuse(row: int, error: UserError) -> None:
     raise error
 
 
-def configured(context: Context) -> Retriever | None:
+def configured(job: Job, mesh: Mesh) -> Retriever | None:
     """That of `generate` and `evaluate`, if prompts have texts and an index is there."""
-    folder = context.workdir / "index" / "index.json"
-    if context.config.prompt.retrieved and (context.config.retrieval.index or folder.exists()):
-        return Retriever(context)
+    folder = job.workdir / "index" / "index.json"
+    if job.config.prompt.retrieved and (job.config.retrieval.index or folder.exists()):
+        return Retriever(job, mesh)
     return None
 
 

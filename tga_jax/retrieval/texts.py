@@ -26,8 +26,8 @@ def clean(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def cut(text: str, most: int) -> str:
-    """At most `most` characters of a cleaned text, cut between words where it has any."""
+def truncate(text: str, most: int) -> str:
+    """At most `most` characters of a cleaned text, which ends between words where it has any."""
     if len(text) <= most:
         return text
     begin = text[: most + 1].rpartition(" ")[0]
@@ -52,7 +52,7 @@ def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int
 
     Args:
         texts: in the order in which the index will have them.
-        most: characters; a longer text is cut.
+        most: characters; a longer text is truncated.
 
     Returns:
         The texts kept, and how many were "read", "empty" (nothing but spaces and punctuation),
@@ -63,7 +63,7 @@ def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int
     for item in texts:
         counts["read"] += 1
         text = clean(item.text)
-        shorter = cut(text, most)
+        shorter = truncate(text, most)
         form = normal_form(shorter)
         if not form:
             counts["empty"] += 1
@@ -107,5 +107,7 @@ def _json_text(line: str, key: str, name: str, where: str) -> Text:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{where}: malformed JSON ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
-        raise UserError(f'{where}: expected an object with a text under "{key}"')
-    return Text(str(row.get("id", name)), row[key])
+        hint = "; LLaVA samples are read from .json files" if "conversations" in line else ""
+        raise UserError(f'{where}: expected an object with a text under "{key}"{hint}')
+    found = row.get("id")
+    return Text(name if found is None else str(found), row[key])

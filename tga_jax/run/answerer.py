@@ -20,10 +20,9 @@ from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.inference.generate import Decoding, make_generate
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
-from tga_jax.run.context import Context, Weights
-from tga_jax.run.inference_batches import inference_batches
+from tga_jax.run.inference_batches import Batcher
+from tga_jax.run.model import OpenModel
 from tga_jax.training.metrics import Progress
-from tga_jax.training.step import nested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +38,30 @@ class Answerer:
 
     def __init__(
         self,
-        context: Context,
-        questions: Sequence[Question] = (),
+        config: ConfigDict,
+        model: OpenModel,
+        prompter: Prompter,
         *,
-        prompter: Prompter | None = None,
+        title: str = "generate",
         apologies: tuple[int, ...] = (),
     ) -> None:
-        """Takes config.generate's decoding.
+        """Takes the decoding of config.generate.
 
         Args:
-            context: the run.
-            questions: for `answer`.
-            prompter: config.prompt's without.
+            config: the whole configuration.
+            model: answers.
+            prompter: turns questions into tokens.
+            title: names the lines of progress.
             apologies: token ids whose margin is wanted.
         """
-        self.context, self.questions = context, questions
-        self.prompter = prompter or context.prompter()
-        self.key = jax.random.key(context.config.seed)
-        cfg = context.config.generate
+        self._prompter, self._title = prompter, title
+        self._key = jax.random.key(config.seed)
+        self._batcher = Batcher.of(config.data, model)
+        self._tokenizer = model.source.tokenizer.tokenizer
+        self._batch_size = config.generate.batch_size
+        cfg = config.generate
         check_decoding(cfg)
-        tokenizer = with_end_text(context.source.tokenizer, self.prompter.end_text)
+        tokenizer = with_end_text(model.source.tokenizer, prompter.end_text)
         self.decoding = Decoding(
             max_new_tokens=cfg.max_new_tokens,
             eos_ids=tokenizer.eos_ids,
@@ -68,17 +71,11 @@ class Answerer:
         )
         self._has_margin = bool(apologies)
         self._generate = make_generate(
-            context.model,
+            model.llava,
             self.decoding,
             apologies=apologies,
-            out_sharding=replicated(context.mesh),
+            out_sharding=replicated(model.mesh),
         )
-
-    def answer(self, rows: Sequence[int], weights: Weights) -> Iterator[dict[int, str]]:
-        """Yields {row: text} of the questions, a batch at a time."""
-        params = nested(self.context.load_params(weights))
-        for new in self.replies(self.questions, rows, params):
-            yield {row: reply.text for row, reply in new.items()}
 
     def replies(
         self,
@@ -86,7 +83,7 @@ class Answerer:
         rows: Sequence[int],
         params: Params,
         *,
-        image_dir: Callable[[int], Path] | None = None,
+        image_dir: Callable[[int], Path],
     ) -> Iterator[dict[int, Reply]]:
         """Yields {row: reply}, a batch at a time.
 
@@ -94,19 +91,18 @@ class Answerer:
             questions: all of them.
             rows: the numbers of those to answer, best sorted by length.
             params: nested parameters.
-            image_dir: row -> its picture folder; config.data.image_dir without.
+            image_dir: row -> its image folder; asked only where it has an image.
         """
-        progress, done = Progress(self.context.job or "generate", len(rows)), 0
-        for batch in inference_batches(
-            self.context,
+        progress, done = Progress(self._title, len(rows)), 0
+        for batch in self._batcher.batches(
             rows,
-            lambda row: self.prompter.encode_question(questions[row]),
-            batch_size=self.context.config.generate.batch_size,
+            lambda row: self._prompter.encode_question(questions[row]),
+            batch_size=self._batch_size,
             image_dir=image_dir,
         ):
             size = batch.arrays["tokens"].shape[0]
             numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(self.key, numbers)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
             inputs = (batch.arrays[name] for name in ("tokens", "segments", "images"))
             out = self._generate(params, *inputs, keys)
             tokens, margins = out if self._has_margin else (out, None)
@@ -120,9 +116,8 @@ class Answerer:
         """New tokens -> the answer, up to its end."""
         ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
         tokens = tokens[: ends[0]] if len(ends) else tokens
-        tokenizer = self.context.source.tokenizer.tokenizer
-        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-        end = self.prompter.end_text.strip()
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        end = self._prompter.end_text.strip()
         return (text.split(end)[0] if end else text).strip()
 
 

@@ -12,9 +12,9 @@ class Budget:
     """config.data.max_bad_fraction of a number of pictures, rounded down."""
 
     def __init__(
-        self, pictures: int, *, max_bad_fraction: float, say: Callable[[str], None]
+        self, max_bad_fraction: float, pictures: int, *, say: Callable[[str], None]
     ) -> None:
-        """Takes the number of pictures, the share that may be unreadable, and who shows a line."""
+        """Takes the share that may be unreadable, the number of pictures, and who shows a line."""
         self._say = say
         self._refused: set[int] = set()
         self.pictures = pictures

@@ -34,6 +34,17 @@ def report_samples(
     """
     about = merged(checked) | what_they_lack(records) | dict(about_texts)
     write_json(path, about)
+    say_samples(records, about_texts, say=say)
+
+
+def say_samples(
+    records: Sequence[Record],
+    about_texts: Mapping[str, Mapping[str, Any]],
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Says what samples have and lack, as every job does that makes tokens of them."""
+    about = what_they_lack(records)
     lack = [about[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     say(
         f"{len(records)} samples, {about['pictures']} with a picture: {lack[0]} of these "

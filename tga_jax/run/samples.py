@@ -2,78 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from ml_collections import ConfigDict
+
+from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.mixture import Mixture, parse_mixture
-from tga_jax.data.prepared import PreparedRecords, is_prepared, read_report
-from tga_jax.data.records import Record, read_records
-from tga_jax.data.stored import TRAIN, VALIDATION, split_of
+from tga_jax.data.prepared import is_prepared, read_report
+from tga_jax.data.prompts import Prompter
+from tga_jax.data.records import Record
+from tga_jax.data.row_check import Checked
+from tga_jax.data.sample_sets import SampleSet, of_split, prepared_set, read_json_sets
+from tga_jax.data.side_texts import SIDE_FILES, read_side_files
+from tga_jax.data.stored import TRAIN, VALIDATION
+from tga_jax.data.usable import usable
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
-
-if TYPE_CHECKING:
-    from tga_jax.run.context import Context
-
-# Files of texts beside the samples, as config.data names them: the key of a line's text.
-SIDE_FILES = {"captions": "caption", "retrieved": "text"}
+from tga_jax.run.usable_rows import check_samples
 
 
-def read_samples(context: Context, stage: str = "") -> Sequence[Record]:
-    """The records of a stage, or of config.data.
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples of a job.
+
+    Attributes:
+        records: the usable ones.
+        checked: what checking each of their sets found.
+        about_texts: what the files of texts beside them are to them; see `data.side_texts`.
+    """
+
+    records: Sequence[Record]
+    checked: tuple[Checked, ...]
+    about_texts: Mapping[str, Mapping[str, Any]]
+
+
+def read_samples(
+    config: ConfigDict,
+    workdir: Path,
+    prompter: Prompter,
+    *,
+    say: Callable[[str], None],
+    stage: str = "",
+) -> Samples:
+    """Reads the samples of a stage, or of config.data, and checks every row of them.
+
+    Args:
+        config: the whole configuration.
+        workdir: the run's.
+        prompter: makes tokens of the records, as the job will.
+        say: is told what is left out and why.
+        stage: "pretrain", "finetune" or none.
 
     Raises:
-        UserError: there are none, or prepared data is older than what it was made from.
+        UserError: there are none, more are bad than config.data.max_bad_fraction allows, or
+            prepared data is older than what it was made from.
     """
-    data = context.config.data
+    sets, about = read_sets(config, workdir, stage)
+    checked = tuple(
+        check_samples(
+            samples,
+            max_bad_fraction=config.data.max_bad_fraction,
+            image_dir=Path() if has_contents(samples.records) else image_folder(config, stage),
+            prompter=prompter,
+            say=say,
+        )
+        for samples in sets
+    )
+    records = [usable(s.records, found.keep) for s, found in zip(sets, checked, strict=True)]
+    if not _is_mixture(config, stage):
+        return Samples(records[0], checked, about)
+    weights = [weight for _, weight in sample_sets(config, stage)]
+    return Samples(Mixture(records, weights), checked, about)
+
+
+def read_sets(
+    config: ConfigDict, workdir: Path, stage: str = ""
+) -> tuple[list[SampleSet], dict[str, Any]]:
+    """Returns the sets of a stage, or of config.data, before they are checked.
+
+    What the files of texts are to them comes second. Prepared data has its texts inside: of these
+    what job `prepare` found is repeated, unless other sets are mixed with it.
+    """
+    data = config.data
     if data.split not in (TRAIN, VALIDATION):
         raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
     if not 0 <= data.validation < 1:
         raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
-    sets = [_read_set(context, path) for path, _ in sample_sets(context, stage)]
-    if not _is_mixture(context, stage):
-        return sets[0]
-    return Mixture(sets, [weight for _, weight in sample_sets(context, stage)])
+    paths = [path for path, _ in sample_sets(config, stage)]
+    folders = [prepared_folder(config, workdir, path) for path in paths]
+    files = [Path(path) for path, folder in zip(paths, folders, strict=True) if folder is None]
+    if "" in paths and files:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
+    given = {name: Path(data[name]) if data[name] else None for name in SIDE_FILES}
+    read, about = read_json_sets(files, read_side_files(given))
+    unprepared = iter([_of_split(one, path, data) for one, path in zip(read, files, strict=True)])
+    sets = [prepared_set(f, data.split) if f else next(unprepared) for f in folders]
+    if len(folders) == 1 and folders[0]:
+        report = read_report(folders[0])
+        about = {name: report[name] for name in SIDE_FILES if name in report}
+    return sets, about
 
 
-def samples_digest(context: Context, stage: str = "") -> str:
+def _of_split(samples: SampleSet, path: Path, data: ConfigDict) -> SampleSet:
+    if not data.validation and data.split == TRAIN:
+        return samples
+    chosen = of_split(samples, data.split, data.validation)
+    if not chosen.records:
+        raise UserError(f"{path}: no record is in split {data.split!r}; see config.data.validation")
+    return chosen
+
+
+def samples_digest(config: ConfigDict, workdir: Path, stage: str = "") -> str:
     """A short hash of what `read_samples` reads from, side files apart."""
     found = []
-    for path, _ in sample_sets(context, stage):
-        folder = prepared_folder(context, path)
+    for path, _ in sample_sets(config, stage):
+        folder = prepared_folder(config, workdir, path)
         found.append(read_report(folder)["content"] if folder else file_digest(Path(path)))
     return found[0] if len(found) == 1 else digest(found)
 
 
-def side_file(context: Context, name: str) -> Path | None:
+def side_file(config: ConfigDict, workdir: Path, name: str) -> Path | None:
     """captions.jsonl or retrieved.jsonl: config.data's, else the workdir's if there is one."""
-    given = context.config.data[name]
-    path = Path(given) if given else context.workdir / f"{name}.jsonl"
+    given = config.data[name]
+    path = Path(given) if given else workdir / f"{name}.jsonl"
     if given and not path.is_file():
         raise UserError(f"config.data.{name}={given!r}: there is no such file")
     return path if path.is_file() else None
 
 
-def prepared_folder(context: Context, path: str) -> Path | None:
+def prepared_folder(config: ConfigDict, workdir: Path, path: str) -> Path | None:
     """The prepared data to read for a path: that folder, or {workdir}/data if made from that file.
 
     Raises:
         UserError: prepared data is wanted, but is not there, or its inputs have changed since.
     """
-    own = context.workdir / "data"
+    own = workdir / "data"
     if path and Path(path).is_dir():
         if not is_prepared(Path(path)):
             raise UserError(f"{path}: is a folder without prepared data (a finished report.json)")
-        _check_inputs(context, Path(path), [k for k in SIDE_FILES if context.config.data[k]])
+        _check_inputs(config, workdir, Path(path), [k for k in SIDE_FILES if config.data[k]])
         return Path(path)
     if not is_prepared(own):
         return None
     made_from = read_report(own)["made_from"]
     if path and (not Path(path).is_file() or made_from["records"] != file_digest(Path(path))):
         return None
-    _check_inputs(context, own, SIDE_FILES)
-    if made_from["validation"] != context.config.data.validation:
+    _check_inputs(config, workdir, own, SIDE_FILES)
+    if made_from["validation"] != config.data.validation:
         raise UserError(
             f"{own} was made with config.data.validation={made_from['validation']}: "
             "set that, or run job prepare again"
@@ -81,10 +159,10 @@ def prepared_folder(context: Context, path: str) -> Path | None:
     return own
 
 
-def _check_inputs(context: Context, folder: Path, names: Iterable[str]) -> None:
+def _check_inputs(config: ConfigDict, workdir: Path, folder: Path, names: Iterable[str]) -> None:
     made_from = read_report(folder)["made_from"]
     for name in names:
-        path = side_file(context, name)
+        path = side_file(config, workdir, name)
         if made_from[name] != (file_digest(path) if path else None):
             raise UserError(
                 f"{folder} was prepared before {path or f'{name}.jsonl'} was as it is now: "
@@ -92,29 +170,24 @@ def _check_inputs(context: Context, folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def _is_mixture(context: Context, stage: str) -> bool:
-    return bool(context.config.data.mixture) and not (stage and context.config[stage].path)
+def image_folder(config: ConfigDict, stage: str = "") -> Path:
+    """The image folder of a stage, or of config.data.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path((config[stage].image_dir if stage else "") or config.data.image_dir or ".")
+    if not folder.is_dir():
+        raise UserError(f"config.data.image_dir={str(folder)!r}: there is no such folder")
+    return folder
 
 
-def sample_sets(context: Context, stage: str = "") -> list[tuple[str, float]]:
+def _is_mixture(config: ConfigDict, stage: str) -> bool:
+    return bool(config.data.mixture) and not (stage and config[stage].path)
+
+
+def sample_sets(config: ConfigDict, stage: str = "") -> list[tuple[str, float]]:
     """(path, weight) of each set that `read_samples` reads."""
-    if _is_mixture(context, stage):
-        return parse_mixture(context.config.data.mixture)
-    return [((context.config[stage].path if stage else "") or context.config.data.path, 1.0)]
-
-
-def _read_set(context: Context, path: str) -> Sequence[Record]:
-    data = context.config.data
-    folder = prepared_folder(context, path)
-    if folder is not None:
-        return PreparedRecords(folder, data.split)
-    if not path:
-        raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
-    extra = {name: Path(data[name]) if data[name] else None for name in SIDE_FILES}
-    records = read_records(Path(path), **extra)
-    if not data.validation and data.split == TRAIN:
-        return records
-    chosen = [r for r in records if split_of(r, data.validation) == data.split]
-    if not chosen:
-        raise UserError(f"{path}: no record is in split {data.split!r}; see config.data.validation")
-    return chosen
+    if _is_mixture(config, stage):
+        return parse_mixture(config.data.mixture)
+    return [((config[stage].path if stage else "") or config.data.path, 1.0)]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from tga_jax.cluster import hosts
 from tga_jax.data.in_parallel import cores
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
@@ -84,14 +86,19 @@ def check_samples(
     Raises:
         UserError: more rows are bad than are allowed, or none is usable.
     """
-    checked = check_set(
-        samples,
-        max_bad_fraction=max_bad_fraction,
-        image_dir=image_dir,
-        prompter=prompter,
-        workers=cores() if len(samples.records) >= ONE_PROCESS_BELOW else 0,
-        progress=_now_and_then(Progress("samples checked", len(samples.records))),
-    )
+
+    def check() -> dict[str, Any]:
+        return check_set(
+            samples,
+            max_bad_fraction=max_bad_fraction,
+            image_dir=image_dir,
+            prompter=prompter,
+            workers=cores() if len(samples.records) >= ONE_PROCESS_BELOW else 0,
+            progress=_now_and_then(Progress("samples checked", len(samples.records))),
+        ).to_json()
+
+    # All processes must draw from the same samples, whatever a shared disk shows to each.
+    checked = Checked.from_json(hosts.broadcast_from_first(check))
     for bad in checked.skipped[:SAID]:
         say(f"skipped: {bad.reason}")
     say(checked.say())

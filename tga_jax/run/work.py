@@ -25,7 +25,7 @@ class Work:
     @property
     def is_done(self) -> bool:
         """Whether this very work was finished before."""
-        return hosts.from_first(self._was_finished)
+        return hosts.broadcast_from_first(self._was_finished)
 
     def _was_finished(self) -> bool:
         if not self._done.exists():
@@ -34,7 +34,7 @@ class Work:
 
     def rows(self) -> list[Any]:
         """Rows that a killed run finished; those of another signature are dropped."""
-        return hosts.from_first(self._read)
+        return hosts.broadcast_from_first(self._read)
 
     def _read(self) -> list[Any]:
         lines = read_appended(self._partial)
@@ -45,7 +45,7 @@ class Work:
 
     def count(self) -> int:
         """How many `rows` there are, which need not fit into memory."""
-        return hosts.from_first(self._count)
+        return hosts.broadcast_from_first(self._count)
 
     def _count(self) -> int:
         first, lines = count_appended(self._partial)

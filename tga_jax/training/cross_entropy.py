@@ -144,7 +144,9 @@ class Order:
         (batch, length), chunk = targets.shape, cut.chunk
         chunks = -(-length // chunk)
         flat = jnp.pad(
-            targets.reshape(-1), (0, batch * (chunks * chunk - length)), constant_values=IGNORE_INDEX
+            targets.reshape(-1),
+            (0, batch * (chunks * chunk - length)),
+            constant_values=IGNORE_INDEX,
         )
         count = jnp.sum(flat != IGNORE_INDEX)
         if cut.rows:  # all devices go through as many, so that they meet in collectives

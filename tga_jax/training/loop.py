@@ -108,7 +108,7 @@ class StepCompiler:
         key, began = _shapes(batch), time.monotonic()
         if key not in self._compiling:
             length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
-            hosts.tell(f"compiling the step: length {length}, {pictures} pictures a row")
+            hosts.log(f"compiling the step: length {length}, {pictures} pictures a row")
             traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
             self._flops[key] = count_flops(traced.jaxpr).model
             self._compiling[key] = _InThread(traced.lower().compile)
@@ -118,7 +118,7 @@ class StepCompiler:
         self._compiled[key] = self._compiling.pop(key).result()
         return_freed_memory()
         note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
-        hosts.tell(f"compiled in {time.monotonic() - began:.1f} s, {note}")
+        hosts.log(f"compiled in {time.monotonic() - began:.1f} s, {note}")
         return True
 
 
@@ -178,7 +178,7 @@ def train(
                 held.saved()
             if due == "stop":
                 checkpoints.wait()
-                hosts.meet("stopped")
+                hosts.barrier("stopped")
                 where = f"; saved at step {turns.done}" if turns.done else " before its first step"
                 raise Preempted(f"{config.name} stopped by SIGTERM{where}")
             if turns.done == config.steps:

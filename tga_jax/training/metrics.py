@@ -54,7 +54,7 @@ class Progress:
         elapsed = time.monotonic() - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
         left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"
-        hosts.tell(f"{self.name} {done}/{self.total}  {left}  {note}")
+        hosts.log(f"{self.name} {done}/{self.total}  {left}  {note}")
         watch.alive()
 
 

@@ -1,0 +1,84 @@
+"""The guide of a stage: `config.guide`, checked, with the layers that "auto" stands for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
+from tga_jax.alignment.layers import parse_layers
+from tga_jax.errors import UserError
+
+
+def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = "") -> GuideConfig:
+    """The guide of a stage, or of no stage in particular; form "none" where it is turned off.
+
+    Args:
+        config: the whole configuration.
+        workdir: where job `analyze` may have left the safety layers.
+        layers: how many the decoder has.
+        stage: "pretrain" or "finetune", whose `guide` key may turn the guide off.
+
+    Raises:
+        UserError: a key of config.guide has no such value, or "auto" has nothing to stand for.
+    """
+    guide = config.guide
+    for key, allowed in (("form", FORMS), ("center", CENTERS)):
+        if guide[key] not in allowed:
+            raise UserError(f"config.guide.{key}={guide[key]!r}: one of {', '.join(allowed)}")
+    off = guide.form == "none" or bool(stage and not config[stage].guide)
+    guided = guided_layers(guide, workdir, needed=not off)
+    answers = guide.answer_layers if guide.answer_layers and guide.answer_weight else guided
+    return GuideConfig(
+        form="none" if off else guide.form,
+        layers=parse_layers(guided, layers),
+        center=guide.center,
+        pair_weight=guide.pair_weight,
+        hinge_weight=guide.hinge_weight,
+        answer_weight=guide.answer_weight,
+        answer_layers=parse_layers(answers, layers),
+        center_decay=guide.center_decay,
+        detach_caption=guide.detach_caption,
+    )
+
+
+def guided_layers(guide: ConfigDict, workdir: Path, *, needed: bool = True) -> str:
+    """config.guide.layers, with "auto" replaced by layers like "4-6"; "all" where not `needed`.
+
+    Raises:
+        UserError: there is no analysis, or it found no safety layers.
+    """
+    if guide.layers.strip() != "auto":
+        return str(guide.layers)
+    if not needed:
+        return "all"
+    place = Path(guide.layers_from) if guide.layers_from else workdir / "analyze"
+    path = summary_path(place)
+    if path is None:
+        raise UserError(
+            f"config.guide.layers='auto' needs the result of job `analyze`, but there is no "
+            f"summary.json in {place}; run --job=analyze first or set config.guide.layers_from"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        layers, reason = found["safety_layers"], found.get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path}: not a summary of job `analyze`: {error!r}") from error
+    if not isinstance(layers, str):
+        raise UserError(f"config.guide.layers='auto': {path}: {reason or 'no safety layers'}")
+    return layers
+
+
+def summary_path(place: Path) -> Path | None:
+    """The summary at a file or a folder; in a folder that of the weights before any training.
+
+    The safety layers are the starting model's; those that a trained model has must not change
+    what a run that is started again trains.
+    """
+    choices = (place / "start" / "summary.json", place / "summary.json")
+    for path in choices if place.is_dir() else (place,):
+        if path.is_file():
+            return path
+    return None

@@ -1,0 +1,137 @@
+"""The model of a run: the files that it comes from, its image preparation, and its Flax modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from tga_jax.alignment.layers import parse_layers
+from tga_jax.data.images import ImageTransform
+from tga_jax.errors import UserError
+from tga_jax.hf.source import Source, open_llava, open_parts
+from tga_jax.models.attention import BACKENDS, choose_backend
+from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
+from tga_jax.models.layers import REMAT_POLICIES
+from tga_jax.models.llava import Llava, PixelNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenModel:
+    """A model that was opened but has no parameters yet.
+
+    Attributes:
+        source: its files and tokenizer.
+        image_settings: the checkpoint's image preparation, as config.data.pad_to_square changes it.
+        transform: images -> pixels, by these settings.
+        llava: the Flax modules.
+        mesh: the devices that it runs on.
+    """
+
+    source: Source
+    image_settings: dict[str, Any]
+    transform: ImageTransform
+    llava: Llava
+    mesh: Mesh
+
+
+def open_model(config: ConfigDict, mesh: Mesh, *, say: Callable[[str], None]) -> OpenModel:
+    """Open the model that config.model names; no parameter is read.
+
+    Args:
+        config: the whole configuration.
+        mesh: the devices to run on.
+        say: is told which attention was chosen.
+
+    Raises:
+        UserError: there is no such model, or a key that shapes it has no such value.
+    """
+    source = open_source(config.model)
+    settings = image_settings(source, config.data.pad_to_square)
+    transform = image_transform(source, settings)
+    compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
+    say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
+    norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
+    llava = Llava(with_adapters(source.config, config.lora), norm, compute)
+    return OpenModel(source, settings, transform, llava, mesh)
+
+
+def open_source(model: ConfigDict) -> Source:
+    """The checkpoint, or the two parts, that `config.model` names."""
+    if model.checkpoint:
+        return open_llava(model.checkpoint)
+    if not (model.vision and model.llm):
+        raise UserError(
+            "no model: set config.model.checkpoint, or config.model.vision and config.model.llm"
+        )
+    return open_parts(
+        vision=model.vision,
+        llm=model.llm,
+        projector=model.projector,
+        feature_layer=model.feature_layer,
+        feature_select=model.feature_select,
+    )
+
+
+def image_settings(source: Source, pad_to_square: str) -> dict[str, Any]:
+    """The checkpoint's image preparation, with config.data.pad_to_square applied."""
+    if pad_to_square not in ("auto", "yes", "no"):
+        raise UserError(f"config.data.pad_to_square={pad_to_square!r}: 'auto', 'yes' or 'no'")
+    settings = dict(source.image_settings)
+    if pad_to_square != "auto":
+        settings["pad_to_square"] = pad_to_square == "yes"
+    return settings
+
+
+def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform:
+    """Images -> pixels of the size that the vision tower takes."""
+    transform, side = ImageTransform(**settings), source.config.vision.image_size
+    if transform.size != (side, side):
+        raise UserError(
+            f"{source.name}: its processor makes pictures of {transform.size} pixels, "
+            f"its vision tower takes {side} x {side}"
+        )
+    return transform
+
+
+def compute_of(config: ConfigDict, remat: str, platform: str | None) -> Compute:
+    """How the model computes: dtype, remat policy, attention.
+
+    Args:
+        config: the whole configuration.
+        remat: the policy, in place of config.model.remat where a plan tries several.
+        platform: decides an attention of "auto"; None: plain products, which show all FLOPs.
+    """
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.dtype={config.dtype!r}: 'float32' or 'bfloat16'")
+    if remat not in REMAT_POLICIES:
+        known = ", ".join(map(repr, REMAT_POLICIES))
+        raise UserError(f"config.model.remat={remat!r}: one of {known}")
+    attention = "xla" if platform is None else attention_on(platform, config)
+    return Compute(config.dtype, remat, attention)
+
+
+def attention_on(platform: str, config: ConfigDict) -> str:
+    """config.model.attention, with "auto" replaced by the fastest of the platform."""
+    name = config.model.attention
+    if name not in ("auto", *BACKENDS):
+        known = ", ".join(map(repr, ("auto", *BACKENDS)))
+        raise UserError(f"config.model.attention={name!r}: one of {known}")
+    return choose_backend(name, platform=platform, dtype=config.dtype)
+
+
+def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:
+    """The model's shapes, with the adapters that `config.lora` asks for."""
+    if not lora.rank:
+        return config
+    layers = parse_layers(
+        lora.layers, config.decoder.layers, key="config.lora.layers", words="'all'"
+    )
+    chosen = None if len(layers) == config.decoder.layers else layers
+    adapters = LoraConfig(lora.rank, lora.alpha, tuple(lora.targets.split(",")), chosen)
+    decoder = dataclasses.replace(config.decoder, lora=adapters)
+    return dataclasses.replace(config, decoder=decoder)

@@ -1,0 +1,113 @@
+"""The batches of a stage: which samples form which step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from tga_jax.data.ablation import ablate
+from tga_jax.data.lazy_records import has_contents
+from tga_jax.data.loader import BatchSource
+from tga_jax.data.mixture import Mixture
+from tga_jax.data.prompts import Prompter
+from tga_jax.data.records import Record
+from tga_jax.errors import UserError
+from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.model import OpenModel
+from tga_jax.run.prompts import caption_buckets, make_prompter, prompt_buckets
+from tga_jax.run.samples import Samples, image_folder, read_samples
+from tga_jax.training.feed import local_rows
+
+MOST_PICTURES = 8  # of a sample; how many a stage's shapes are counted for
+
+
+def check_counts(cfg: ConfigDict, stage: str) -> None:
+    """Refuse numbers of config.<stage> that count something and are not positive."""
+    for key in ("batch_size", "accumulate", "save_every", "log_every", "keep"):
+        if cfg[key] < 1:
+            raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
+
+
+def stage_samples(
+    config: ConfigDict,
+    workdir: Path,
+    stage: str,
+    model: OpenModel,
+    *,
+    say: Callable[[str], None],
+) -> Samples:
+    """The usable samples of a stage; `say` is told what is left out and why."""
+    prompter = stage_prompter(config, stage, model)
+    return read_samples(config, workdir, prompter, say=say, stage=stage)
+
+
+def stage_prompter(config: ConfigDict, stage: str, model: OpenModel) -> Prompter:
+    """What makes tokens of a stage's samples."""
+    cfg = config[stage]
+    max_length = cfg.max_length or config.data.max_length
+    return make_prompter(config, model.source, template=cfg.template, max_length=max_length)
+
+
+def batch_source(
+    config: ConfigDict, stage: str, model: OpenModel, samples: Sequence[Record]
+) -> tuple[BatchSource, int]:
+    """The stage's batches of `samples`, and how many steps it has."""
+    cfg, data, packing = config[stage], config.data, packing_of(config)
+    check_division(cfg, stage, packing=packing, shards=batch_shards(model.mesh))
+    records = ablate(
+        samples,
+        caption_noise=data.caption_noise,
+        retrieved_share=data.retrieved_share,
+        seed=config.seed,
+    )
+    steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
+    max_length = cfg.max_length or data.max_length
+    source = BatchSource(
+        records,
+        stage_prompter(config, stage, model),
+        model.transform,
+        image_dir=Path() if has_contents(samples) else image_folder(config, stage),
+        batch_size=cfg.batch_size,
+        accumulate=cfg.accumulate,
+        steps=steps,
+        seed=config.seed,
+        buckets=prompt_buckets(data, max_length * packing),
+        caption_buckets=caption_buckets(data, max_length),
+        pad_id=model.source.tokenizer.pad_id,
+        rows=local_rows(model.mesh, cfg.batch_size // cfg.accumulate // packing),
+        parts=samples.parts if isinstance(samples, Mixture) else (),
+        packing=packing,
+    )
+    return source, steps
+
+
+def check_division(cfg: ConfigDict, stage: str, *, packing: int, shards: int) -> None:
+    """Refuse a batch that does not divide into micro-batches, packed rows and batch shards."""
+    if cfg.batch_size % (cfg.accumulate * packing * shards):
+        raise UserError(
+            f"config.{stage}.batch_size={cfg.batch_size} must be a multiple of "
+            f"config.{stage}.accumulate={cfg.accumulate} times config.data.packing={packing} "
+            f"times the {shards} batch shards of the mesh"
+        )
+
+
+def packing_of(config: ConfigDict) -> int:
+    """config.data.packing, the number of samples that share a row.
+
+    Raises:
+        UserError: it is no number of samples.
+    """
+    packing = int(config.data.packing)
+    if packing < 1:
+        raise UserError(f"config.data.packing={packing}: must be 1 or more")
+    return packing
+
+
+def most_shapes(config: ConfigDict, stage: str) -> int:
+    """How many batch shapes can occur: lengths x caption lengths x numbers of pictures."""
+    length, packing = config[stage].max_length or config.data.max_length, config.data.packing
+    lengths = len(prompt_buckets(config.data, length * packing))
+    return lengths * len(caption_buckets(config.data, length)) * MOST_PICTURES * packing
