@@ -58,6 +58,11 @@ def test_corpus_files_name_the_bad_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": 7, "text": "x"}\n\n{"text": "y"}\n')
     assert list(read_lines(path)) == [Text("7", "x"), Text("a.jsonl:3", "y")]
+    path.write_text('{"id": null, "text": "x"}\n')
+    assert list(read_lines(path)) == [Text("a.jsonl:1", "x")]
+    path.write_text('{"id": 1, "conversations": []}\n')
+    with pytest.raises(UserError, match="line 1: expected .* LLaVA samples are read from .json"):
+        list(read_lines(path))
     path.write_text('{"text": "x"}\n{"text": 3}\n')
     with pytest.raises(UserError, match="line 2"):
         list(read_lines(path))
@@ -92,6 +97,14 @@ def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
     (tmp_path / "b" / "scann_docids.pkl").write_bytes(b"x")
     with pytest.raises(UserError, match="not a file of ours"):
         ScannSearch.load(tmp_path / "b", 200, parameters)
+
+
+@needs_scann
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 40])
+def test_few_texts_are_searched_whatever_the_threshold(count):
+    x = vectors(count)
+    found = ScannSearch.build(x, scann_parameters(count, exact_below=0))(x, 3)[0]
+    assert found.shape == (count, min(count, 3)) and found[:, 0].tolist() == list(range(count))
 
 
 @needs_scann

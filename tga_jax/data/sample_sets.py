@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tga_jax.data.prepared import PreparedRecords
-from tga_jax.data.records import BadRow, Record, read_rows
+from tga_jax.data.records import BadRow, Record, named, read_rows
 from tga_jax.data.side_texts import SideTexts, about_texts, pictures_of, with_texts
 from tga_jax.data.stored import split_of
 
@@ -43,7 +44,7 @@ def read_json_sets(
         texts: as `side_texts.read_side_files` returns them.
 
     Returns:
-        The sets, and `side_texts.about_texts` of all of them.
+        The sets; and of all of them `side_texts.about_texts` and "duplicate_ids".
 
     Raises:
         UserError: a file is missing or broken as a whole.
@@ -54,7 +55,14 @@ def read_json_sets(
     sets = [
         SampleSet(with_texts(records, texts, pictures), tuple(unread)) for records, unread in found
     ]
-    return sets, about_texts(texts, every, pictures)
+    about = about_texts(texts, every, pictures)
+    return sets, about | {"duplicate_ids": duplicate_ids(every)}
+
+
+def duplicate_ids(records: Iterable[Record]) -> dict[str, Any]:
+    """Returns how many ids several records have, and the first of them."""
+    counts = Counter(record.id for record in records)
+    return named(name for name, count in counts.items() if count > 1)
 
 
 def prepared_set(folder: Path, split: str) -> SampleSet:

@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     model = open_model(config, mesh_of(config.mesh), say=job.say)
     prompter = make_prompter(config, model.source)
     samples = read_samples(config, job.workdir, prompter, say=job.say)
-    say_samples(samples.records, samples.about_texts, say=job.say)
+    say_samples(samples.records, samples.about, say=job.say)
     lines = []
     for number, record in enumerate(samples.records):
         example = prompter.encode(record)

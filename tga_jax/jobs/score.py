@@ -32,7 +32,7 @@ def run(job: Job) -> None:
     prompter = make_prompter(config, model.source)
     samples = read_samples(config, job.workdir, prompter, say=job.say)
     records = samples.records
-    say_samples(records, samples.about_texts, say=job.say)
+    say_samples(records, samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
     work, path = Work(folder, weights.tag, signature(job, weights)), folder / f"{weights.tag}.jsonl"

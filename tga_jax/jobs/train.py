@@ -48,7 +48,7 @@ def run(job: Job) -> None:
         workdir / name / "samples.json",
         source.records,
         samples.checked,
-        samples.about_texts,
+        samples.about,
         say=job.say,
     )
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)

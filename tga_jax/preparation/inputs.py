@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tga_jax.data.prepared import VERSION
 from tga_jax.data.records import BadRow, Record, named, read_rows
+from tga_jax.data.sample_sets import duplicate_ids
 from tga_jax.data.side_texts import (
     FIELDS,
     SIDE_FILES,
@@ -89,10 +89,10 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 def about_ids(inputs: Inputs) -> dict[str, Any]:
     """Returns ids that occur twice, side texts without a record, and pictures without texts."""
-    ids = Counter(record.id for record in inputs.records)
     pictures = [record for record in inputs.records if record.images and not record.tox]
-    out: dict[str, Any] = {"duplicate_ids": named(name for name, n in ids.items() if n > 1)}
-    out |= inputs.about_texts
+    out: dict[str, Any] = {"duplicate_ids": duplicate_ids(inputs.records)} | dict(
+        inputs.about_texts
+    )
     for name in SIDE_FILES:
         lacking = (r.id for r in pictures if getattr(r, FIELDS[name]) is None)
         out[f"pictures_without_{FIELDS[name]}"] = named(lacking)

@@ -19,7 +19,7 @@ def report_samples(
     path: Path,
     records: Sequence[Record],
     checked: Sequence[Checked],
-    about_texts: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Mapping[str, Any]],
     *,
     say: Callable[[str], None],
 ) -> None:
@@ -29,29 +29,32 @@ def report_samples(
         path: of that file.
         records: that the stage trains on.
         checked: what checking each of their sets found.
-        about_texts: as `data.side_texts.about_texts` returns it.
+        about: as `run.samples.Samples` has it.
         say: shows a line.
     """
-    about = merged(checked) | what_they_lack(records) | dict(about_texts)
-    write_json(path, about)
-    say_samples(records, about_texts, say=say)
+    write_json(path, merged(checked) | what_they_lack(records) | dict(about))
+    say_samples(records, about, say=say)
 
 
 def say_samples(
     records: Sequence[Record],
-    about_texts: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Mapping[str, Any]],
     *,
     say: Callable[[str], None],
 ) -> None:
     """Says what samples have and lack, as every job does that makes tokens of them."""
-    about = what_they_lack(records)
-    lack = [about[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
+    lacking = what_they_lack(records)
+    lack = [lacking[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     say(
-        f"{len(records)} samples, {about['pictures']} with a picture: {lack[0]} of these "
+        f"{len(records)} samples, {lacking['pictures']} with a picture: {lack[0]} of these "
         f"without a caption (no guide), {lack[1]} without a retrieved text (no hinge); "
-        f'{about["tox"]} marked "tox" (blank picture, no guide)'
+        f'{lacking["tox"]} marked "tox" (blank picture, no guide)'
     )
-    for line in text_warnings(about_texts):
+    twice = about["duplicate_ids"]["count"]
+    for line in [
+        *([f"{twice} ids are those of several samples"] if twice else []),
+        *text_warnings(about),
+    ]:
         say(line)
 
 

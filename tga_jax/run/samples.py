@@ -31,12 +31,13 @@ class Samples:
     Attributes:
         records: the usable ones.
         checked: what checking each of their sets found.
-        about_texts: what the files of texts beside them are to them; see `data.side_texts`.
+        about: "duplicate_ids", and what the files of texts beside them are to them; see
+            `data.sample_sets`.
     """
 
     records: Sequence[Record]
     checked: tuple[Checked, ...]
-    about_texts: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Mapping[str, Any]]
 
 
 def read_samples(
@@ -83,8 +84,8 @@ def read_sets(
 ) -> tuple[list[SampleSet], dict[str, Any]]:
     """Returns the sets of a stage, or of config.data, before they are checked.
 
-    What the files of texts are to them comes second. Prepared data has its texts inside: of these
-    what job `prepare` found is repeated, unless other sets are mixed with it.
+    What is known of their ids and of the files of texts comes second. Prepared data has its texts
+    inside: what job `prepare` found is repeated, unless other sets are mixed with it.
     """
     data = config.data
     if data.split not in (TRAIN, VALIDATION):
@@ -97,12 +98,12 @@ def read_sets(
     if "" in paths and files:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
     given = {name: Path(data[name]) if data[name] else None for name in SIDE_FILES}
-    read, about = read_json_sets(files, read_side_files(given))
+    read, about = read_json_sets(files, read_side_files(given) if files else {})
     unprepared = iter([_of_split(one, path, data) for one, path in zip(read, files, strict=True)])
     sets = [prepared_set(f, data.split) if f else next(unprepared) for f in folders]
     if len(folders) == 1 and folders[0]:
         report = read_report(folders[0])
-        about = {name: report[name] for name in SIDE_FILES if name in report}
+        about = {name: report[name] for name in (*SIDE_FILES, "duplicate_ids") if name in report}
     return sets, about
 
 

@@ -163,7 +163,8 @@ def train(
     """Run the stage from `state.step` to its end, and save. `log` is the first process's.
 
     Raises:
-        UserError: a loss or gradient is not finite; nothing of that step is saved.
+        UserError: a loss or gradient is not finite; nothing of that step is saved. Or a batch
+            cannot be made; the step before is saved, unless other processes would have to help.
         Preempted: SIGTERM, here or in another process; the state is saved.
     """
     turns = Turns(int(state.step), batches, step, config, checkpoints, log)
@@ -183,7 +184,11 @@ def train(
                 raise Preempted(f"{config.name} stopped by SIGTERM{where}")
             if turns.done == config.steps:
                 break
-            if turns.prepare(state, interrupted=held.asked) and held.go(turns.done + 1):
+            try:
+                ready = turns.prepare(state, interrupted=held.asked)
+            except UserError as error:  # as of a picture that vanished
+                raise turns.saved_before(error, state) from error
+            if ready and held.go(turns.done + 1):
                 state = turns.run(state)
                 held.alive()
         checkpoints.wait()
@@ -224,6 +229,14 @@ class Turns:
         self._checkpoints.save(self.done, state, self._position)
         self._saved = self.done
         self._meter.restart()
+
+    def saved_before(self, error: UserError, state: TrainState) -> UserError:
+        """Saves the last step where this process is the only one; returns `error`, saying so."""
+        if hosts.several() or not self.done:
+            return error
+        self.save(state)
+        self._checkpoints.wait()
+        return UserError(f"{error}; saved at step {self.done}: mend that, and start again")
 
     def prepare(self, state: TrainState, *, interrupted: Callable[[], bool]) -> bool:
         """Fetch a batch and compile its step; False where the compiling was left."""
