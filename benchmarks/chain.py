@@ -89,16 +89,16 @@ def load_epoch(arguments: list[str]) -> int:
     from tga_jax.data.loader import make_loader
     from tga_jax.main import device_scope, parse_flags
     from tga_jax.parallel.mesh import mesh_of
+    from tga_jax.run.job import Job
     from tga_jax.run.model import open_model
     from tga_jax.run.stage_data import batch_source, stage_samples
 
     flags = parse_flags(arguments)
     config = flags.config
     with device_scope(config, mesh=True):
-        model = open_model(config, mesh_of(config.mesh), say=lambda text: None)
-        workdir, say = Path(flags.workdir), lambda text: None
-        samples = stage_samples(config, workdir, "pretrain", model, say=say)
-        source, _ = batch_source(config, "pretrain", model, samples.records)
+        job = Job(config, Path(flags.workdir), "pretrain")
+        model = open_model(job, mesh_of(config.mesh))
+        source, _ = batch_source(job, model, stage_samples(job, model).records)
         return sum(len(batch.ids) for batch in make_loader(source))
 
 

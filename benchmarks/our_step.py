@@ -63,7 +63,7 @@ class OurStep:
         self._model = Llava(config, PixelNorm(CLIP_MEAN, CLIP_STD), compute)
         self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
         layers = tuple(range(decoder.layers))
-        self._objective = Objective(GuideConfig(form, layers), 1, ce_chunk)
+        self._objective = Objective(GuideConfig(form, layers), ce_chunk)
         self._settings = OptimizerConfig(
             learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0
         )

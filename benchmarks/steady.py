@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.first_run.prepare import prepare
+from tga_jax.files import read_jsonl
 
 LENGTH, CAPTION, WINDOW = 512, 128, 4
 VISION = {
@@ -62,8 +63,8 @@ def measured(folder: Path, *, steps: int, batch: int) -> dict[str, Any]:
     ]  # fmt: skip
     command = [sys.executable, "-m", "tga_jax.main", *flags, "--job=finetune"]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    lines = (folder / "run/finetune/metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines][2:-1]  # the last one ends with a checkpoint
+    lines = list(read_jsonl(folder / "run/finetune/metrics.jsonl"))
+    rows = lines[2:-1]  # the last one ends with a checkpoint
     return {
         "cores": len(os.sched_getaffinity(0)),
         "steps": WINDOW * len(rows),

@@ -12,14 +12,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from examples.first_run.check import read_jsonl, transformers_answers
+from examples.first_run.check import transformers_answers
+from tga_jax.files import read_jsonl
 from tga_jax.report.examples import spaced
 
 
 def differing(workdir: Path, arm: str, count: int) -> list[str]:
     """One line a question that is answered otherwise, of `count` taken from the whole list."""
     folder = workdir / "arms" / arm
-    rows = read_jsonl(folder / "evaluate" / "pictures" / "answers.jsonl")
+    rows = list(read_jsonl(folder / "evaluate" / "pictures" / "answers.jsonl"))
     rows = [rows[index] for index in spaced(len(rows), count)]
     questions = [{"text": row["prompt"], "image": row["metadata"]["image"]} for row in rows]
     theirs = transformers_answers(folder / "export", workdir / "world" / "images", questions)

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.rehearse import Pod, Started
+from tga_jax.files import read_jsonl
 
+EARLIEST = 0.5  # seconds after the start: Python has not imported everything
 FIGURES = ("loss", "lm_loss", "grad_norm", "learning_rate")
 
 
@@ -41,7 +43,9 @@ def main(argv: Sequence[str]) -> int:
     given.folder.mkdir(parents=True)
 
     def pod(name: str) -> Pod:
-        flags = [*given.flags, f"--workdir={given.folder / name}"]
+        # One that dies before it has come is missed when the others have waited so long.
+        start = f"--config.distributed.start_seconds={given.patience / 2:g}"
+        flags = [*given.flags, start, f"--workdir={given.folder / name}"]
         return Pod(given.processes, given.processes, flags)
 
     seconds = undisturbed(pod("whole"), given.folder / "whole", given.folder / "whole.log")
@@ -83,7 +87,7 @@ def attempt(
     """Start the pod and disturb it once; whether it ended by itself before."""
     lines = (given.folder / "last.log").open("w+", encoding="utf-8")
     started, began = pod.start(stderr=lines.fileno()), time.monotonic()
-    wait, (what, act) = rng.uniform(0.05, 0.95) * seconds, rng.choice(ACTIONS)
+    wait, (what, act) = rng.uniform(EARLIEST, 0.95 * seconds), rng.choice(ACTIONS)
     who = rng.randrange(given.processes)
     while started.running() and not (disturbed and time.monotonic() - began > wait):
         time.sleep(0.1)
@@ -140,8 +144,8 @@ def results(workdir: Path) -> dict[str, Any]:
     """What must not depend on disturbances: figures of every step, and the export's bytes."""
     losses = {}
     for path in sorted(workdir.glob("*/metrics.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        losses[path.parent.name] = [[row["step"], *(row[key] for key in FIGURES)] for row in rows]
+        rows = [[row["step"], *(row[key] for key in FIGURES)] for row in read_jsonl(path)]
+        losses[path.parent.name] = rows
     files = sorted(path for path in (workdir / "export").rglob("*") if path.is_file())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {"losses": losses, "export": digests}

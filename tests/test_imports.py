@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import resource
 import subprocess
 import sys
@@ -10,19 +9,6 @@ from pathlib import Path
 
 PACKAGE = Path("tga_jax")
 HEAVY = ("tensorflow", "tensorflow_datasets", "scann", "clu", "torch")
-ROOMS = {
-    "models": {"models"},
-    "parallel": {"parallel"},
-    "alignment": {"alignment", "models"},
-    "data": {"data"},
-    "hf": {"hf", "models"},
-    "training": {"training", "alignment", "models", "parallel"},
-    "inference": {"inference", "models", "parallel"},
-    "evaluation": {"evaluation"},
-    "retrieval": {"retrieval"},
-    "report": {"report"},
-}
-
 BLOCKED = """
 import sys
 class Blocked:
@@ -59,16 +45,6 @@ def test_models_and_alignment_need_jax_flax_and_numpy_alone() -> None:
     code = BLOCKED.format(heavy=heavy, modules=modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_rooms_import_in_one_direction() -> None:
-    for room, allowed in ROOMS.items():
-        for path in (PACKAGE / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tga_jax."):
-                    target = (node.module or "").split(".")[1]
-                    shared = {"errors", "labels", "textfile"}
-                    assert target in allowed | shared, f"{path} imports {node.module}"
 
 
 def test_help_is_quick_and_lists_every_job() -> None:

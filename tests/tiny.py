@@ -122,7 +122,6 @@ def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarr
         "images": pixels if picture and kind != "tox" else np.zeros_like(pixels),
         "caption_tokens": _padded(caption_tokens, CAPTION_LENGTH),
         "caption_segments": (np.arange(CAPTION_LENGTH) < len(caption_tokens)).astype(np.int32),
-        "format": np.int32(0),
         **{name: np.array(span, np.int32) for name, span in spans.items()},
     }
 

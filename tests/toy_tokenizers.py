@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 CORPUS = [
     "USER: What colour is the bus? ASSISTANT: Red.",
@@ -34,12 +43,17 @@ LIST_ONLY = (
 )
 
 
-def write_sentencepiece_style(folder: Path, *, chat_template: str | None = None) -> Path:
-    """Llama 2's kind: blanks as "▁", byte fallback, BOS added, no padding token."""
+def write_sentencepiece_style(
+    folder: Path, *, chat_template: str | None = None, within_words: bool = False
+) -> Path:
+    """Llama 2's kind: blanks as "▁", byte fallback, BOS added, no padding token.
+
+    With `within_words` tokens are learnt within words, as SentencePiece does.
+    """
     specials = ["<unk>", "<s>", "</s>"]
     alphabet = [*specials, *(f"<0x{value:02X}>" for value in range(256))]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=within_words)
     tokenizer.train_from_iterator(
         CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=alphabet, show_progress=False)
     )
@@ -80,6 +94,48 @@ def write_byte_level(
         config["bos_token"] = bos
         tokenizer.post_processor = _adds(bos, tokenizer.token_to_id(bos))
     return _write(folder, tokenizer, config, model_type="llama", chat_template=chat_template)
+
+
+def write_split_digits(folder: Path, *, model_type: str = "llama") -> Path:
+    """SmolLM2's and Granite's kind: tokenizer.json splits digits, the class it names does not.
+
+    Its vocabulary has been learnt without that rule, so it holds numbers of several digits.
+    """
+    learnt = Tokenizer(models.BPE())
+    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    numbers = [*CORPUS, "In 2023 it was in 2023, 2023, 42 and 42."] * 4
+    learnt.train_from_iterator(
+        numbers, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    learnt.pre_tokenizer = pre_tokenizers.Sequence(
+        [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    learnt.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    learnt.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    config = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    config |= {"unk_token": "<|endoftext|>", "tokenizer_class": "GPT2Tokenizer"}
+    return _write(folder, learnt, config, model_type=model_type, chat_template=CHATML)
+
+
+def write_prepending(
+    folder: Path, *, legacy: bool | None = None, model_type: str = "llama"
+) -> Path:
+    """Llama 2's and Vicuna's own tokenizer.json: a normalizer puts a blank before each piece of
+    text, also behind special tokens, whatever "legacy" says."""
+    write_sentencepiece_style(folder, within_words=True)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    state = json.loads(tokenizer.to_str()) | {"pre_tokenizer": None}
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"add_bos_token": True, "add_eos_token": False}
+    config |= {} if legacy is None else {"legacy": legacy}
+    return _write(folder, tokenizer, config, model_type=model_type, chat_template=None)
 
 
 def _adds(bos: str, bos_id: int) -> processors.TemplateProcessing:

@@ -8,13 +8,14 @@ from pathlib import Path
 from configs.first_run import get_config
 from examples.first_run.prepare import PHOTOGRAPHS, file_name
 from tga_jax.alignment.layers import parse_layers
+from tga_jax.files import read_jsonl
 
 
 def check(inputs: Path, workdir: Path) -> list[str]:
     """What is wrong; empty when all is well."""
     entries = json.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
     captions = {file_name(entry): entry["caption"] for entry in entries}
-    questions = read_jsonl(inputs / "questions.jsonl")
+    questions = list(read_jsonl(inputs / "questions.jsonl"))
     ours = [row["text"] for row in read_jsonl(workdir / "generate" / "answers.jsonl")]
     theirs = transformers_answers(workdir / "export", inputs / "images", questions)
     problems = []
@@ -66,8 +67,3 @@ def transformers_answers(folder: Path, images: Path, questions: list[dict]) -> l
         new = output[0, inputs["input_ids"].shape[1] :]
         answers.append(processor.decode(new, skip_special_tokens=True).strip())
     return answers
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    """One JSON object a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -11,14 +11,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from examples.first_run.check import mean_cosines, read_jsonl, transformers_answers
+from examples.first_run.check import mean_cosines, transformers_answers
+from tga_jax.files import read_jsonl
 
 COLUMNS, SIDE = 6, 220
 
 
 def draw(workdir: Path, target: Path) -> None:
     """Photographs with the exported model's answers, and cosines a layer before and after."""
-    questions = read_jsonl(workdir / "inputs" / "questions.jsonl")
+    questions = list(read_jsonl(workdir / "inputs" / "questions.jsonl"))
     images = workdir / "inputs" / "images"
     answers = transformers_answers(workdir / "export", images, questions)
     figure, axes = plt.subplots(3, COLUMNS, figsize=(15, 8.4))

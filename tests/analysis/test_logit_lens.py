@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from tga_jax.analysis import logit_lens as safety_layers
 from tga_jax.errors import UserError
@@ -74,7 +75,7 @@ def walk(jaxpr: Any) -> Iterator[Any]:
     """All equations, those inside of others too."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in jaxprs_in_params(eqn.params):
             yield from walk(inner)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -85,32 +88,45 @@ def test_another_number_of_hosts_is_the_users_mistake() -> None:
         raise AssertionError("it went on")
 
 
-# Arguments: address, number of processes, this one, hosts wanted, seconds to wait for the others.
+# Arguments: address ("": SLURM says it), number of processes, this one, hosts wanted, seconds to
+# wait for the others, the call of JAX at which it gets a signal ("": none), the signal.
 JOIN = """
-import sys
+import os, sys
 from types import SimpleNamespace
+import jax
 from tga_jax.cluster.connect import Cluster, connected
-address, processes, process, hosts, seconds = sys.argv[1], *map(int, sys.argv[2:])
+address, processes, process, hosts, seconds, call, number = sys.argv[1:]
 settings = SimpleNamespace(
-    hosts=hosts, start_seconds=float(seconds), dead_seconds=5.0, stall_minutes=0.0
+    hosts=int(hosts), start_seconds=float(seconds), dead_seconds=5.0, stall_minutes=0.0
 )
-with connected(Cluster("flags", address, processes, process), settings):
+if call:
+    at = {"initialize": jax.distributed, "device_count": jax}[call]
+    setattr(at, call, lambda **_: os.kill(os.getpid(), int(number)))
+found = Cluster("flags", address, int(processes), int(process)) if address else Cluster("slurm")
+with connected(found, settings):
     print("connected")
 """
 
 
 def _join(
-    address: str, process: int, *, hosts: int = 0, devices: int = 1, seconds: int = 60
+    address: str,
+    process: int,
+    *,
+    hosts: int = 0,
+    devices: int = 1,
+    seconds: int = 60,
+    hit: tuple[str, int] = ("", 0),
+    **env: str,
 ) -> subprocess.Popen[str]:
     """One of two processes, with so many devices."""
-    numbers = [2, process, hosts, seconds]
     return subprocess.Popen(
-        [sys.executable, "-c", JOIN, address, *map(str, numbers)],
+        [sys.executable, "-c", JOIN, *map(str, (address, 2, process, hosts, seconds, *hit))],
         env={
             "JAX_PLATFORMS": "cpu",
             "PATH": "",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        },
+        }
+        | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,3 +169,45 @@ def test_one_that_waits_alone_says_what_to_look_at(process: int, hint: str) -> N
     assert alone.returncode == 75 and out == "", err
     (line,) = [x for x in err.splitlines() if "not connected" in x]
     assert address in line and hint in line
+
+
+@pytest.mark.parametrize(
+    ("call", "victim", "number", "how"),
+    [
+        ("initialize", 1, signal.SIGSTOP, "process 1 of 2 has been silent for"),
+        ("device_count", 0, signal.SIGKILL, "process 0 of 2 is gone"),
+    ],
+)
+def test_a_process_that_dies_while_jax_starts_ends_the_other(
+    call: str, victim: int, number: int, how: str
+) -> None:
+    address = f"localhost:{free_port()}"
+    hit = (call, number)
+    both = [_join(address, i, seconds=600, hit=hit if i == victim else ("", 0)) for i in range(2)]
+    _, said = both[1 - victim].communicate(timeout=100)
+    both[victim].kill()
+    both[victim].communicate()
+    assert both[1 - victim].returncode == 75, said
+    (line,) = [x for x in said.splitlines() if "run the same command again" in x]
+    assert line.startswith(f"process {1 - victim}: {how}")
+
+
+def test_sigterm_ends_a_process_that_waits_for_the_others() -> None:
+    port = free_port()
+    alone = _join(f"localhost:{port}", 0, seconds=600)
+    while alone.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("localhost", port)).close()
+            break
+    alone.terminate()
+    _, said = alone.communicate(timeout=100)
+    wanted = "process 0: stopped by SIGTERM; run the same command again to go on\n"
+    assert (alone.returncode, said) == (75, wanted)
+
+
+def test_slurm_says_who_there_is() -> None:
+    names = {"JOB_ID": "1", "STEP_NODELIST": "localhost", "NTASKS": "1", "PROCID": "0"}
+    env = {f"SLURM_{name}": value for name, value in names.items()} | {"SLURM_LOCALID": "0"}
+    one = _join("", 0, hosts=1, **env, JAX_COORDINATOR_PORT=str(free_port()))
+    out, err = one.communicate(timeout=100)
+    assert one.returncode == 0 and out == "connected\n", err

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tga_jax.cluster import watch as watching_module
-from tga_jax.cluster.watch import Hold, Watch, WatchConfig, hold, watching
+from tga_jax.cluster.agreement import Agreement, LocalStore
+from tga_jax.cluster.watch import Watch, WatchConfig, hold, watching
 from tga_jax.errors import Preempted
+
+SECONDS = 20.0  # the most that anything here takes
+ENDS_A_THREAD = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching_module, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(watching_module, "LINGER_SECONDS", 0.0)
 
 
-def until(what: Callable[[], Any], seconds: float = 20) -> None:
+def until(what: Callable[[], Any]) -> None:
     """Wait for something that another thread does."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
@@ -57,18 +61,11 @@ def test_in_training_sigterm_asks_for_a_stop_after_the_step_under_way() -> None:
         assert held.due(4) == "stop"
 
 
-def test_long_work_is_left_for_a_stop_before_its_step_and_not_for_a_later_one() -> None:
+def test_long_work_is_left_for_a_stop() -> None:
     with pytest.raises(Preempted), hold(done=3) as held:
         assert held.go(4) and not held.asked()  # 4 is under way
         terminate()
         assert held.asked() and held.due(4) == "stop"
-    ahead, behind = pod(5, 3)
-    ahead.watch._note("stopped by SIGTERM")
-    until(lambda: ahead.watch._round.target == behind.watch._round.target == 5)
-    assert ahead.hold.asked() and not behind.hold.asked()  # it has two steps to go
-    assert behind.hold.go(4) and not behind.hold.asked()
-    assert behind.hold.go(5) and behind.hold.asked()
-    close([ahead, behind])
 
 
 def test_a_stop_that_nobody_asked_about_is_raised_at_the_end() -> None:
@@ -118,175 +115,129 @@ def test_a_main_thread_that_is_in_a_compiler_is_ended() -> None:
 
 
 def test_a_stall_shows_all_stacks(capfd: pytest.CaptureFixture[str]) -> None:
-    with watching(WatchConfig(stall_seconds=0.2)) as watch:
-        for _ in range(20):
-            watch.alive()
-            time.sleep(0.02)
-        assert "stacks" not in capfd.readouterr().err
-        time.sleep(0.4)
-    said = capfd.readouterr().err
-    assert "all stacks" in said and "test_a_stall_shows_all_stacks" in said
+    said = ""
+
+    def heard() -> str:
+        nonlocal said
+        said += capfd.readouterr().err
+        return said
+
+    with watching(WatchConfig(stall_seconds=0.2)):
+        until(lambda: "test_a_stall_shows_all_stacks" in heard())
+    assert "nothing has ended for" in said and "all stacks" in said
 
 
-ENDS_A_THREAD = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
-# --- with partners: threads that share a service ---
+# --- with partners ---
 
 
-class Service:
-    """The coordination service's key-value store."""
+class Members:
+    """What the watch knows of the processes of a run: the first of two."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.lock = threading.Lock()
-
-    def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
-        with self.lock:
-            if key in self.values and not allow_overwrite:
-                raise RuntimeError("ALREADY_EXISTS")
-            self.values[key] = value
-
-    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
-        with self.lock:
-            return [(k, v) for k, v in self.values.items() if k.startswith(key)]
-
-
-class FrozenService(Service):
-    """One that stops to answer, as in a first process that is frozen."""
+    index, count = 0, 2
 
     def __init__(self) -> None:
-        super().__init__()
-        self.answers = threading.Event()
-        self.answers.set()
+        self.told: list[tuple[int, str]] = []
 
-    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
-        self.answers.wait()
-        return super().key_value_dir_get(key)
+    def start(self, ended: Callable[[int, str], None]) -> None:
+        self.ended = ended  # to be called when a partner ends
 
+    def tell(self, code: int, text: str) -> None:
+        self.told.append((code, text))
 
-class Partner:
-    """A process, as a watch and its hold."""
-
-    def __init__(self, service: Service, index: int, count: int, done: int | None) -> None:
-        config = WatchConfig(dead_seconds=0.5)
-        self.watch = Watch(config, client=service, index=index, count=count)
-        if done is not None:
-            self.watch._hold = Hold(self.watch, done=done, save_seconds=0)
-        thread = threading.Thread(target=self.watch.start)  # not the main thread: SIGTERM is ours
-        thread.start()
-        thread.join()
-
-    @property
-    def hold(self) -> Hold:
-        assert self.watch._hold is not None
-        return self.watch._hold
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Exit codes of processes that the watch ended; the thread then ends as the process would."""
-    codes: list[int] = []
+def exits(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[int]:
+    """Exit codes of a process that the watch ends; the thread then ends as the process would."""
+    codes: queue.Queue[int] = queue.Queue()
 
     def leave(code: int) -> None:
-        codes.append(code)
+        codes.put(code)
         raise SystemExit
 
     monkeypatch.setattr(watching_module.os, "_exit", leave)
     return codes
 
 
-def pod(*done: int | None) -> list[Partner]:
-    service = Service()
-    return [Partner(service, i, len(done), d) for i, d in enumerate(done)]
+@contextlib.contextmanager
+def one_of_two(**config: float) -> Iterator[tuple[Watch, Members, Agreement]]:
+    """The watch of a process; its partner's agreement, which takes no turns by itself."""
+    members, store = Members(), LocalStore()
+    with watching(WatchConfig(**config), cast(Any, members)) as watch:
+        watch.agreement = Agreement(store, index=0, count=2)
+        yield watch, members, Agreement(store, index=1, count=2)
 
 
-def close(partners: list[Partner]) -> None:
-    for partner in partners:
-        partner.watch.close()
-
-
-def train(partner: Partner, steps: int) -> tuple[int, str]:
-    """Go on until something is due or the end; (step, what)."""
-    done = partner.hold.dispatched
-    while True:
-        due = partner.hold.due(done)
-        if due or done == steps:
-            return done, due
-        if partner.hold.go(done + 1):
-            done += 1
-            time.sleep(0.005)
-
-
-@pytest.mark.parametrize("who", [0, 2])
-def test_all_stop_at_the_furthest_step(who: int, ended: list[int]) -> None:
-    partners, found = pod(3, 5, 4), {}
-    threads = [
-        threading.Thread(target=lambda p=p, i=i: found.update({i: train(p, 10**6)}))
-        for i, p in enumerate(partners)
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.1)
-    partners[who].watch._note("stopped by SIGTERM")
-    for thread in threads:
-        thread.join(20)
-    steps = {step for step, _ in found.values()}
-    assert len(found) == 3 and len(steps) == 1 and {what for _, what in found.values()} == {"stop"}
-    assert ended == []
-    close(partners)
-
-
-@ENDS_A_THREAD
-def test_a_save_is_dropped_where_one_does_not_train_and_a_stop_ends_it(ended: list[int]) -> None:
-    partners = pod(3, None)
-    with partners[0].watch._lock:
-        partners[0].watch._ask("save")
-    until(lambda: partners[0].watch._round.number == 1)
-    assert partners[0].hold.due(3) == ""
-    partners[0].watch._note("stopped by SIGTERM")
-    until(lambda: len(ended) == 2)  # the one that does not train, and so the other
-    assert ended == [75, 75]
-    close(partners)
-
-
-@ENDS_A_THREAD
-def test_partners_of_one_that_leaves_end_with_its_code(
-    ended: list[int], capfd: pytest.CaptureFixture[str]
+def test_a_process_ends_with_the_code_of_a_partner_and_says_why(
+    exits: queue.Queue[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    partners = pod(3, None, 3)
-    partners[1].watch.leave(2, "config.data.path is missing")
-    until(lambda: len(ended) == 2)
-    said = capfd.readouterr().err
-    assert ended == [2, 2] and said.count("process 1 of 3 ended: config.data.path is missing") == 2
-    close(partners)
+    for code, then in ((2, ""), (75, "; run the same command again to go on")):
+        with one_of_two() as (_, members, _), pytest.raises(SystemExit):
+            members.ended(code, "process 1 of 2 ended: it")
+        assert capfd.readouterr().err == f"process 0: process 1 of 2 ended: it{then}\n"
+        assert exits.get(timeout=SECONDS) == code
+        assert members.told == [(code, "process 1 of 2 ended: it")]  # unchanged, to the others
 
 
-@ENDS_A_THREAD
-def test_a_partner_that_dies_is_named(ended: list[int], capfd: pytest.CaptureFixture[str]) -> None:
-    partners = pod(3, 3, 3)
-    until(lambda: len(partners[0].watch._heard) == 3)
-    partners[1].watch.close()
-    until(lambda: len(ended) == 2)
-    said = capfd.readouterr().err
-    assert ended == [75, 75] and said.count("process 1 of 3 has been silent for") == 2
-    close([partners[0], partners[2]])
-
-
-@ENDS_A_THREAD
-@pytest.mark.parametrize("leaving", [False, True])
-def test_a_coordinator_that_no_longer_answers_is_named(
-    leaving: bool, ended: list[int], capfd: pytest.CaptureFixture[str]
+def test_a_process_that_ends_by_itself_says_why(
+    exits: queue.Queue[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    service = FrozenService()
-    partner = Partner(service, 1, 2, 3)
-    until(lambda: partner.watch._beat > 3)
-    time.sleep(0.7)  # longer than `dead_seconds`, which is for silence only
-    assert ended == []
-    service.answers.clear()
-    if leaving:
-        partner.watch.leave(2, "config.data.path is missing")
-    until(lambda: ended)
-    said = capfd.readouterr().err
-    assert ended == [2 if leaving else 75] and "process 1: the coordinator has been silent" in said
-    service.answers.set()
-    partner.watch.close()
+    with one_of_two() as (watch, members, _), pytest.raises(SystemExit):
+        watch.end(2, "x is missing", shown="error: x is missing")
+    assert capfd.readouterr().err == "process 0: error: x is missing\n"
+    assert members.told == [(2, "process 0 of 2 ended: x is missing")]
+
+
+@ENDS_A_THREAD
+def test_both_stop_at_one_step_and_a_partner_that_is_done_earlier_is_waited_for(
+    exits: queue.Queue[int],
+) -> None:
+    with one_of_two(dead_seconds=0.1) as (_, members, partner):
+        partner.begin(5)
+        with pytest.raises(Preempted), hold(done=3) as held:
+            terminate()
+            until(lambda: partner.turn() or partner.stopping)
+            assert [held.due(3), partner.due(5)] == ["", "stop"]
+            assert held.go(4) and held.go(5) and not held.go(6)
+            members.ended(75, "process 1 of 2 ended: it")  # does not end this one at once
+            assert held.due(5) == "stop"
+            assert exits.get(timeout=SECONDS) == 75  # but in the end
+
+
+@ENDS_A_THREAD
+def test_one_that_does_not_train_ends_when_the_others_stop(exits: queue.Queue[int]) -> None:
+    with one_of_two() as (_, _, partner):
+        partner.begin(5)
+        partner.request("stop")
+        partner.turn()
+        assert exits.get(timeout=SECONDS) == 75
+
+
+@ENDS_A_THREAD
+def test_a_coordinator_that_fails_ends_the_process(
+    exits: queue.Queue[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(LocalStore):
+        def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
+            raise RuntimeError("UNAVAILABLE: failed to connect\nand much more")
+
+    with one_of_two() as (watch, _, _):
+        watch.agreement = Agreement(Failing(), index=0, count=2)
+        assert exits.get(timeout=SECONDS) == 75
+    assert "no coordinator: UNAVAILABLE: failed to connect; run the same" in capfd.readouterr().err
+
+
+def test_nothing_makes_a_failure_of_a_finished_process(exits: queue.Queue[int]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with one_of_two() as (watch, members, _):
+            watch.finish()
+            terminate()
+            with pytest.raises(SystemExit):
+                members.ended(75, "process 1 of 2 is gone")
+            assert exits.get(timeout=SECONDS) == 0
+        terminate()  # on the way to the exit
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -109,7 +109,6 @@ def test_collate():
     assert arrays["caption_tokens"][0].tolist() == [[9] * 6, [50, 51, 52, 9, 9, 9]]
     assert arrays["caption_segments"][0].tolist() == [[0] * 6, [1, 1, 1, 0, 0, 0]]
     assert arrays["caption_span"].tolist() == [[[0, 0], [1, 3]], [[0, 0], [0, 0]]]
-    assert arrays["format"].tolist() == [[0, 0], [0, 0]]
 
 
 def test_collate_takes_the_smallest_buckets_and_refuses_longer_examples():
@@ -137,7 +136,7 @@ def test_packed_rows_hold_each_sample_as_it_is_alone():
     assert arrays["image_span"][0].tolist() == [[1, 2], [5, 6], [0, 0], [0, 0]]
     assert arrays["retrieved_span"][0].tolist() == [[0, 1], [0, 0], [0, 0], [1, 3]]
     assert arrays["caption_span"][0].tolist() == [[0, 0], [1, 3], [0, 0], [0, 0]]
-    assert arrays["caption_tokens"].shape == (1, 4, 6) and arrays["format"].shape == (1, 4)
+    assert arrays["caption_tokens"].shape == (1, 4, 6)
     with pytest.raises(UserError, match="records a, b has 9 tokens, more than the largest"):
         batch([make_example("a", 4), make_example("b", 5)], accumulate=1, packing=2)
 

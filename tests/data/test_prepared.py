@@ -131,7 +131,7 @@ def test_damage_is_one_line_that_names_the_folder(made, tmp_path):
     with pytest.raises(UserError, match="another version"):
         PreparedRecords(folder, "train")
     (folder / "report.json").write_text(report[:50])
-    with pytest.raises(UserError, match=r"report\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"report\.json: malformed JSON .*; run job prepare"):
         PreparedRecords(folder, "train")
     (folder / "report.json").write_text(report)
     index = (folder / "index-train.npy").read_bytes()

@@ -122,6 +122,10 @@ def expected_texts(template, tokenizer):
             head = f"<|im_start|>system\n{system(template)}{end}{user}"
             text = f"{q1}{end}{assistant}{a1}{end}{user}{q2}{end}{assistant}{a2}{end}"
             return head + text, head + CAPTION, [a1 + end, a2 + end]
+        case "chatml_qwen":
+            head = f"<|im_start|>system\n{system(template)}{end}\n{user}"
+            text = f"{q1}{end}\n{assistant}{a1}{end}\n{user}{q2}{end}\n{assistant}{a2}{end}"
+            return head + text, head + CAPTION, [a1 + end, a2 + end]
         case "tokenizer":
             text = f"{q1}{end}\n{assistant}{a1}{end}\n{user}{q2}{end}\n{assistant}{a2}{end}\n"
             return bos + user + text, bos + user + CAPTION, [a1 + end, a2 + end]

@@ -5,6 +5,7 @@ import pytest
 from tga_jax.data.chat_template import ChatTemplate
 from tga_jax.data.records import Record, Turn
 from tga_jax.data.templates import (
+    SYSTEM_TEXTS,
     TEMPLATE_NAMES,
     caption_prompt,
     count_marks,
@@ -34,6 +35,9 @@ WHOLE = {
     "chatml": "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n"
     "<image>\nWhat is this?<|im_end|><|im_start|>assistant\nA cup.<|im_end|><|im_start|>user\n"
     "Colour?<|im_end|><|im_start|>assistant\nWhite.<|im_end|>",
+    "chatml_qwen": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+    "<image>\nWhat is this?<|im_end|>\n<|im_start|>assistant\nA cup.<|im_end|>\n"
+    "<|im_start|>user\nColour?<|im_end|>\n<|im_start|>assistant\nWhite.<|im_end|>",
 }
 ANSWERS = {
     "plain": ["A cup.\n"],
@@ -41,6 +45,7 @@ ANSWERS = {
     "llama_2": [" A cup. </s>", " White. </s>"],
     "mistral_instruct": [" A cup. </s>", " White. </s>"],
     "chatml": ["A cup.<|im_end|>", "White.<|im_end|>"],
+    "chatml_qwen": ["A cup.<|im_end|>", "White.<|im_end|>"],
 }
 ENDS = {
     "plain": "\n",
@@ -48,6 +53,7 @@ ENDS = {
     "llama_2": "</s>",
     "mistral_instruct": "</s>",
     "chatml": "<|im_end|>",
+    "chatml_qwen": "<|im_end|>",
 }
 
 
@@ -106,6 +112,7 @@ def test_retrieved_text_and_caption_pass(name):
             "<|im_start|>assistant\n",
         ),
         ("chatml", "", "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n"),
+        ("chatml_qwen", "", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
     ],
 )
 def test_own_system_text(name, system, start):
@@ -194,16 +201,17 @@ class FakeTokenizer:
 
     added_tokens_decoder: dict = {}
     all_special_tokens = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    eos_token = "</s>"
 
     def __init__(self, chat_template):
         self.chat_template = chat_template
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, chat_template):
         from transformers.utils.chat_template_utils import render_jinja_template
 
         (text,), _ = render_jinja_template(
             [messages],
-            chat_template=self.chat_template,
+            chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             bos_token="<s>",
             eos_token="</s>",
@@ -269,7 +277,6 @@ def test_stripping_templates_with_blanks_around():
         (None, "no chat template"),
         ("nothing", "leaves out what the user says"),
         ("{{ raise_exception('no\nway') }}", "it fails: no way"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "no special token after an answer"),
         (
             "{% for m in messages %}{{ m.content }}{% endfor %}{{ messages | length }}",
             "differently",
@@ -289,3 +296,4 @@ def test_chat_templates_that_cannot_be_used(chat_template, message):
 
 def test_all_names_are_known():
     assert set(TEMPLATE_NAMES) == {*WHOLE, "tokenizer"}
+    assert set(SYSTEM_TEXTS) < set(WHOLE)

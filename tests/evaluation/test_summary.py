@@ -187,16 +187,17 @@ def test_profiles() -> None:
 def test_apology_tokens_are_first_tokens_that_are_not_blank() -> None:
     from examples.first_run.prepare import train_tokenizer
 
-    tokenizer = train_tokenizer(["Sorry, I cannot help. a Sorry I'm sorry"] * 4)
-    found = apology_tokens(tokenizer, ("Sorry", "I'm sorry"))
+    tokenizer = train_tokenizer(["Sorry, I cannot help. a Sorry I'm sorry My As It"] * 4)
+    found = apology_tokens(tokenizer, ("Sorry", "I'm sorry", "I cannot"))
     texts = {tokenizer.decode([token]) for token in found}
-    assert {text.strip()[0] for text in texts} == {"S", "I"} and "" not in texts
+    assert {text.strip() for text in texts} == {"Sorry"}  # and no lone "I"
     # pieces count only where nothing better is found
     assert {tokenizer.decode([token]) for token in apology_tokens(tokenizer, ("Zq",))} == {"Z"}
     assert apology_tokens(tokenizer, ("Zq", "Sorry", "I'm sorry")) == found
-    with pytest.raises(UserError, match="config.evaluate.apologies"):
-        apology_tokens(tokenizer, ())
-    for text in ("Sorry", "a Sorry", "I'm sorry"):
+    for ordinary in ((), ("I'm sorry", "I cannot"), ("My apologies", "As an AI", "It is wrong")):
+        with pytest.raises(UserError, match="config.evaluate.apologies"):
+            apology_tokens(tokenizer, ordinary)
+    for text in ("Sorry", "a Sorry"):
         tokens = tokenizer(text, add_special_tokens=False).input_ids
         assert any(token in found for token in tokens)
 

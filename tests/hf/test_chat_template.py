@@ -51,8 +51,12 @@ EXPECTED = {
     "chatml": "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\nWhat?"
     "<|im_end|><|im_start|>assistant\nA cup.<|im_end|><|im_start|>user\nIts colour?<|im_end|>"
     "<|im_start|>assistant\n",
+    # As Qwen's own apply_chat_template writes it.
+    "chatml_qwen": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+    "<image>\nWhat?<|im_end|>\n<|im_start|>assistant\nA cup.<|im_end|>\n<|im_start|>user\n"
+    "Its colour?<|im_end|>\n<|im_start|>assistant\n",
 }
-OTHERS = ["plain", "vicuna_v1", "llama_2", "mistral_instruct", "chatml"]
+OTHERS = ["plain", "vicuna_v1", "llama_2", "mistral_instruct", "chatml", "chatml_qwen"]
 TOKENIZERS = {
     "llama": write_sentencepiece_style,
     "qwen": write_byte_level,
@@ -98,7 +102,7 @@ def test_order_and_kind_of_content_do_not_matter(infos, name):
     assert "<image>" in rendered.pop()
 
 
-@pytest.mark.parametrize("name", ["vicuna_v1", "llama_2", "chatml"])
+@pytest.mark.parametrize("name", ["vicuna_v1", "llama_2", "chatml", "chatml_qwen"])
 def test_system_message_replaces_the_built_in_text(infos, name):
     info = infos["llama"]
     said = [{"role": "system", "content": "It's “short”."}, *TWO_TURNS]

@@ -79,6 +79,7 @@ def source(tmp_path_factory):
         image_settings=SETTINGS,
         template="vicuna_v1",
         system=None,
+        trained=True,
         dtype="float32",
         card=CARD,
     )

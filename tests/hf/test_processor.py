@@ -155,5 +155,5 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="preprocessor_config.json"):
         read_image_settings(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="malformed JSON at line 1"):
         read_image_settings(tmp_path)

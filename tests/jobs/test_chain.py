@@ -25,6 +25,7 @@ from tests.jobs.inputs import read_jsonl
 from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.main import device_scope, parse_flags
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.job import Job
 from tga_jax.run.model import open_model, open_source
 from tga_jax.run.stage_data import batch_source
 
@@ -106,8 +107,8 @@ def config_of(inputs: Path, workdir: Path) -> ConfigDict:
 def training_batches(inputs: Path, workdir: Path) -> BatchSource:
     config = config_of(inputs, workdir)
     with device_scope(config, mesh=True):
-        model = open_model(config, mesh_of(config.mesh), say=print)
-        return batch_source(config, workdir, "finetune", model)[0]
+        job = Job(config, workdir, "finetune")
+        return batch_source(job, open_model(job, mesh_of(config.mesh)))[0]
 
 
 def test_batches_do_not_depend_on_restarts_workers_or_processes(

@@ -3,7 +3,6 @@ command once there is room."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,18 +10,19 @@ import pytest
 
 from tests.hf.test_clip_folder import _save_clip
 from tests.jobs.inputs import CAPTIONS, arguments, make_inputs
+from tga_jax.files import temporary_name
 from tga_jax.main import main
 
 FULL = Path("/dev/full")  # every write to it fails as on a full disk
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
-# Job -> (the file that it is writing when the disk is full, what must not be there then).
+# Job -> the file that it is writing when the disk is full, and that must not be there then.
 CASES = {
-    "index": ("index/texts.jsonl.{pid}.tmp", "index/texts.jsonl"),
-    "index, at its end": ("index/index.json.{pid}.tmp", "index/index.json"),
-    "retrieve": ("retrieved.jsonl.{pid}.tmp", "retrieved.jsonl"),
-    "caption": ("caption/captions.0-of-1.jsonl.{pid}.tmp", "captions.jsonl"),
-    "pretrain": ("pretrain/samples.json.{pid}.tmp", "pretrain/samples.json"),
-    "inspect": ("inspect/samples.jsonl.{pid}.tmp", "inspect/samples.jsonl"),
+    "index": "index/texts.jsonl",
+    "index, at its end": "index/index.json",
+    "retrieve": "retrieved.jsonl",
+    "caption": "captions.jsonl",
+    "pretrain": "pretrain/samples.json",
+    "inspect": "inspect/samples.jsonl",
 }
 
 
@@ -56,16 +56,16 @@ def run(inputs: Path, workdir: Path, job: str) -> int:
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     inputs: Path, indexed: Path, tmp_path: Path, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    job, (full, target) = case.split(",")[0], CASES[case]
-    full = full.format(pid=os.getpid())
-    workdir = tmp_path / "run"
+    job, workdir = case.split(",")[0], tmp_path / "run"
+    target = workdir / CASES[case]
+    full = temporary_name(target)
     if job == "retrieve":
         shutil.copytree(indexed, workdir)
-    (workdir / full).parent.mkdir(parents=True, exist_ok=True)
-    (workdir / full).symlink_to(FULL)
+    full.parent.mkdir(parents=True, exist_ok=True)
+    full.symlink_to(FULL)
     assert run(inputs, workdir, job) == 2
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: ") and "the disk is full; make room" in line
-    assert not (workdir / target).exists()
-    (workdir / full).unlink(missing_ok=True)
-    assert run(inputs, workdir, job) == 0 and (workdir / target).exists()
+    assert not target.exists()
+    full.unlink(missing_ok=True)
+    assert run(inputs, workdir, job) == 0 and target.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -83,12 +82,10 @@ def test_a_frozen_first_process_ends_the_others(inputs: Path, tmp_path: Path) ->
         if line.startswith("finetune 2/"):
             first.send_signal(signal.SIGSTOP)
             break
-    begun = time.monotonic()
-    said = second.communicate()[1]
+    said = second.communicate(timeout=100)[1]
     first.kill()
     first.communicate()
-    assert second.returncode == 75 and "the coordinator has been silent" in said, said
-    assert time.monotonic() - begun < 30
+    assert second.returncode == 75 and "process 0 of 2 has been silent for" in said, said
 
 
 def test_processes_with_other_settings_are_told(inputs: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ MODEL = Clip(
     ),
     PixelNorm((0.5,) * 3, (0.5,) * 3),
 )
-SETTINGS = ClipTraining(pairs=40, steps=4, batch_size=8, save_every=2, learning_rate=1e-2)
+SETTINGS = ClipTraining(
+    seed=0, pairs=40, steps=4, batch_size=8, learning_rate=1e-2, weight_decay=0.05, save_every=2
+)
 
 
 @pytest.fixture(autouse=True)

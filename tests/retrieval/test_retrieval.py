@@ -61,7 +61,7 @@ def test_corpus_files_name_the_bad_line(tmp_path):
     path.write_text('{"id": null, "text": "x"}\n')
     assert list(read_lines(path)) == [Text("a.jsonl:1", "x")]
     path.write_text('{"id": 1, "conversations": []}\n')
-    with pytest.raises(UserError, match="line 1: expected .* LLaVA samples are read from .json"):
+    with pytest.raises(UserError, match="line 1: expected .* samples are read from .json"):
         list(read_lines(path))
     path.write_text('{"text": "x"}\n{"text": 3}\n')
     with pytest.raises(UserError, match="line 2"):

@@ -23,13 +23,12 @@ from tga_jax.training.objective import (
 )
 
 KINDS = ("full", "no_retrieved", "no_caption", "text", "full")
-FORMATS = np.array([0, 1, 0, 0, 0], np.int32)
 HAS = [0, 1, 4]
 LAYERS = (1, 2)
 
 
 def _rows() -> dict[str, np.ndarray]:
-    return tiny.batch(KINDS, seed=3) | {"format": FORMATS}
+    return tiny.batch(KINDS, seed=3)
 
 
 def _objective(center: str = "none", weight: float = 0.5) -> Objective:
@@ -37,7 +36,7 @@ def _objective(center: str = "none", weight: float = 0.5) -> Objective:
         "paper", (0,), center=center, pair_weight=0.0, hinge_weight=0.0,
         answer_weight=weight, answer_layers=LAYERS,
     )  # fmt: skip
-    return Objective(cfg, num_formats=2)
+    return Objective(cfg)
 
 
 @functools.partial(jax.jit, static_argnames="objective")
@@ -76,16 +75,10 @@ def test_term_is_the_cosine_where_the_answer_begins(center: str) -> None:
     picture = {i: _states(rows, i, caption=False)[list(LAYERS)] for i in HAS}
     caption = {i: _states(rows, i, caption=True)[list(LAYERS)] for i in HAS}
     if center == "batch":
-        for own in (0, 1):
-            members = [i for i in HAS if FORMATS[i] == own]
-            mean = np.mean([caption[i] for i in members], axis=0)
-            for i in members:
-                picture[i], caption[i] = picture[i] - mean, caption[i] - mean
-    expected = [
-        guide_oracle.answer(picture[i], caption[i]) for i in HAS if center == "none" or i != 1
-    ]
-    # Alone in its format, a row's centred caption state is zero, and so is its cosine.
-    expected += [0.0] * (center == "batch")
+        mean = np.mean([caption[i] for i in HAS], axis=0)
+        for i in HAS:
+            picture[i], caption[i] = picture[i] - mean, caption[i] - mean
+    expected = [guide_oracle.answer(picture[i], caption[i]) for i in HAS]
     loss, metrics = _loss(tiny.params(), rows, _objective(center))
     np.testing.assert_allclose(metrics["guide_answer"], np.mean(expected), rtol=2e-4)
     np.testing.assert_allclose(loss, metrics["lm_loss"] + 0.5 * np.mean(expected), rtol=2e-4)

@@ -33,7 +33,7 @@ def _state(*, running: bool = True, width: int = 6) -> TrainState:
     frozen = {"vision/class_token": jnp.asarray(rng.normal(size=5), jnp.bfloat16)}
     optimizer = make_optimizer(OptimizerConfig(0.1, 10), dict.fromkeys(trained, 1.0))
     opt_state = optimizer.update(trained, optimizer.init(trained), trained)[1]
-    mean = RunningMean.empty(2, 1, 4).update(jnp.ones((2, 1, 4)), jnp.array([3.0]), 0.9)
+    mean = RunningMean.empty(2, 4).update(jnp.ones((2, 4)), jnp.int32(3), 0.9)
     return TrainState(jnp.int32(4), trained, frozen, opt_state, mean if running else None)
 
 
@@ -84,6 +84,17 @@ def test_another_models_checkpoint_is_the_users_mistake(tmp_path: Path) -> None:
     for abstract in (_state(width=8), _state().replace(frozen={})):
         with pytest.raises(UserError, match="4 cannot be read"):
             checkpoints.restore(4, abstract_state(abstract))
+    checkpoints.close()
+
+
+def test_a_running_mean_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """Versions that kept a mean for each prompt format saved [layers, 1, width]."""
+    state, checkpoints = _state(), Checkpoints(tmp_path / "c")
+    older = RunningMean(state.running.total[:, None], state.running.weight[None])
+    checkpoints.save(4, state.replace(running=older), DATA)
+    checkpoints.wait()
+    with pytest.raises(UserError, match="4 cannot be read.*another model or an older version"):
+        checkpoints.restore(4, abstract_state(state))
     checkpoints.close()
 
 
@@ -139,7 +150,9 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_lines_past_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, resume_step=0)
     for step in range(1, 6):
-        log.write(step, {"loss": step / 2, "guide_pair": math.nan, "mfu": None, "x": math.inf})
+        log.write(
+            step, {"loss": step / 2, "guide_pair": math.nan, "mfu": None, "grad_norm": math.inf}
+        )
     log.close()
     path = tmp_path / "metrics.jsonl"
     with path.open("a") as file:
@@ -149,9 +162,16 @@ def test_lines_past_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     log.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert lines[0] == {"step": 1, "loss": 0.5, "guide_pair": None, "mfu": None, "x": None}
+    assert lines[0] == {"step": 1, "loss": 0.5, "guide_pair": None, "mfu": None, "grad_norm": None}
     assert lines[3] == {"step": 4, "loss": 9.0}
     assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+
+
+def test_a_metric_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, resume_step=0)
+    with pytest.raises(KeyError, match="lossy"):
+        log.write(1, {"loss": 1.0, "lossy": 2.0})
+    log.close()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3723, "1:02:03")])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from tga_jax.labels import IGNORE_INDEX
 from tga_jax.training.cross_entropy import shift_labels, token_nll
@@ -70,11 +71,8 @@ def test_only_a_chunk_of_logits_exists_at_once() -> None:
 def _shapes(jaxpr):
     for eqn in jaxpr.eqns:
         yield from (v.aval.shape for v in eqn.outvars)
-        for value in eqn.params.values():
-            for item in value if isinstance(value, tuple) else (value,):  # a cond's branches
-                inner = getattr(item, "jaxpr", item)
-                if hasattr(inner, "eqns"):
-                    yield from _shapes(inner)
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _shapes(inner)
 
 
 def test_bfloat16_logits_and_losses_are_float32() -> None:

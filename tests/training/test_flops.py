@@ -44,7 +44,6 @@ def _shapes(accumulate: int, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     batch = {k: jax.ShapeDtypeStruct((*lead, n), jnp.int32) for k, n in integers.items()}
     side = CONFIG.vision.image_size
     batch["images"] = jax.ShapeDtypeStruct((*lead, 1, side, side, 3), jnp.uint8)
-    batch["format"] = jax.ShapeDtypeStruct(lead, jnp.int32)
     return batch
 
 

@@ -24,12 +24,11 @@ from tga_jax.training.objective import (
 )
 
 MIXED = ("full", "no_retrieved", "no_caption", "text", "tox", "full", "full")
-FORMATS = np.array([0, 1, 0, 0, 1, 1, 0], np.int32)
 PROGRESS = 0.25
 
 
 def _mixed() -> dict[str, np.ndarray]:
-    return tiny.batch(MIXED, seed=3) | {"format": FORMATS}
+    return tiny.batch(MIXED, seed=3)
 
 
 def _guide(form: str = "paper", layers: tuple[int, ...] = (0, 2), **kwargs: Any) -> GuideConfig:
@@ -37,10 +36,10 @@ def _guide(form: str = "paper", layers: tuple[int, ...] = (0, 2), **kwargs: Any)
 
 
 def _running() -> RunningMean:
-    """Format 0 was seen, format 1 never."""
+    """A mean of a step before."""
     rng = np.random.default_rng(5)
-    total = rng.normal(size=(2, 2, tiny.WIDTH)).astype(np.float32)
-    return RunningMean(jnp.array(total), jnp.array([0.5, 0.0]))
+    total = rng.normal(size=(2, tiny.WIDTH)).astype(np.float32)
+    return RunningMean(jnp.array(total), jnp.float32(0.5))
 
 
 @functools.partial(jax.jit, static_argnames="objective")
@@ -78,14 +77,14 @@ def _single_rows() -> list[dict[str, np.ndarray]]:
     return out
 
 
-def _by_hand(cfg: GuideConfig, means: np.ndarray | None, known: tuple[bool, bool]) -> dict:
+def _by_hand(cfg: GuideConfig, mean: np.ndarray | None) -> dict:
     """Means over the rows that have a term, from single-row passes."""
     singles, layers = _single_rows(), list(cfg.layers)
     pairs, hinges, cosines = [], [], []
-    for row, fmt in zip(singles, FORMATS, strict=True):
-        if row["caption"] is None or not known[fmt]:
+    for row in singles:
+        if row["caption"] is None:
             continue
-        own = 0.0 if means is None else means[:, fmt]
+        own = 0.0 if mean is None else mean
         image, caption = row["image"][layers] - own, row["caption"][layers] - own
         retrieved = None if row["retrieved"] is None else row["retrieved"][layers] - own
         if cfg.form == "paper":
@@ -106,16 +105,9 @@ def _by_hand(cfg: GuideConfig, means: np.ndarray | None, known: tuple[bool, bool
     }
 
 
-def _caption_means(layers: tuple[int, ...]) -> np.ndarray:
-    means = np.zeros((len(layers), 2, tiny.WIDTH))
-    for fmt in (0, 1):
-        captions = [
-            row["caption"][list(layers)]
-            for row, f in zip(_single_rows(), FORMATS, strict=True)
-            if row["caption"] is not None and f == fmt
-        ]
-        means[:, fmt] = np.mean(captions, axis=0)
-    return means
+def _caption_mean(layers: tuple[int, ...]) -> np.ndarray:
+    captions = [row["caption"] for row in _single_rows()]
+    return np.mean([x[list(layers)] for x in captions if x is not None], axis=0)
 
 
 @pytest.mark.parametrize(
@@ -125,22 +117,20 @@ def _caption_means(layers: tuple[int, ...]) -> np.ndarray:
 def test_mixed_batch_is_the_sum_of_what_its_rows_have(form: str, center: str) -> None:
     cfg = _guide(form, center=center)
     running = _running() if center == "running" else None
-    _, counts, metrics = _evaluate(
-        tiny.params(), _mixed(), Objective(cfg, num_formats=2, ce_chunk=6), running
-    )
-    means = {
+    _, counts, metrics = _evaluate(tiny.params(), _mixed(), Objective(cfg, ce_chunk=6), running)
+    mean = {
         "none": None,
-        "batch": _caption_means(cfg.layers),
-        "running": None if running is None else np.asarray(running.means()),
+        "batch": _caption_mean(cfg.layers),
+        "running": None if running is None else np.asarray(running.mean()),
     }[center]
-    expected = _by_hand(cfg, means, (True, center != "running"))
-    assert (int(counts.pairs), int(counts.hinges)) == ((2, 2) if center == "running" else (4, 3))
+    expected = _by_hand(cfg, mean)
+    assert (int(counts["guide_pair"]), int(counts["guide_hinge"])) == (4, 3)
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
 
 
 def test_form_none_is_the_language_model_loss() -> None:
-    objective = Objective(_guide("none"), num_formats=2)
+    objective = Objective(_guide("none"))
     sums, counts, metrics = _evaluate(tiny.params(), _mixed(), objective, None)
     singles = _single_rows()
     expected = sum(row["nll"] for row in singles) / sum(row["tokens"] for row in singles)
@@ -151,15 +141,14 @@ def test_form_none_is_the_language_model_loss() -> None:
 
 
 def test_first_step_of_running_centring_has_no_guide_terms() -> None:
-    objective = Objective(_guide(center="running"), num_formats=2, ce_chunk=6)
+    objective = Objective(_guide(center="running"), ce_chunk=6)
     sums, counts, metrics = _evaluate(
-        tiny.params(), _mixed(), objective, RunningMean.empty(2, 2, tiny.WIDTH)
+        tiny.params(), _mixed(), objective, RunningMean.empty(2, tiny.WIDTH)
     )
-    assert (int(counts.pairs), int(counts.hinges)) == (0, 0)
+    assert (int(counts["guide_pair"]), int(counts["guide_hinge"])) == (0, 0)
     assert metrics["loss"] == metrics["lm_loss"] and np.isnan(metrics["guide_pair"])
-    wanted = _caption_means((0, 2))
-    found = np.asarray(sums.captions) / np.asarray(counts.captions)[None, :, None]
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    found = np.asarray(sums.captions.compute())
+    np.testing.assert_allclose(found, _caption_mean((0, 2)), rtol=1e-4, atol=1e-5)
 
 
 # --- gradients ---
@@ -187,7 +176,7 @@ def test_text_rows_leave_projector_and_vision_alone() -> None:
 
 
 def test_pixels_of_a_text_row_have_no_part_in_anything() -> None:
-    rows, objective = _mixed(), Objective(_guide(), num_formats=2, ce_chunk=6)
+    rows, objective = _mixed(), Objective(_guide(), ce_chunk=6)
     other = rows["images"].copy()
     other[MIXED.index("text")] = 200
     first = _evaluate(tiny.params(), rows, objective, None)
@@ -212,7 +201,7 @@ def _guide_loss(rows: Any, cfg: GuideConfig) -> Any:
         sums = loss_sums(
             model, {**rest, **part}, rows, objective=objective, progress=0.25, running=None
         )
-        return 0.7 * sums.pair + 1.3 * sums.hinge
+        return 0.7 * sums.terms["guide_pair"].total + 1.3 * sums.terms["guide_hinge"].total
 
     return jax.jit(jax.value_and_grad(loss))
 

@@ -60,8 +60,7 @@ def _batch(packing: int) -> dict[str, np.ndarray]:
     for row, samples in enumerate(rows):
         pictures = [images[i, 0] for i in samples if examples[i].images]
         shown[row, : len(pictures)] = pictures if pictures else shown[row, :0]
-    # A prompt format for each sample, so that centring by format is seen too.
-    return arrays | {"images": shown, "format": np.array(order, np.int32) % 2}
+    return arrays | {"images": shown}
 
 
 @functools.partial(jax.jit, static_argnames="objective")
@@ -85,16 +84,16 @@ def _run(params: Any, rows: Any, objective: Objective, running: RunningMean | No
 )
 def test_packed_equals_unpacked(packing: int, form: str, center: str) -> None:
     cfg = GuideConfig(form, (0, 2), center=center, pair_weight=0.7, hinge_weight=1.3)
-    objective, running = Objective(cfg, num_formats=2, ce_chunk=8), None
+    objective, running = Objective(cfg, ce_chunk=8), None
     if center == "running":
-        total = np.random.default_rng(1).normal(size=(2, 2, tiny.WIDTH)).astype(np.float32)
-        running = RunningMean(jnp.array(total), jnp.array([0.5, 0.0]))
+        total = np.random.default_rng(1).normal(size=(2, tiny.WIDTH)).astype(np.float32)
+        running = RunningMean(jnp.array(total), jnp.float32(0.5))
     plain, packed = _batch(1), _batch(packing)
     assert len(packed["tokens"]) == len(KINDS) // packing
     expected = _run(tiny.params(), plain, objective, running)
     found = _run(tiny.params(), packed, objective, running)
     if form == "paper":
-        assert (int(expected[1].pairs), int(expected[1].hinges)) == (4, 3)
+        assert (int(expected[1]["guide_pair"]), int(expected[1]["guide_hinge"])) == (4, 3)
 
     def close(a: Any, b: Any) -> None:
         # Some gradients are zero but for rounding, as those of the vision tower's key biases.
@@ -112,7 +111,7 @@ def test_without_segments_or_positions_of_their_own_samples_would_disturb_each_o
         {"segments": (packed["segments"] > 0).astype(np.int32)},
         {"positions": np.broadcast_to(np.arange(96, dtype=np.int32), packed["positions"].shape)},
     ):
-        rows = packed | changes | {"format": packed["format"] * 0}
+        rows = packed | changes
         losses.append(float(_run(tiny.params(), rows, objective, None)[0]["loss"]))
     assert abs(losses[1] - losses[0]) > 1e-3
     # Rotary attention sees differences of positions only: moved as a whole, a sample is the same.

@@ -1,6 +1,6 @@
 """The guide loss of Text-Guided Alignment (arXiv 2410.12662).
 
-Letters: L guided layers, B samples, D width, F prompt formats.
+Letters: L guided layers, B samples, D width.
 
 I, R and C are the mean hidden states over the image's, the retrieved text's and the caption's
 tokens. A term that a sample does not have (no caption, no retrieved text) is absent: it enters
@@ -119,70 +119,66 @@ def answer_terms(states: AnswerStates) -> Array:
     return jnp.sum(-safe_cosine(states.image, states.caption), axis=0)
 
 
-def format_sums(caption: Array, has_pair: Array, formats: Array, num_formats: int) -> Array:
-    """Sums of caption states per prompt format: float32[L, F, D].
+def caption_sum(caption: Array, has_pair: Array) -> Array:
+    """The sum of the caption states of the samples with a pair: float32[L, D].
 
     Args:
         caption: float32[L, B, D].
-        has_pair: bool[B], samples that have an image and a caption.
-        formats: int32[B], each sample's prompt format.
-        num_formats: F.
+        has_pair: bool[B], which samples have an image and a caption.
     """
-    member = jax.nn.one_hot(formats, num_formats) * has_pair[:, None]
+    member = has_pair.astype(caption.dtype)
     # Centred states are small differences: devices that round float32 products must not here.
-    return jnp.einsum("bf,lbd->lfd", member, caption, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("b,lbd->ld", member, caption, precision=jax.lax.Precision.HIGHEST)
 
 
-def format_counts(has_pair: Array, formats: Array, num_formats: int) -> Array:
-    """Samples with an image and a caption per prompt format: float32[F]."""
-    return jnp.sum(jax.nn.one_hot(formats, num_formats) * has_pair[:, None], axis=0)
+def caption_mean(total: Array, count: Array) -> Array:
+    """A sum of caption states over its number of samples: float32[L, D]; 0 without samples."""
+    return total / jnp.maximum(count, 1)
 
 
-def format_means(sums: Array, counts: Array) -> Array:
-    """`format_sums` over `format_counts`: float32[L, F, D]; 0 for a format without samples."""
-    return sums / jnp.maximum(counts, 1.0)[None, :, None]
-
-
-def center(states: GuideStates, means: Array, formats: Array) -> GuideStates:
-    """States minus the mean caption state of their sample's prompt format.
+def center(states: GuideStates, mean: Array) -> GuideStates:
+    """The states minus the mean caption state.
 
     Raw means of hidden states share one large direction, and matching it is free; centred, the
     cosine speaks of what tells samples apart.
 
     Args:
         states: float32[L, B, D] each.
-        means: float32[L, F, D]; no gradient flows through them.
-        formats: int32[B].
+        mean: float32[L, D]; no gradient flows through it.
     """
-    own = jax.lax.stop_gradient(means)[:, formats]
-    return GuideStates(states.image - own, states.retrieved - own, states.caption - own)
+    mean = jax.lax.stop_gradient(mean)[:, None]
+    return GuideStates(states.image - mean, states.retrieved - mean, states.caption - mean)
 
 
 @flax.struct.dataclass
 class RunningMean:
-    """Exponential mean of the caption states per layer and prompt format."""
+    """The exponential mean of the caption states of each guided layer over the steps."""
 
-    total: Array  # float32[L, F, D], decayed sum of step means
-    weight: Array  # float32[F], decayed count of steps
+    total: Array  # float32[L, D], decayed sum of step means
+    weight: Array  # float32[], decayed count of steps
 
     @classmethod
-    def empty(cls, layers: int, formats: int, width: int) -> RunningMean:
-        """Before the first step."""
-        return cls(jnp.zeros((layers, formats, width)), jnp.zeros((formats,)))
+    def empty(cls, layers: int, width: int) -> RunningMean:
+        """The running mean before the first step, which knows no mean yet."""
+        return cls(jnp.zeros((layers, width)), jnp.zeros(()))
 
-    def means(self) -> Array:
-        """float32[L, F, D]; 0 for a format that was never seen."""
-        return self.total / jnp.maximum(self.weight, 1e-9)[None, :, None]
+    def mean(self) -> Array:
+        """The mean, float32[L, D]; 0 before the first one is known."""
+        return self.total / jnp.maximum(self.weight, 1e-9)
 
-    def known(self, formats: Array) -> Array:
-        """bool[B]: whether there is a mean for a sample's format yet."""
-        return self.weight[formats] > 0
+    def known(self) -> Array:
+        """Whether any step has given a mean yet: bool[]."""
+        return self.weight > 0
 
-    def update(self, sums: Array, counts: Array, decay: float) -> RunningMean:
-        """With a step's sums (float32[L, F, D]) and counts (float32[F]) over its global batch."""
-        seen = counts > 0
-        keep = jnp.where(seen, decay, 1.0)
-        mean = format_means(sums, counts)
-        gain = jnp.where(seen, 1.0 - decay, 0.0)
-        total = self.total * keep[None, :, None] + gain[None, :, None] * mean
-        return RunningMean(total, self.weight * keep + gain)
+    def update(self, total: Array, count: Array, decay: float) -> RunningMean:
+        """The running mean after a step.
+
+        Args:
+            total: float32[L, D], the sum of the caption states over the step's global batch.
+            count: int32[], how many samples it runs over; a step without any changes nothing.
+            decay: what is kept of the steps before.
+        """
+        seen = count > 0
+        keep, gain = jnp.where(seen, decay, 1.0), jnp.where(seen, 1.0 - decay, 0.0)
+        mean = caption_mean(total, count)
+        return RunningMean(self.total * keep + gain * mean, self.weight * keep + gain)

@@ -28,15 +28,15 @@ from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import base_system, make_prompter
+from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.training.metrics import Progress
 
 Sums = dict[str, dict[str, np.ndarray]]
 
 
-def system_of(config: ConfigDict) -> str:
+def system_of(config: ConfigDict, style: PromptStyle) -> str:
     """The system text of the analysed prompts."""
-    base = base_system(config.prompt)
+    base = style.base_system(config.prompt)
     system = analysis_system(config.analyze, base=base)
     return base if system is None else system
 
@@ -48,7 +48,9 @@ class Analyst:
         """Takes config.analyze; nothing is computed yet."""
         self._prompts, self._decoder = prompts, model.llava.config.decoder
         self.apologies = analysis_apologies(config, model.source.tokenizer.tokenizer)
-        self._prompter = make_prompter(config, model.source, system=system_of(config))
+        self._prompter = make_prompter(
+            config, model.prompts, system=system_of(config, model.prompts)
+        )
         self._batcher, self._batch_size = Batcher.of(config.data, model), config.analyze.batch_size
         whole, llava = replicated(model.mesh), model.llava
         static = {"apologies": self.apologies}

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from tga_jax.analysis.logit_lens import NONE, locate
 from tga_jax.analysis.prompts import SETS, Prompt
 from tga_jax.errors import UserError
 from tga_jax.evaluation.metrics import Z95, wilson
-from tga_jax.files import write_json, write_text
+from tga_jax.files import read_log, write_json, write_jsonl, write_text
 
 PARTIAL = "samples.partial.jsonl"  # as Work(folder, "samples", ...) names it; first its signature
 HEADER = ("set", "layer", "metric", "value", "count", "low", "high")
@@ -128,9 +127,7 @@ class Totals:
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """The lines behind the signature, one at a time."""
-    with path.open(encoding="utf-8") as file:
-        for line in itertools.islice(file, 1, None):
-            yield json.loads(line)
+    yield from itertools.islice(read_log(path), 1, None)
 
 
 # --- files ---
@@ -146,12 +143,9 @@ def write_tables(
     partial = folder / PARTIAL
     layers = len(next(read_samples(partial))["apology_top1"])
     totals = Totals(layers)
-    temporary = folder / "samples.jsonl.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        for line in read_samples(partial):
-            totals.add(line)
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    temporary.replace(folder / "samples.jsonl")
+    for line in read_samples(partial):
+        totals.add(line)
+    write_jsonl(folder / "samples.jsonl", read_samples(partial))
     rows = list(totals.rows())
     write_text(folder / "layers.csv", table(rows))
     for old in folder.glob("*.svg"):

@@ -63,7 +63,7 @@ class Captioner:
         self._job = dataclasses.replace(job, config=config)
         one = jax.process_count() == 1
         mesh = mesh_of(config.mesh) if one else host_mesh(config.mesh)
-        self.model = open_model(config, mesh, say=job.say)
+        self.model = open_model(self._job, mesh)
         self.weights = captioner_weights(self._job, foreign=bool(cfg.checkpoint))
         ways = batch_shards(mesh)
         self.batch_size = -(-cfg.batch_size // ways) * ways
@@ -76,7 +76,7 @@ class Captioner:
         return {
             "model": model_digest(self.model, self.weights),
             "question": self.question,
-            "template": config.prompt.template,
+            "template": self.model.prompts.template,
             "system": config.prompt.system,
             "max_new_tokens": config.generate.max_new_tokens,
             "pictures": self.model.image_settings,
@@ -113,7 +113,7 @@ class Captioner:
             return
         config, folder = self._job.config, image_folder(self._job.config)
         params = nested(load_params(self._job, self.model, self.weights))
-        prompter = make_prompter(config, self.model.source)
+        prompter = make_prompter(config, self.model.prompts)
         answerer = CountingAnswerer(config, self.model, prompter, title=self._job.name)
         marks = [(time.monotonic(), 0)]
         every = range(len(questions))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import jax
 
 from tga_jax.errors import UserError
-from tga_jax.files import append_jsonl, write_jsonl
+from tga_jax.run.work import JsonRows
 
 Key = tuple[str, int | None]  # a picture's name and its bytes; None: there is no such file
 
@@ -47,38 +45,26 @@ def part_of(shard: str) -> Part:
 class CaptionLog:
     """FOLDER/<k>-of-<n>.log.jsonl: the settings, then {"image", "bytes", "text"} a line.
 
-    An unreadable picture has "error" in place of "text". Only whole lines count, so a kill or a
-    host that is just writing does no harm.
+    An unreadable picture has "error" in place of "text". Every host appends to the log of its own
+    part and reads all of them; only whole lines count, so a kill or a host that is just writing
+    does no harm.
     """
 
     def __init__(self, folder: Path, part: Part, settings: dict[str, Any]) -> None:
-        """Opens this host's log: a line that a kill truncated and other settings' rows go."""
-        self._folder, self._path = folder, folder / f"{part}.log.jsonl"
-        self.settings = json.loads(json.dumps(settings, default=str))
-        if not self._rows(self._path):
-            write_jsonl(self._path, [self.settings], every_process=True)
-        os.truncate(self._path, len(_whole_lines(self._path)))
+        """Opens this host's log; the rows of other settings in it are removed."""
+        self._folder, self._own = folder, JsonRows(folder / f"{part}.log.jsonl", settings)
+        self.settings = self._own.signature
+        self._own.open()
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keep finished pictures."""
-        append_jsonl(self._path, rows, every_process=True)
+        """Keeps finished pictures."""
+        self._own.append(rows)
 
     def known(self) -> dict[Key, str | None]:
         """What all hosts' logs with these settings hold; None for an unreadable picture."""
         found: dict[Key, str | None] = {}
         for path in sorted(self._folder.glob("*-of-*.log.jsonl")):
-            for row in self._rows(path)[1:]:
+            for row in JsonRows(path, self.settings).rows():
                 key = (row["image"], row["bytes"])
                 found[key] = row.get("text", found.get(key))
         return found
-
-    def _rows(self, path: Path) -> list[Any]:
-        """The settings and the rows; nothing of a log with other settings."""
-        rows = [json.loads(line) for line in _whole_lines(path).split(b"\n") if line]
-        return rows if rows and rows[0] == self.settings else []
-
-
-def _whole_lines(path: Path) -> bytes:
-    # Bytes, as a kill may end the file within a character; not splitlines(): texts may hold U+2028.
-    data = path.read_bytes() if path.exists() else b""
-    return data[: data.rfind(b"\n") + 1]

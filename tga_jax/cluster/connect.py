@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import importlib.util
 import os
+import signal
 import socket
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
 from tga_jax.cluster import hosts
-from tga_jax.cluster.watch import Watch, WatchConfig, translate_abort, watching
-from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, RETRY, Preempted, UserError
+from tga_jax.cluster.agreement import Agreement
+from tga_jax.cluster.membership import Membership
+from tga_jax.cluster.watch import Watch, WatchConfig, watching
+from tga_jax.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
 
-JAX_HEARTBEAT_SECONDS = 100  # JAX's own; `watch` is quicker and says who is gone
+JAX_HEARTBEAT_SECONDS = 100  # JAX's own; `membership` is quicker and says who is gone
 # Of the texts of errors that a partner's death causes.
 LOST = ("Gloo", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "NCCL", "barrier", "Socket closed")
+_kept: list[Any] = []
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
     """Where the first process listens, how many there are, and which one this is.
 
-    `found_by`: "flags", "environment", "slurm" or "tpu". With "slurm" and "tpu" JAX reads the
-    other fields from the platform itself, and they are empty here.
+    `found_by`: "flags", "environment", "slurm" or "tpu". With "slurm" and "tpu" the other fields
+    are empty until the platform is asked. `devices`: those of this host that the process takes;
+    None: all.
     """
 
     found_by: str
     address: str = ""
     processes: int = 0
     process: int = -1
+    devices: Sequence[int] | None = None
 
 
 def find_cluster(flags: Mapping[str, str | int], env: Mapping[str, str]) -> Cluster | None:
@@ -115,90 +120,94 @@ def connected(cluster: Cluster | None, settings: Any) -> Iterator[None]:
             _check_count(settings.hosts)
             yield
         return
-    _initialize(cluster, settings.start_seconds)
-    place = dict(index=jax.process_index(), count=jax.process_count())
-    with watching(config, client=hosts.client(), **place) as watch:
+    cluster = _asked(cluster, settings.start_seconds)
+    members = Membership(
+        cluster.address, cluster.process, cluster.processes, dead_seconds=config.dead_seconds
+    )
+    with watching(config, members) as watch:
         try:
+            members.wait_for_all(settings.start_seconds)
+            _initialize(cluster, watch, settings.start_seconds)
             _check_count(settings.hosts)
             yield
             hosts.barrier("end")
+            watch.finish()
+            jax.distributed.shutdown()
         except BaseException as error:
             _leave(watch, error, patience_seconds=config.dead_seconds + 5)
-    jax.distributed.shutdown()
 
 
-def _leave(watch: Watch, error: BaseException, *, patience_seconds: float) -> NoReturn:
+def _leave(watch: Watch, error: BaseException, *, patience_seconds: float) -> None:
     """End this process with one message, after telling the partners."""
-    who, text = f"process {jax.process_index()}", " ".join(str(error).split())
+    text, shown = " ".join(str(error).split()), ""
     if isinstance(error, UserError):
         code, shown = EXIT_USER_ERROR, f"error: {text}"
     elif isinstance(error, Preempted):
-        code, shown = EXIT_PREEMPTED, f"{text}{RETRY}"
+        code = EXIT_PREEMPTED
     elif any(word in text for word in LOST):
         time.sleep(patience_seconds)  # the watch will say who is gone, and end this process
-        code, shown = EXIT_PREEMPTED, f"lost the other processes: {text}"
+        code, text = EXIT_PREEMPTED, f"lost the other processes: {text}"
     else:
         code, text = 1, f"{type(error).__name__}: {text}"
         shown = "".join(traceback.format_exception(error))
-    print(f"{who}: {shown}", file=sys.stderr, flush=True)
-    watch.leave(code, text)
-    sys.stdout.flush()
-    os._exit(code)
+    watch.end(code, text, shown=shown)
 
 
-def _initialize(cluster: Cluster, start_seconds: float) -> None:
+def _asked(cluster: Cluster, start_seconds: float) -> Cluster:
+    """All fields of the cluster, where the platform knows them in JAX's way of asking it."""
+    if cluster.address:
+        return cluster
+    from jax._src.clusters import ClusterEnv  # has no public name
+
+    address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, None, int(start_seconds)
+    )
+    if address is None or processes is None or process is None:
+        raise UserError(
+            f"{cluster.found_by} does not say which processes there are; give --coordinator, "
+            "--processes and --process"
+        )
+    return Cluster(cluster.found_by, address, processes, process, devices)
+
+
+def _initialize(cluster: Cluster, watch: Watch, start_seconds: float) -> None:
+    """Connect JAX with the processes that are all there, and start the devices."""
     if _is_cpu(os.environ):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX would take SIGTERM for itself, and tell of it only between steps.
     jax.config.update("jax_enable_preemption_service", False)
-    timer = threading.Timer(start_seconds, _give_up, [cluster, start_seconds])
-    timer.daemon = True
-    timer.start()
-    plain = {}
-    if cluster.address:
-        plain = dict(
-            coordinator_address=cluster.address,
-            num_processes=cluster.processes,
-            process_id=cluster.process,
-        )
+    _translate_abort(cluster.address, watch)
     jax.distributed.initialize(
-        **plain,  # type: ignore[arg-type]
-        cluster_detection_method="deactivate" if plain else None,
-        initialization_timeout=int(start_seconds) + 60,  # JAX's end has a C++ stack and no hint
+        coordinator_address=cluster.address,
+        num_processes=cluster.processes,
+        process_id=cluster.process,
+        local_device_ids=cluster.devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=int(start_seconds) + 60,
         heartbeat_timeout_seconds=JAX_HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=60,
     )
+    watch.agreement = Agreement(hosts.client(), index=cluster.process, count=cluster.processes)
     jax.device_count()  # the processes tell each other their devices
-    timer.cancel()
-    translate_abort(coordinator_address(), jax.process_index())
 
 
-def coordinator_address() -> str:
-    """host:port of the first process."""
-    from jax._src.distributed import global_state
+def _translate_abort(address: str, watch: Watch) -> None:
+    """Make JAX's abort, where it is about a coordinator that is gone, one line and a retry.
 
-    return global_state.coordinator_address or ""
-
-
-def _give_up(cluster: Cluster, seconds: float) -> None:
-    """In a thread of its own: JAX's connecting cannot be interrupted."""
-    where, who = cluster.address or "the platform's first host", f"process {cluster.process}"
-    hint = "some of the other processes have not come: start the same command on every host"
-    if cluster.address and not _answers(cluster.address):
-        hint = (
-            "nothing listens there: is process 0 running, is the address right and its port open "
-            "between the hosts?"
-        )
-    text = f"{who}: not connected through {where} after {seconds:.0f} s; {hint}"
-    print(text, file=sys.stderr, flush=True)
-    os._exit(EXIT_PREEMPTED)
-
-
-def _answers(address: str) -> bool:
+    JAX ends a process at once, with a C++ stack, when the first process closes its sockets; no
+    Python code is asked. Other aborts stay what they are.
+    """
     host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 5):
-        return True
-    return False
+
+    def on_abort(_: int) -> None:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), 2).close()
+        except OSError:
+            watch.end(EXIT_PREEMPTED, f"process 0, the coordinator at {address}, is gone")
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
+    _kept.append(handler)  # C has no reference that keeps it
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
 
 
 def _check_count(wanted: int) -> None:

@@ -199,7 +199,6 @@ def collate(
         image_span [A, n, 2], of the first picture; retrieved_span [A, n, 2]; both within the row.
         caption_tokens, caption_segments [A, n, C]; caption_span [A, n, 2]: always a row each.
         answer_span [A, n, 2], caption_answer_span [A, n, 2], of one token each.
-        format [A, n], the prompt format, always 0.
 
     Raises:
         UserError: naming the examples of a row that is longer than the largest bucket.
@@ -226,7 +225,6 @@ def collate(
         "caption_segments": _joined([[np.ones_like(t)] for t in captions], caption_length, 0),
         "caption_span": _spans([e.caption_span for e in examples], nowhere),
         "caption_answer_span": _spans([e.caption_answer_span for e in examples], nowhere),
-        "format": np.zeros(len(examples), np.int32),
     }
     return {name: array.reshape(accumulate, -1, *array.shape[1:]) for name, array in arrays.items()}
 

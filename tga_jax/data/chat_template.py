@@ -4,46 +4,53 @@ A chat template is a program of unknown content, so nothing about its strings is
 an answer starts is found by rendering the conversation up to it, and checked.
 """
 
-import re
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.data.templates import Message, Rendered, Span, question_text
 from tga_jax.errors import UserError
+from tga_jax.hf.own_template import LABEL, OwnTemplate, Said
 
 
 class ChatTemplate:
-    """Renders messages with `tokenizer.apply_chat_template`; see `templates.Template`."""
+    """Renders messages with a tokenizer's own chat template; see `templates.Template`.
+
+    Attributes:
+        closing: the tokenizer's end token where the template itself puts no special token after an
+            answer, "" where it does. It is written only for training.
+        end_text: what ends an answer; generation may stop there.
+    """
 
     asks = True
 
-    def __init__(self, tokenizer: Any, *, system: str | None = None):
-        """Takes any transformers tokenizer; `system` text of None or "" adds no system message.
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        system: str | None = None,
+        date: datetime.date | None = None,
+        training: bool = False,
+    ):
+        """Probes the template.
+
+        Args:
+            tokenizer: any transformers tokenizer.
+            system: the text of a system message; None or "" adds none.
+            date: what a template that writes today's date writes.
+            training: answers must end in a token that tells the model to stop, so `closing` is
+                put behind each.
 
         Raises:
-            UserError: when there is no chat template, or it doesn't show what users say.
+            UserError: when there is no chat template, or it can't be used.
         """
-        if not getattr(tokenizer, "chat_template", None):
-            raise UserError(
-                'prompt template "tokenizer": the tokenizer has no chat template; name another'
-            )
-        self._tokenizer = tokenizer
-        self._special = _special_tokens(tokenizer)
-        self._system = system or ""
+        self._own = OwnTemplate(tokenizer, date=date)
+        self.end_text = self._own.end_text
+        self.closing = "" if self._own.closes else tokenizer.eos_token
+        self._training, self._written = training, self.closing if training else ""
+        self._system = [Said("system", system)] if system else []
         # Our own exports move pictures to the front of a turn, behind a text given this way.
         self._knows_retrieved = "retrieved_text" in str(tokenizer.chat_template)
-        self._content_is_list = False
-        if "probe" not in self._apply([("user", "probe")], prompt=False):
-            self._content_is_list = True
-            if "probe" not in self._apply([("user", "probe")], prompt=False):
-                raise UserError('prompt template "tokenizer": it leaves out what the user says')
-
-    @property
-    def end_text(self) -> str:
-        """What ends an answer, up to its first special token."""
-        probe = self.render([Message(0, "question", "probe")])
-        start, end = probe.answer_spans[0]
-        return probe.text[start:end].strip(" ").removeprefix("probe").strip(" ")
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         return tuple(messages)
@@ -51,28 +58,27 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, retrieved: str | None = None) -> Rendered:
         """Renders the conversation; each answer's place is found from the prompt before it."""
         given = {"retrieved_text": retrieved} if retrieved and self._knows_retrieved else {}
-        content, span = question_text(messages[0], retrieved=None if given else retrieved)
-        said: list[tuple[str, str]] = []
+        first, content, span = _first_question(messages[0], None if given else retrieved)
+        said = list(self._system)
         bounds: list[tuple[int, int, str]] = []  # of each answer: prompt's end, turn's end, text
         parts: list[str] = []
         for index, message in enumerate(messages):
-            question = question_text(message, retrieved=None)[0] if index else content
-            said.append(("user", question))
-            parts.append(self._apply(said, prompt=True, **given))
+            said.append(Said("user", message.question, message.images) if index else first)
+            parts.append(self._own.render(said, prompt=True, **given))
             if message.answer is not None:
-                said.append(("assistant", message.answer))
-                parts.append(self._apply(said, prompt=False, **given))
+                said.append(Said("assistant", message.answer + self._written))
+                parts.append(self._own.render(said, prompt=False, **given))
                 bounds.append((len(parts[-2]), len(parts[-1]), message.answer))
         text = parts[-1]
         if not all(text.startswith(part) for part in parts):
             raise UserError(
-                'prompt template "tokenizer": it writes earlier turns differently once later '
-                "ones follow, so answers can't be located; name another template"
+                f"{LABEL}: it writes earlier turns differently once later ones follow, so answers "
+                "can't be located; name another template"
             )
         if given:
             content, span = question_text(Message(0, "", None), retrieved=retrieved)
         spans = [self._answer_span(text, *bound) for bound in bounds if bound[2].strip()]
-        return Rendered(text, tuple(spans), self._within(text, content, span))
+        return Rendered(text, tuple(spans), _within(text, content, span))
 
     def _answer_span(self, text: str, start: int, end: int, answer: str) -> Span:
         """The answer through the first special token after it, inside text[start:end].
@@ -82,44 +88,29 @@ class ChatTemplate:
         shown = answer if answer in text[start:end] else answer.strip()
         first = text.find(shown, start, end)
         if first < 0:
-            raise UserError(f'prompt template "tokenizer": it changes the answer {answer!r:.60}')
-        end_token = self._special.search(text, first + len(shown), end)
-        if end_token is None:
-            raise UserError(
-                'prompt template "tokenizer": it puts no special token after an answer, so a '
-                "model would never learn to stop; name another template"
-            )
-        between = text[start:first]
-        return start + len(between.rstrip(" ")), end_token.end()
-
-    def _within(self, text: str, content: str, span: Span | None) -> Span | None:
-        """Moves a span of the first question to where that question stands in the text."""
-        if span is None:
-            return None
-        start = text.find(content.strip())
-        if start < 0:
-            raise UserError('prompt template "tokenizer": it changes the text of the question')
-        return start + span[0], start + span[1]
-
-    def _apply(self, said: Sequence[tuple[str, str]], *, prompt: bool, **given: str) -> str:
-        system = [("system", self._system)] if self._system else []
-        messages = [
-            {"role": role, "content": self._content(text)} for role, text in [*system, *said]
-        ]
-        try:
-            return self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=prompt, **given
-            )
-        except Exception as error:  # the template is a program of the checkpoint's author
-            reason = " ".join(str(error).split())
-            raise UserError(f'prompt template "tokenizer": it fails: {reason}') from error
-
-    def _content(self, text: str) -> Any:
-        return [{"type": "text", "text": text}] if self._content_is_list else text
+            raise UserError(f"{LABEL}: it changes the answer {answer!r:.60}")
+        start += len(text[start:first].rstrip(" "))
+        token = self._own.special.search(text, first + len(shown), end)
+        if token is not None:
+            return start, token.end()
+        if self._training:
+            raise UserError(f"{LABEL}: it puts no special token after the answer {answer!r:.60}")
+        return start, first + len(shown)
 
 
-def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Returns a pattern of all special tokens; end-of-turn marks are often only "added" ones."""
-    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    tokens = {*tokenizer.all_special_tokens, *added}
-    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+def _first_question(message: Message, retrieved: str | None) -> tuple[Said, str, Span | None]:
+    """The first turn, what of it holds the retrieved text, and where in that it is."""
+    content, span = question_text(message, retrieved=retrieved)
+    if span is None:
+        return Said("user", message.question, message.images), content, None
+    return Said("user", content), content, span  # the retrieved text stands before the pictures
+
+
+def _within(text: str, content: str, span: Span | None) -> Span | None:
+    """Moves a span of the first question to where that question stands in the text."""
+    if span is None:
+        return None
+    start = text.find(content.strip())
+    if start < 0:
+        raise UserError(f"{LABEL}: it changes the text of the question")
+    return start + span[0], start + span[1]

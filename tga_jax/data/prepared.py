@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tga_jax.data.lazy_records import LazyRecords
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.stored import Figures, to_record
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
 
 VERSION = 3  # of what the folder holds
 
@@ -30,10 +30,7 @@ def read_report(folder: Path) -> dict[str, Any]:
         UserError: when it can't be read, or another version of this program wrote it.
     """
     path = folder / "report.json"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run job prepare again") from error
+    report = read_json(path, advice="run job prepare again")
     if report.get("made_from", {}).get("version") != VERSION:
         raise UserError(f"{folder}: another version made this data; run job prepare again")
     return report

@@ -4,6 +4,7 @@ A template renders a record to text (`templates.py`), `tokenise.py` makes tokens
 decided what goes into the prompt, what is learnt, and what is left out when it is too long.
 """
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,8 @@ class Prompter:
         max_length: int,
         use_retrieved: bool,
         system: str | None = None,
+        date: datetime.date | None = None,
+        training: bool = False,
         answer_states: bool = False,
     ):
         """Prepares the template.
@@ -95,13 +98,19 @@ class Prompter:
             max_length: the longest prompt in tokens; samples are truncated as `encode` says.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
+            date: what a chat template that writes today's date writes.
+            training: whether what is encoded is to be learnt; see `closing`.
             answer_states: whether examples tell where the first answer begins, in both passes.
 
         Raises:
             UserError: when tokenizer and template don't go together.
         """
         self._tokenise = Tokenise(tokenizer, image_token=image_token, image_tokens=image_tokens)
-        self._template = _template(tokenizer, template, system=system)
+        self._template = (
+            ChatTemplate(tokenizer, system=system, date=date, training=training)
+            if template == "tokenizer"
+            else _named(tokenizer, template, system=system)
+        )
         self._use_retrieved = use_retrieved and self._template.asks
         self._answer_states = answer_states and self._template.asks
         self.max_length = max_length
@@ -110,6 +119,12 @@ class Prompter:
     def end_text(self) -> str:
         """What ends an answer, as text; generation may stop there."""
         return self._template.end_text
+
+    @property
+    def closing(self) -> str:
+        """The end token that is put behind answers for training, where the tokenizer's chat
+        template puts none there; "" where the template needs no help."""
+        return self._template.closing
 
     def encode(self, record: Record) -> Example:
         """Encodes a sample with its answers, for training, scoring and inspection.
@@ -182,7 +197,14 @@ class Prompter:
 
     def _prompt(self, record: Record, messages: Sequence[Message]) -> TokenPrompt:
         prompt = self._tokenise(self._render(record, messages))
-        if len(prompt.image_spans) != sum(message.images for message in messages):
+        missing = sum(message.images for message in messages) - len(prompt.image_spans)
+        if missing > 0:
+            raise UserError(
+                f"record {record.id}: the tokenizer does not read {missing} of its image tokens as "
+                'such, where no blank stands before them; set "normalized": false for the image '
+                "token in the checkpoint's tokenizer.json"
+            )
+        if missing:
             raise UserError(
                 f"record {record.id}: its text or the system text holds the tokenizer's image "
                 "token where no picture is; remove it"
@@ -271,10 +293,8 @@ def _before_labels(labels: np.ndarray) -> Span | None:
     return (int(places[0]) - 1, int(places[0])) if len(places) and places[0] else None
 
 
-def _template(tokenizer: Any, name: str, *, system: str | None) -> Template:
-    if name == "tokenizer":
-        return ChatTemplate(tokenizer, system=system)
+def _named(tokenizer: Any, name: str, *, system: str | None) -> Template:
     eos = tokenizer.eos_token
-    if not eos and name not in ("plain", "chatml"):
+    if not eos and name not in ("plain", "chatml", "chatml_qwen"):
         raise UserError(f"prompt template {name!r} needs an end token, but the tokenizer has none")
     return make_template(name, bos=tokenizer.bos_token or "", eos=eos or "", system=system)

@@ -1,12 +1,13 @@
 """JSON files -> their rows: a list, or one value a line."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.files import read_text
+from tga_jax.files import json_values, read_text
 
 RECORD_KEYS = {"id", "question_id", "conversations"}  # one of them is in every row
 
@@ -32,34 +33,30 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     Raises:
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
-    text = read_text(path)
-    _refuse_object(text, path)
-    try:
-        values: Iterable[Any] = (
-            json.loads(text) if text.lstrip().startswith("[") else _json_lines(text, path)
-        )
-    except json.JSONDecodeError as error:
-        raise _malformed(path, error, error.lineno) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: malformed JSON: nested too deeply") from error
-    if not values:
-        raise UserError(f"{path}: holds no records")
-    for index, value in enumerate(values):
+    values = json_values(path)
+    begin = list(islice(values, 2))
+    if begin and (len(begin) == 1 or isinstance(begin[0], UserError)):
+        _refuse_object(path)
+    index = -1
+    for index, value in enumerate(chain(begin, values)):
         where = f"{path}: record number {index + 1}"
         if not isinstance(value, dict | UserError):
             value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
         yield where, value
+    if index < 0:
+        raise UserError(f"{path}: holds no records")
 
 
-def _refuse_object(text: str, path: Path) -> None:
+def _refuse_object(path: Path) -> None:
     """Refuses a file that is one JSON object, unless that is a record on one line."""
-    if not text.lstrip().startswith("{"):
+    text = read_text(path).strip()
+    if not text.startswith("{"):
         return
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):  # lines of objects, or malformed: said later
+    except (ValueError, RecursionError):  # lines of objects, or malformed: said elsewhere
         return
-    if "\n" in text.strip() or not RECORD_KEYS & value.keys():
+    if "\n" in text or not RECORD_KEYS & value.keys():
         keys = ", ".join(map(repr, list(value)[:5]))
         raise UserError(
             f"{path}: line 1: holds one JSON object (keys {keys}), not a list of records: write a "
@@ -71,23 +68,3 @@ def kind(value: Any) -> str:
     """A JSON value in words."""
     names = {type(None): "nothing", dict: "an object", list: "a list", bool: "true/false"}
     return names.get(type(value), f"{value!r:.40}")
-
-
-def _json_lines(text: str, path: Path) -> list[Any]:
-    # Not splitlines(): JSON strings may hold U+2028 and other "line ends" as they are.
-    values: list[Any] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            # The error's own line is 1: each line was parsed alone. Place it in the file.
-            values.append(_malformed(path, error, number))
-        except RecursionError:
-            values.append(UserError(f"{path}: malformed JSON at line {number}: nested too deeply"))
-    return values
-
-
-def _malformed(path: Path, error: json.JSONDecodeError, line: int) -> UserError:
-    return UserError(f"{path}: malformed JSON at line {line}, column {error.colno}: {error.msg}")

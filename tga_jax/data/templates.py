@@ -10,8 +10,8 @@ from typing import Protocol
 
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-
-IMAGE_MARK = "<image>"
+from tga_jax.hf.chat_template import NAMED_TEMPLATES, SYSTEM_TEXTS
+from tga_jax.hf.own_template import IMAGE_MARK
 
 Span = tuple[int, int]
 
@@ -47,6 +47,12 @@ class Template(Protocol):
     @property
     def end_text(self) -> str:
         """What ends an answer; generation may stop there."""
+        ...
+
+    @property
+    def closing(self) -> str:
+        """The end token that is put behind answers in training only, for want of the template's
+        own; "" where the template has one."""
         ...
 
     @property
@@ -142,6 +148,7 @@ class TurnTemplate:
     after_question: str
     before_answer: str
     after_answer: str
+    closing = ""
     asks = True
 
     @property
@@ -178,6 +185,7 @@ class PlainTemplate:
     """
 
     end_text = "\n"
+    closing = ""
     asks = False
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -194,24 +202,11 @@ class PlainTemplate:
         return Rendered(text, ((start, len(text)),) if message.answer.strip() else (), None)
 
 
-SYSTEM_TEXTS = {
-    "llama_2": (
-        "You are a helpful language and vision assistant. You are able to understand the visual "
-        "content that the user provides, and assist the user with a variety of tasks using "
-        "natural language."
-    ),
-    "vicuna_v1": (
-        "A chat between a curious user and an artificial intelligence assistant. The assistant "
-        "gives helpful, detailed, and polite answers to the user's questions."
-    ),
-    "chatml": "Answer the questions.",
-}
-
-TEMPLATE_NAMES = ("plain", "llama_2", "vicuna_v1", "mistral_instruct", "chatml", "tokenizer")
+TEMPLATE_NAMES = (*NAMED_TEMPLATES, "tokenizer")
 
 
 def make_template(name: str, *, bos: str, eos: str, system: str | None = None) -> Template:
-    """Returns one of LLaVA's templates.
+    """Returns one of the named templates.
 
     Args:
         name: one of `TEMPLATE_NAMES` other than "tokenizer".
@@ -241,6 +236,11 @@ def make_template(name: str, *, bos: str, eos: str, system: str | None = None) -
             first = f"<|im_start|>system\n{system}<|im_end|>{user}" if system else user
             to_assistant = "<|im_end|><|im_start|>assistant\n"
             return TurnTemplate(first, user, to_assistant, "", "<|im_end|>")
+        case "chatml_qwen":
+            user = "<|im_start|>user\n"
+            first = f"<|im_start|>system\n{system}<|im_end|>\n{user}" if system else user
+            to_assistant = "<|im_end|>\n<|im_start|>assistant\n"
+            return TurnTemplate(first, f"\n{user}", to_assistant, "", "<|im_end|>")
     raise UserError(f"unknown prompt template {name!r}; choose one of {', '.join(TEMPLATE_NAMES)}")
 
 

@@ -129,10 +129,13 @@ def token_span(chars: np.ndarray, span: Span) -> Span | None:
 
 
 def _image_id(tokenizer: Any, image_token: str) -> int:
-    """Returns the id of the image token, which must be one token wherever it stands."""
-    ids = tokenizer(f"a{image_token}{image_token}b", add_special_tokens=False)["input_ids"]
+    """Returns the id of the image token, which must be one token at least behind a blank.
+
+    A normalized one of a SentencePiece tokenizer is one only there.
+    """
+    ids = tokenizer(f"a {image_token} b", add_special_tokens=False)["input_ids"]
     image_id = tokenizer.convert_tokens_to_ids(image_token)
-    if image_id is None or image_id == tokenizer.unk_token_id or ids.count(image_id) != 2:
+    if image_id is None or image_id == tokenizer.unk_token_id or ids.count(image_id) != 1:
         raise UserError(f"the tokenizer does not know {image_token!r} as one token; add it")
     return image_id
 

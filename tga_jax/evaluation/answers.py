@@ -18,8 +18,8 @@ def pope_says_yes(text: str) -> bool:
 
 
 def pope_correct(item: EvalItem, text: str) -> bool | None:
-    """Whether the parsed answer is the label, "yes" or "no"."""
-    return pope_says_yes(text) == (item.label == "yes")
+    """Whether the parsed answer is the label, "yes" or "no"; an empty one is wrong."""
+    return bool(text.strip()) and pope_says_yes(text) == (item.label == "yes")
 
 
 def scienceqa_letter(text: str, choices: Sequence[str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
-from tga_jax.files import digest, write_jsonl
+from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import base_system, make_prompter
+from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -37,9 +36,9 @@ class Examinee:
         """Takes config.evaluate; no weights are loaded yet."""
         self._job, self._model = job, model
         self.weights = current_weights(job)
-        cfg, base = job.config.evaluate, base_system(job.config.prompt)
+        cfg, base = job.config.evaluate, model.prompts.base_system(job.config.prompt)
         system = system_text(cfg.profile, base=base, custom=cfg.system)
-        self.prompter = make_prompter(job.config, model.source, system=system)
+        self.prompter = make_prompter(job.config, model.prompts, system=system)
         self.system = base if system is None else system
         tokenizer = model.source.tokenizer.tokenizer
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
@@ -56,7 +55,7 @@ class Examinee:
         return {
             "checkpoint": model_digest(self._model, self.weights),
             "weights": self.weights.tag,
-            "template": config.prompt.template,
+            "template": self._model.prompts.template,
             "profile": config.evaluate.profile,
             "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,
@@ -204,8 +203,7 @@ def examine(
 
 def read_replies(path: Path) -> list[Reply]:
     """The replies of an answers file of ours."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return [Reply(line["text"], line["metadata"].get("margin")) for line in lines]
+    return [Reply(line["text"], line["metadata"].get("margin")) for line in read_jsonl(path)]
 
 
 def _line(result: Result, model_id: str) -> dict[str, Any]:
@@ -238,8 +236,7 @@ def verdicts_of(
     signature = {"judge": judge.version, "answers": digest([items_digest(items), list(texts)])}
     work, path = Work(folder, stem, signature), folder / f"{stem}.jsonl"
     if work.is_done and path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["refused"] for line in lines]
+        return [line["refused"] for line in read_jsonl(path)]
     verdicts = [row["refused"] for row in work.rows()]
     while len(verdicts) < len(answered):
         start = len(verdicts)

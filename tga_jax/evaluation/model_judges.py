@@ -13,8 +13,6 @@ about over-refusal: for other inputs they give no verdict.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 from tga_jax.errors import UserError
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Answered
+from tga_jax.files import digest
 
 Chat = list[dict[str, Any]]  # OpenAI's messages; a picture is {"type": "image_path", ...}
 Reply = Callable[[Sequence[Chat]], list[str]]
@@ -66,7 +65,7 @@ class ModelJudge:
     @property
     def version(self) -> str:
         about = [self.kind, self.model, self.pictures, LLM_PROMPT, MD_PROMPT]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        return digest(about)
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
         asked = [i for i, (item, _) in enumerate(answered) if self.kind == "llm" or item.harmful]

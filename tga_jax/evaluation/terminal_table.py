@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.evaluation.items import ALL
+from tga_jax.html.formats import COUNTS
 
 # Metrics that are shown for scenes too, not for everything alone.
-BY_SCENE = ("dsr", "over_refusal", "accuracy")
-COUNTS = ("missing", "no_verdict")
+BY_SCENE = ("dsr", "over_refusal", "refusal_rate", "accuracy")
 HIDDEN = ("asr", "asr_by_", "dsr_by_", "over_refusal_by_")  # 1 - dsr, and other judges' figures
 
 

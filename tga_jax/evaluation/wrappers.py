@@ -18,6 +18,7 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.figstep import PROMPT
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.items import EvalItem
+from tga_jax.files import replacing
 
 Examples = Sequence[tuple[str, str]]  # (request, answer)
 
@@ -86,10 +87,8 @@ def draw_pictures(items: Sequence[EvalItem]) -> None:
         assert item.image_dir is not None and item.image is not None
         path = item.image_dir / item.image
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".tmp")
-            draw(item.extra["drawn"]).save(partial, format="PNG")
-            partial.replace(path)
+            with replacing(path) as temporary:
+                draw(item.extra["drawn"]).save(temporary, format="PNG")
 
 
 def draw(text: str) -> Image.Image:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.hf.own_template import ANY_DATE, OwnTemplate, Said
 from tga_jax.hf.tokenizer import IMAGE_TOKEN, TokenizerInfo, adds_bos
 
 # Turns the messages into ns.turns (role, images, text) and ns.system.
@@ -48,7 +49,7 @@ _READ_MESSAGES = """\
 {%- endif -%}
 {%- endif -%}
 {%- set content = lead + '<image>\\n' * images + text -%}
-{%- set turn = dict(role=message.role, images=images, text=text, content=content) -%}
+{%- set turn = dict(role=message.role, images=images, text=text, content=content, lead=lead) -%}
 {%- set ns.turns = ns.turns + [turn] -%}
 {%- else -%}
 {{- raise_exception('only the roles system, user and assistant are known') -}}
@@ -105,6 +106,15 @@ _CHATML = """\
 {{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
 
+_CHATML_QWEN = """\
+{{- '<|im_start|>system\\n' + ns.system + '<|im_end|>\\n' if ns.system else '' -}}
+{%- for turn in ns.turns -%}
+{{- '' if loop.first else '\\n' -}}
+{{- '<|im_start|>' + turn.role + '\\n' + turn.content + '<|im_end|>' -}}
+{%- endfor -%}
+{{- '\\n<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+
 # Around a tokenizer's own template. A set block catches what it renders.
 _BEFORE_OWN = """\
 {%- set own = namespace(messages=[]) -%}
@@ -112,16 +122,31 @@ _BEFORE_OWN = """\
 {%- set own.messages = [dict(role='system', content=SYSTEM_CONTENT)] -%}
 {%- endif -%}
 {%- for turn in ns.turns -%}
+{%- set end = CLOSING if turn.role == 'assistant' else '' -%}
 {%- set own.messages = own.messages + [dict(role=turn.role, content=TURN_CONTENT)] -%}
 {%- endfor -%}
 {%- set messages = own.messages -%}
 {%- set rendered +%}"""
+# What a message is made of, by `OwnTemplate.content`. A retrieved text stands before the pictures,
+# so there they are written by the text.
+_CONTENTS = {
+    "text": ("ns.system", "turn.content + end"),
+    "text items": (
+        "[dict(type='text', text=ns.system)]",
+        "[dict(type='text', text=turn.content + end)]",
+    ),
+    "image items": (
+        "[dict(type='text', text=ns.system)]",
+        "[dict(type='text', text=turn.content + end)] if turn.lead else "
+        "[dict(type='image')] * turn.images + [dict(type='text', text=turn.text + end)]",
+    ),
+}
 _AFTER_OWN = "{%+ endset -%}\n{{- rendered -}}\n"
 _AFTER_OWN_WITHOUT_BOS = """{%+ endset -%}
 {{- rendered[bos_token | length:] if rendered.startswith(bos_token) else rendered -}}
 """
 
-_SYSTEM_TEXTS = {
+SYSTEM_TEXTS = {
     "llama_2": (
         "You are a helpful language and vision assistant. You are able to understand the visual "
         "content that the user provides, and assist the user with a variety of tasks using "
@@ -132,6 +157,7 @@ _SYSTEM_TEXTS = {
         "gives helpful, detailed, and polite answers to the user's questions."
     ),
     "chatml": "Answer the questions.",
+    "chatml_qwen": "You are a helpful assistant.",
 }
 
 _BODIES = {
@@ -140,53 +166,49 @@ _BODIES = {
     "mistral_instruct": _NO_SYSTEM + _INST.replace("START", _MISTRAL_START),
     "vicuna_v1": _VICUNA,
     "chatml": _CHATML,
+    "chatml_qwen": _CHATML_QWEN,
 }
+NAMED_TEMPLATES = tuple(_BODIES)
 
 
-def chat_template(name: str, *, info: TokenizerInfo, system: str | None = None) -> str:
+def chat_template(
+    name: str, *, info: TokenizerInfo, system: str | None = None, trained: bool = False
+) -> str:
     """Returns the Jinja source that renders the training prompts of template `name`.
 
     Args:
-        name: "plain", "llama_2", "vicuna_v1", "mistral_instruct", "chatml", or "tokenizer" for
-            the chat template that the tokenizer brings.
+        name: one of `NAMED_TEMPLATES`, or "tokenizer" for the chat template that the tokenizer
+            brings.
         info: the tokenizer; its image token is the one rendered.
         system: replaces the built-in system text; "" leaves it out; None keeps it.
+        trained: whether the model was trained with it: then the tokenizer's end token closes each
+            answer also where the tokenizer's own template writes none.
 
     Raises:
         UserError: for an unknown name, or when the tokenizer has no chat template of its own.
     """
     if name == "tokenizer":
-        body = _own_template(info.tokenizer)
+        body = _around_own(info.tokenizer, trained=trained)
     elif name in _BODIES:
         body = _BODIES[name]
     else:
         raise UserError(f"config.prompt.template {name!r}: choose one of {[*_BODIES, 'tokenizer']}")
-    text = _SYSTEM_TEXTS.get(name, "") if system is None else system
+    text = SYSTEM_TEXTS.get(name, "") if system is None else system
     head = _READ_MESSAGES.replace("SYSTEM", _jinja_string(text))
     return (head + body).replace(IMAGE_TOKEN, info.image_token)
 
 
-def _own_template(tokenizer: Any) -> str:
+def _around_own(tokenizer: Any, *, trained: bool) -> str:
     """The tokenizer's own template between lines that make its messages and take off the BOS."""
-    if not tokenizer.chat_template:
-        raise UserError('config.prompt.template "tokenizer": the tokenizer has no chat template')
-    own = tokenizer.get_chat_template().removesuffix("\n")  # Jinja drops a last newline
-    content, probe = "VALUE", _render(tokenizer, "probe")
-    if "probe" not in probe:  # a multimodal model's, which loops over content items
-        content = "[dict(type='text', text=VALUE)]"
-        probe = _render(tokenizer, [{"type": "text", "text": "probe"}])
-    before = _BEFORE_OWN.replace("SYSTEM_CONTENT", content.replace("VALUE", "ns.system"))
-    before = before.replace("TURN_CONTENT", content.replace("VALUE", "turn.content"))
-    strip = adds_bos(tokenizer) and _same_without_bos(tokenizer, probe)
-    return before + own + (_AFTER_OWN_WITHOUT_BOS if strip else _AFTER_OWN)
-
-
-def _render(tokenizer: Any, content: Any) -> str:
-    """One user turn; "" where the template cannot take such content."""
-    try:
-        return tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-    except Exception:  # a template is a program of its author
-        return ""
+    own = OwnTemplate(tokenizer, date=ANY_DATE)
+    system, turn = _CONTENTS[own.content]
+    before = _BEFORE_OWN.replace("SYSTEM_CONTENT", system).replace("TURN_CONTENT", turn)
+    before = before.replace("CLOSING", "''" if own.closes or not trained else "eos_token")
+    text = own.render([Said("user", "probe")], prompt=False)
+    strip = adds_bos(tokenizer) and _same_without_bos(tokenizer, text)
+    # With its calls for today's date as they are; and Jinja drops a last newline.
+    source = tokenizer.get_chat_template().removesuffix("\n")
+    return before + source + (_AFTER_OWN_WITHOUT_BOS if strip else _AFTER_OWN)
 
 
 def _same_without_bos(tokenizer: Any, text: str) -> bool:

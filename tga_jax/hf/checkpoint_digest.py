@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+
+from tga_jax.errors import UserError
+from tga_jax.hf.tensor_files import read_header
 
 PIECES, PIECE_BYTES = 64, 65536
 TENSOR_BYTES = 4096
-LENGTH_BYTES = 8  # a safetensors file begins with its header's length
-HEADER_LIMIT = 100_000_000  # safetensors' own
 
 
 def checkpoint_digest(folders: Iterable[Path]) -> str:
@@ -41,35 +40,24 @@ def _sampled(path: Path) -> bytes:
             file.seek((size - PIECE_BYTES) * piece // (PIECES - 1))
             found.update(file.read(PIECE_BYTES))
     if path.suffix == ".safetensors":
-        # unbuffered: a buffer would read far more than the small pieces asked for
-        with path.open("rb", buffering=0) as raw:
-            for content in _tensor_pieces(raw, size):
-                found.update(content)
+        for content in _tensor_pieces(path):
+            found.update(content)
     return found.digest()
 
 
-def _tensor_pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _tensor_pieces(path: Path) -> Iterator[bytes]:
     """The header of a safetensors file and pieces of every tensor; nothing if it has no header."""
-    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    if length > min(HEADER_LIMIT, size - LENGTH_BYTES):
-        return
-    header = file.read(length)
-    spans = _tensor_spans(header)
-    if not spans:
-        return
-    yield header
-    for begin, end in spans:
-        last = max(begin, end - TENSOR_BYTES)
-        for place in sorted({begin, (begin + last) // 2, last}):
-            file.seek(LENGTH_BYTES + length + place)
-            yield file.read(min(TENSOR_BYTES, end - place))
-
-
-def _tensor_spans(header: bytes) -> list[tuple[int, int]]:
-    """Where the tensors lie behind the header, in the file's order; none if it is no header."""
     try:
-        entries = json.loads(header)
-        spans = [entry["data_offsets"] for k, entry in entries.items() if k != "__metadata__"]
-        return sorted((int(begin), int(end)) for begin, end in spans)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []  # damaged: for the reader of weights to refuse, not for a hash
+        header = read_header(path)
+    except UserError:  # damaged: for the reader of weights to refuse, not for a hash
+        return
+    if not header.tensors:
+        return
+    yield header.text
+    # Unbuffered: a buffer would read far more than the small pieces asked for.
+    with path.open("rb", buffering=0) as file:
+        for begin, end in header.spans:
+            last = max(begin, end - TENSOR_BYTES)
+            for place in sorted({begin, (begin + last) // 2, last}):
+                file.seek(header.start + place)
+                yield file.read(min(TENSOR_BYTES, end - place))

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.files import replacing_folder
 from tga_jax.hf.config import clip_config, read_config_json
 from tga_jax.hf.config_export import to_hf_clip_config
-from tga_jax.hf.export import new_partial, put_in_place
 from tga_jax.hf.hub import resolve_checkpoint
 from tga_jax.hf.processor import image_processor_config, read_image_settings
 from tga_jax.hf.tokenizer import load_fast, save_fast, write_json
@@ -124,17 +124,16 @@ def export_clip(
     Raises:
         UserError: when `folder` is a file.
     """
-    partial = new_partial(folder)
-    source = dict(source_config or {})
-    source["text_config"] = dict(source.get("text_config") or {}) | {
-        "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    content = to_hf_clip_config(config, source=source, dtype=dtype)
-    write_json(partial / "config.json", content)
-    settings = {"processor_class": "CLIPProcessor", "model_max_length": config.text.length}
-    save_fast(partial, tokenizer, settings=settings)
-    image = image_processor_config(image_settings, processor_class="CLIPProcessor")
-    write_json(partial / "preprocessor_config.json", image)
-    save_part(params, partial, family="clip", dtype=dtype)
-    put_in_place(partial, folder)
+    with replacing_folder(folder) as partial:
+        source = dict(source_config or {})
+        source["text_config"] = dict(source.get("text_config") or {}) | {
+            "bos_token_id": tokenizer.bos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        content = to_hf_clip_config(config, source=source, dtype=dtype)
+        write_json(partial / "config.json", content)
+        settings = {"processor_class": "CLIPProcessor", "model_max_length": config.text.length}
+        save_fast(partial, tokenizer, settings=settings)
+        image = image_processor_config(image_settings, processor_class="CLIPProcessor")
+        write_json(partial / "preprocessor_config.json", image)
+        save_part(params, partial, family="clip", dtype=dtype)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
+from tga_jax.hf.kinds import DECODERS, TOWERS, expect_kind
 from tga_jax.models.config import (
     ClipConfig,
     DecoderConfig,
@@ -22,8 +24,6 @@ from tga_jax.models.config import (
 )
 
 Json = dict[str, Any]
-
-DECODERS = ("llama", "mistral", "qwen2")
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -58,12 +58,9 @@ def read_config_json(folder: Path) -> Json:
         UserError: there is none, or it is not a JSON object.
     """
     file = Path(folder) / "config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found; give a Hugging Face checkpoint folder") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); repair it") from None
+    if not file.exists():
+        raise UserError(f"{file}: not found; give a Hugging Face checkpoint folder")
+    content = read_json(file, advice="repair it")
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a JSON object; repair it")
     return content
@@ -76,12 +73,12 @@ def parts_json(*, vision: Path, llm: Path) -> Json:
 
 def llava_config(content: Json, *, file: Path) -> LlavaConfig:
     """The shapes in a LLaVA config.json's content; `file` is named in errors."""
-    _expect(content, "model_type", ("llava",), file, "")
+    expect_kind(content, "llava", file=file)
     _refuse_quantised(content, file)
     for key in ("vision_config", "text_config"):
         if not isinstance(content.get(key, {}), dict):
             raise UserError(f"{file}: {key} is not an object; repair it")
-    _expect(content.get("vision_config", {}), "model_type", _TOWERS, file, "vision_config.")
+    _expect(content.get("vision_config", {}), "model_type", TOWERS, file, "vision_config.")
     _expect(content.get("text_config", {}), "model_type", DECODERS, file, "text_config.")
     full = _filled(content, file, "")
     layer = full.vision_feature_layer
@@ -110,7 +107,7 @@ def decoder_config(content: Json, *, file: Path) -> DecoderConfig:
 
 def clip_config(content: Json, *, file: Path) -> ClipConfig:
     """The shapes in a CLIPModel's config.json; `file` is named in errors."""
-    _expect(content, "model_type", ("clip",), file, "")
+    expect_kind(content, "clip", file=file)
     _refuse_quantised(content, file)
     full = _filled(content, file, "")
     text = full.text_config
@@ -134,9 +131,6 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
     )
 
 
-_TOWERS = ("clip_vision_model",)
-
-
 def _check_ranges(config: LlavaConfig, file: Path) -> None:
     states = config.vision.layers + 1
     if not -states <= config.feature_layer < states:
@@ -154,7 +148,7 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
 def _vision_json(folder: Path) -> Json:
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    _expect(content, "model_type", ("clip", *_TOWERS), file, "")
+    expect_kind(content, "clip", "tower", file=file)
     _refuse_quantised(content, file)
     if content.get("model_type") != "clip":
         return content
@@ -166,7 +160,7 @@ def _vision_json(folder: Path) -> Json:
 def _decoder_json(folder: Path) -> Json:
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    _expect(content, "model_type", DECODERS, file, "")
+    expect_kind(content, "decoder", file=file)
     _refuse_quantised(content, file)
     return content
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import jax
 
+from tga_jax.files import replacing_folder
 from tga_jax.hf.chat_template import chat_template
 from tga_jax.hf.config_export import to_hf_decoder_config
-from tga_jax.hf.export import generation_config, new_partial, put_in_place
+from tga_jax.hf.export import generation_config
 from tga_jax.hf.tokenizer import TokenizerInfo, save_tokenizer, write_json
 from tga_jax.hf.weights import save_part
 from tga_jax.models.config import DecoderConfig
@@ -55,15 +56,14 @@ def export_decoder(
         eos_token_id=tokenizer.eos_ids[0],
         pad_token_id=tokenizer.pad_id,
     )
-    partial = new_partial(folder)
-    write_json(partial / "config.json", content)
-    write_json(partial / "generation_config.json", generation_config(tokenizer))
-    save_tokenizer(
-        partial,
-        tokenizer.tokenizer,
-        chat_template=chat_template(template, info=tokenizer, system=system),
-        processor_class=None,
-    )
-    decoder = {path: array for path, array in params.items() if path.startswith("decoder/")}
-    save_part(decoder, partial, family="decoder", dtype=dtype, lora=config.lora)
-    put_in_place(partial, folder)
+    with replacing_folder(folder) as partial:
+        write_json(partial / "config.json", content)
+        write_json(partial / "generation_config.json", generation_config(tokenizer))
+        save_tokenizer(
+            partial,
+            tokenizer.tokenizer,
+            chat_template=chat_template(template, info=tokenizer, system=system),
+            processor_class=None,
+        )
+        decoder = {path: array for path, array in params.items() if path.startswith("decoder/")}
+        save_part(decoder, partial, family="decoder", dtype=dtype, lora=config.lora)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from tga_jax.errors import UserError
+from tga_jax.files import replacing_folder
 from tga_jax.hf.chat_template import chat_template
 from tga_jax.hf.config_export import to_hf_config
 from tga_jax.hf.model_card import CardFacts, model_card
@@ -30,6 +28,7 @@ def export_folder(
     image_settings: dict[str, Any],
     template: str,
     system: str | None,
+    trained: bool,
     dtype: str,
     card: CardFacts,
     write: bool = True,
@@ -49,6 +48,7 @@ def export_folder(
         image_settings: keyword arguments of ImageTransform, as in training.
         template: name of the training's prompt template.
         system: what replaced the template's system text in training, or None.
+        trained: whether the model was trained with the template.
         dtype: of the weights, such as "bfloat16".
         card: what the model card says.
         write: False in all processes but the one that writes.
@@ -59,21 +59,20 @@ def export_folder(
     if not write:
         save_weights(params, folder, config=config, dtype=dtype, write=False)
         return
-    partial = new_partial(folder)
-    _write_texts(
-        partial,
-        config=config,
-        source_config=source_config,
-        tokenizer=tokenizer,
-        template=chat_template(template, info=tokenizer, system=system),
-        dtype=dtype,
-    )
-    write_processor(
-        partial, settings=image_settings, config=config, image_token=tokenizer.image_token
-    )
-    (partial / "README.md").write_text(model_card(card), encoding="utf-8")
-    save_weights(params, partial, config=config, dtype=dtype)
-    put_in_place(partial, folder)
+    with replacing_folder(folder) as partial:
+        _write_texts(
+            partial,
+            config=config,
+            source_config=source_config,
+            tokenizer=tokenizer,
+            template=chat_template(template, info=tokenizer, system=system, trained=trained),
+            dtype=dtype,
+        )
+        write_processor(
+            partial, settings=image_settings, config=config, image_token=tokenizer.image_token
+        )
+        (partial / "README.md").write_text(model_card(card), encoding="utf-8")
+        save_weights(params, partial, config=config, dtype=dtype)
 
 
 def _write_texts(
@@ -103,27 +102,3 @@ def generation_config(tokenizer: TokenizerInfo) -> dict[str, Any]:
     if tokenizer.bos_id is not None:
         config["bos_token_id"] = tokenizer.bos_id
     return config
-
-
-def new_partial(folder: Path) -> Path:
-    """Makes the empty folder beside `folder` that `put_in_place` will give its name.
-
-    Raises:
-        UserError: when there is a file of that name.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; remove it, the exported folder goes there")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
-
-
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Two renames where a folder is replaced; a directory can't be renamed over another."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,7 +6,6 @@ loaded apart, from the name that the config gives. LLaVA picks its classes by th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.errors import UserError
-from tga_jax.hf.export import new_partial, put_in_place
+from tga_jax.files import read_json, replacing_folder
 from tga_jax.hf.tensor_files import DTYPES, NewTensor, StoredTensor, stored_tensors, write_tensors
 from tga_jax.hf.tokenizer import write_json
 
@@ -40,7 +39,7 @@ def write_llava_layout(exported: Path, folder: Path, *, vision_tower: str) -> No
     Raises:
         UserError: for a name or a model that LLaVA's code would take for something else.
     """
-    config = json.loads((exported / "config.json").read_text(encoding="utf-8"))
+    config = read_json(exported / "config.json")
     content = _config(exported, config, folder_name=folder.name, vision_tower=vision_tower)
     stored = stored_tensors(exported)
     linear = content["mm_projector_type"] == "linear"
@@ -50,13 +49,12 @@ def write_llava_layout(exported: Path, folder: Path, *, vision_tower: str) -> No
         for theirs, name in names.items()
         if name is not None
     ]
-    partial = new_partial(folder)
-    write_json(partial / "config.json", content)
-    for name in COPIED:
-        shutil.copyfile(exported / name, partial / name)
-    dtype = DTYPES[next(iter(stored.values())).dtype].name
-    write_tensors(partial, tensors, dtype=dtype, max_bytes=MAX_SHARD_BYTES)
-    put_in_place(partial, folder)
+    with replacing_folder(folder) as partial:
+        write_json(partial / "config.json", content)
+        for name in COPIED:
+            shutil.copyfile(exported / name, partial / name)
+        dtype = DTYPES[next(iter(stored.values())).dtype].name
+        write_tensors(partial, tensors, dtype=dtype, max_bytes=MAX_SHARD_BYTES)
 
 
 def original_name(name: str, *, linear: bool) -> str | None:
@@ -98,7 +96,7 @@ def _config(
         raise UserError(f"{folder_name}: LLaVA needs {' and '.join(marks)} in the folder's name")
     if not config["multimodal_projector_bias"]:
         raise UserError(f"{exported}/config.json: LLaVA's projector always has a bias")
-    image = json.loads((exported / "preprocessor_config.json").read_text(encoding="utf-8"))
+    image = read_json(exported / "preprocessor_config.json")
     linear = config["projector_hidden_act"] == "linear"
     whole = config["vision_feature_select_strategy"] == "full"
     return text | {

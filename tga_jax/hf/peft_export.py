@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from tga_jax.files import replacing_folder
 from tga_jax.hf import names
-from tga_jax.hf.export import new_partial, put_in_place
 from tga_jax.hf.tensor_files import NewTensor, write_file
 from tga_jax.hf.tokenizer import write_json
 from tga_jax.models.config import LlavaConfig
@@ -43,13 +43,12 @@ def export_adapters(
         projector: the projector was trained too, and is saved whole beside the adapters.
         dtype: of the tensors.
     """
-    partial = new_partial(folder)
-    write_json(partial / "adapter_config.json", adapter_config(config, base, projector))
-    tensors = _adapters(params, config)
-    if projector:
-        tensors += _projector(params)
-    write_file(partial / "adapter_model.safetensors", tensors, np.dtype(dtype))
-    put_in_place(partial, folder)
+    with replacing_folder(folder) as partial:
+        write_json(partial / "adapter_config.json", adapter_config(config, base, projector))
+        tensors = _adapters(params, config)
+        if projector:
+            tensors += _projector(params)
+        write_file(partial / "adapter_model.safetensors", tensors, np.dtype(dtype))
 
 
 def adapter_config(config: LlavaConfig, base: str, projector: bool) -> dict[str, Any]:

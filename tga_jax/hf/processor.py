@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
 from tga_jax.hf.tokenizer import write_json
 from tga_jax.models.config import LlavaConfig
 
@@ -113,10 +113,7 @@ def _find_image_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+    value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tga_jax.hf.config import (
 )
 from tga_jax.hf.hub import resolve_checkpoint
 from tga_jax.hf.processor import read_image_settings
-from tga_jax.hf.tokenizer import IMAGE_TOKEN, TokenizerInfo, load_tokenizer
+from tga_jax.hf.template_choice import TemplateFacts, template_facts
+from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
 from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import LlavaConfig
 
@@ -39,6 +41,7 @@ class Source:
         hf_config: config.json of the LLaVA folder, or {"vision_config", "text_config"} of parts.
         folders: family ("llava", or "vision" and "decoder") -> folder.
         grown: the vocabulary is larger than the files'; tokens were added.
+        given: the folders or hub ids as they were named.
     """
 
     config: LlavaConfig
@@ -47,6 +50,18 @@ class Source:
     hf_config: dict[str, Any]
     folders: dict[str, Path]
     grown: bool
+    given: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def template_facts(self) -> TemplateFacts:
+        """What the files say about the prompts that the model knows."""
+        text = self.hf_config.get("text_config") or {}
+        names = (*self.given, self.hf_config.get("_name_or_path"), text.get("_name_or_path"))
+        return template_facts(
+            self.tokenizer,
+            names=tuple(name for name in names if isinstance(name, str)),
+            decoder=text.get("model_type", ""),
+        )
 
     @property
     def name(self) -> str:
@@ -66,13 +81,14 @@ def open_llava(checkpoint: str) -> Source:
     """A LlavaForConditionalGeneration folder or hub id."""
     folder = resolve_checkpoint(checkpoint)
     config = read_llava_config(folder)
-    tokenizer = load_tokenizer(folder, image_token=_image_token(folder, config.image_token))
+    tokenizer = load_tokenizer(folder, image_token_id=config.image_token)
     if tokenizer.image_token_id != config.image_token:
         raise UserError(
             f"{folder / 'config.json'}: image_token_index is {config.image_token} but the "
             f"tokenizer's {tokenizer.image_token} is {tokenizer.image_token_id}; make them agree"
         )
-    return _source(config, tokenizer, folder, read_config_json(folder), {"llava": folder})
+    source = _source(config, tokenizer, folder, read_config_json(folder), {"llava": folder})
+    return dataclasses.replace(source, given=(checkpoint,))
 
 
 def open_parts(
@@ -80,7 +96,7 @@ def open_parts(
 ) -> Source:
     """A CLIP folder and a language model's folder (or hub ids); the projector is new."""
     folders = {"vision": resolve_checkpoint(vision), "decoder": resolve_checkpoint(llm)}
-    tokenizer = load_tokenizer(folders["decoder"], image_token=IMAGE_TOKEN)
+    tokenizer = load_tokenizer(folders["decoder"])
     config = LlavaConfig(
         vision=read_vision_config(folders["vision"]),
         decoder=read_decoder_config(folders["decoder"]),
@@ -90,7 +106,8 @@ def open_parts(
         feature_select=feature_select,
     )
     hf_config = parts_json(vision=folders["vision"], llm=folders["decoder"])
-    return _source(config, tokenizer, folders["vision"], hf_config, folders)
+    source = _source(config, tokenizer, folders["vision"], hf_config, folders)
+    return dataclasses.replace(source, given=(llm,))
 
 
 def _source(
@@ -108,12 +125,6 @@ def _source(
         config = dataclasses.replace(config, decoder=decoder)
     settings = read_image_settings(image_folder)
     return Source(config, tokenizer, settings, hf_config, folders, grown)
-
-
-def _image_token(folder: Path, token_id: int) -> str:
-    """The text of the checkpoint's image token; `<image>` where the tokenizer has no such id."""
-    known = load_tokenizer(folder).tokenizer.convert_ids_to_tokens(token_id)
-    return known if isinstance(known, str) else IMAGE_TOKEN
 
 
 def _of_family(leaves: Leaves, family: str) -> dict[str, jax.ShapeDtypeStruct]:

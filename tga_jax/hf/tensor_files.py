@@ -7,17 +7,19 @@ memory, and writing needs no shard in memory.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json, replacing, write_json
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -70,7 +72,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
     tensors: dict[str, StoredTensor] = {}
     for path in _files(folder):
-        tensors.update(_read_header(path))
+        tensors.update(_tensors_of(path))
     return tensors
 
 
@@ -80,9 +82,10 @@ def _files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         raise UserError(_why_no_weights(folder))
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        index = read_json(folder / INDEX, advice="download it again")
+        names = sorted(set(index["weight_map"].values()))
         paths = [folder / Path(name).name for name in names]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / INDEX}: not a safetensors index; download it again") from None
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -103,7 +106,27 @@ def _why_no_weights(folder: Path) -> str:
     return f"{folder}: no {SINGLE} and no {INDEX}; give a folder with safetensors weights"
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a safetensors file begins with."""
+
+    text: bytes  # the JSON
+    tensors: dict[str, dict]  # name -> {"dtype", "shape", "data_offsets"}
+    start: int  # where the tensors' bytes begin; data_offsets count from here
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Begin and end of every tensor, counted from `start`, in the file's order."""
+        offsets = (entry["data_offsets"] for entry in self.tensors.values())
+        return sorted((int(first), int(last)) for first, last in offsets)
+
+
+def read_header(path: Path) -> Header:
+    """Reads the header of a safetensors file, and no more than it.
+
+    Raises:
+        UserError: the file is cut short, or has no such header.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -111,16 +134,28 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             raise UserError(f"{path}: cut short or not a safetensors file; download it again")
         text = file.read(length)
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        tensors = {name: _stored(path, 8 + length, entry) for name, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        entries = json.loads(text)
+        entries.pop("__metadata__", None)
+        header = Header(text, entries, 8 + length)
+        _ = header.spans
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its safetensors header is broken; download it again") from None
-    if size != 8 + length + end:
+    return header
+
+
+def _tensors_of(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a file, after its size was compared with what the header says."""
+    size, header = path.stat().st_size, read_header(path)
+    try:
+        tensors = {
+            name: _stored(path, header.start, entry) for name, entry in header.tensors.items()
+        }
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: its safetensors header is broken; download it again") from None
+    end = header.start + max((last for _, last in header.spans), default=0)
+    if size != end:
         raise UserError(
-            f"{path}: has {size} bytes where its header says {8 + length + end}"
-            " (cut short?); download it again"
+            f"{path}: has {size} bytes where its header says {end} (cut short?); download it again"
         )
     return tensors
 
@@ -159,14 +194,14 @@ def write_tensors(
         count = len(shards)
         names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, shard in zip(names, shards, strict=True):
-        write_file(_partial(folder / name), shard, kind)
-    for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
-        old.unlink(missing_ok=True)
-    for name in names:
-        os.replace(_partial(folder / name), folder / name)
+    with contextlib.ExitStack() as all_complete:
+        for name, shard in zip(names, shards, strict=True):
+            _write_to(all_complete.enter_context(replacing(folder / name)), shard, kind)
+        for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
+            old.unlink(missing_ok=True)
     if len(shards) > 1:
-        _write_index(folder / INDEX, dict(zip(names, shards, strict=True)), kind)
+        index = _index(dict(zip(names, shards, strict=True)), kind)
+        write_json(folder / INDEX, index, sort_keys=True)
 
 
 def read_tensors(tensors: Iterable[NewTensor]) -> None:
@@ -193,7 +228,12 @@ def _shards(tensors: list[NewTensor], kind: np.dtype, max_bytes: int) -> list[li
 
 
 def write_file(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
-    """Write one safetensors file, a tensor at a time."""
+    """Write one safetensors file, a tensor at a time, whole or not at all."""
+    with replacing(path) as temporary:
+        _write_to(temporary, tensors, kind)
+
+
+def _write_to(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
@@ -212,21 +252,14 @@ def write_file(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.name}: shape {array.shape}, not {tensor.shape}")
             array.reshape(-1).view(np.uint8).tofile(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
-def _write_index(path: Path, shards: dict[str, list[NewTensor]], kind: np.dtype) -> None:
+def _index(shards: dict[str, list[NewTensor]], kind: np.dtype) -> dict[str, Any]:
+    """Content of the index: which tensor is in which file."""
     tensors = {t.name: (t, file) for file, shard in shards.items() for t in shard}
     total = sum(math.prod(t.shape) for t, _ in tensors.values()) * kind.itemsize
     weight_map = {name: file for name, (_, file) in tensors.items()}
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    _partial(path).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    os.replace(_partial(path), path)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+    return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:

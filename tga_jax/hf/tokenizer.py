@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tga_jax import files
 from tga_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class TokenizerInfo:
         eos_ids: ids that end an answer; the tokenizer's own end token first.
         bos_id: id of the begin token, None when there is none.
         vocab_needed: 1 + the largest id; rows that the embedding must have.
+        template_file: the file that the tokenizer's chat template was found in, "" without one.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -38,13 +39,19 @@ class TokenizerInfo:
     eos_ids: tuple[int, ...]
     bos_id: int | None
     vocab_needed: int
+    template_file: str = ""
 
 
-def load_tokenizer(folder: Path, *, image_token: str = IMAGE_TOKEN) -> TokenizerInfo:
-    """Loads the tokenizer as transformers' AutoTokenizer does, without remote code or network.
+def load_tokenizer(folder: Path, *, image_token_id: int | None = None) -> TokenizerInfo:
+    """Loads the tokenizer that tokenizer.json describes, with image and padding token.
 
-    `image_token` and, where the tokenizer has no padding token of its own, `<pad>` are added as
+    `<image>` and, where the tokenizer has no padding token of its own, `<pad>` are added as
     special tokens, in this order, behind the vocabulary, as in the published LLaVA checkpoints.
+
+    Args:
+        folder: of the model.
+        image_token_id: the id that the model's configuration gives the image token; where the
+            tokenizer knows it, its text is the image token in place of `<image>`.
 
     Raises:
         UserError: when the folder has no fast tokenizer, or the tokenizer has no end token.
@@ -52,8 +59,10 @@ def load_tokenizer(folder: Path, *, image_token: str = IMAGE_TOKEN) -> Tokenizer
     from transformers import AddedToken
 
     tokenizer = load_fast(folder)
+    tokenizer.chat_template, template_file = find_chat_template(folder, tokenizer.chat_template)
     _stop_appending_eos(tokenizer)
-    tokenizer.add_tokens([AddedToken(image_token, special=True, normalized=False)])
+    image_token = _text_of(tokenizer, image_token_id) or IMAGE_TOKEN
+    _add_image_token(tokenizer, image_token)
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": AddedToken(PAD_TOKEN, normalized=False)})
     if tokenizer.eos_token_id is None:
@@ -66,6 +75,7 @@ def load_tokenizer(folder: Path, *, image_token: str = IMAGE_TOKEN) -> Tokenizer
         eos_ids=_eos_ids(folder, tokenizer.eos_token_id),
         bos_id=tokenizer.bos_token_id,
         vocab_needed=1 + max(tokenizer.get_vocab().values()),
+        template_file=template_file,
     )
 
 
@@ -120,7 +130,7 @@ def save_fast(folder: Path, tokenizer: Any, *, settings: dict[str, Any]) -> None
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = files.read_json(path)
     for key in ("added_tokens_decoder", "auto_map", "backend", "is_local", "local_files_only"):
         config.pop(key, None)
     config |= {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
@@ -135,26 +145,39 @@ def adds_bos(tokenizer: Any) -> bool:
 
 def _writes_bos(tokenizer: Any, chat_template: str) -> bool:
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "a"}], chat_template=chat_template, tokenize=False
+        [{"role": "user", "content": "a"}],
+        chat_template=chat_template,
+        tokenize=False,
     )
     return text.startswith(tokenizer.bos_token)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON as transformers does: two spaces, sorted keys, a newline at the end."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    files.write_json(path, value, sort_keys=True)
 
 
-def load_fast(folder: Path) -> Any:
-    """The folder's fast tokenizer as it is, without remote code or network; errors as above."""
-    from transformers import AutoTokenizer
+def load_fast(folder: Path, **settings: Any) -> Any:
+    """The folder's fast tokenizer as it is, without remote code or network; errors as above.
 
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+    Where there is a tokenizer.json, that file says how texts become tokens. AutoTokenizer would
+    take the class that tokenizer_config.json names, and transformers 5 has many of those build
+    normalizer and pre-tokenizer by rules of their own from the vocabulary, whatever the file says:
+    SmolLM2 would lose its single digits, Llama 2 the blanks after special tokens.
+
+    Args:
+        folder: of the model.
+        settings: of the tokenizer, in place of what tokenizer_config.json says.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    whole = (folder / "tokenizer.json").is_file()
+    if not whole and not (folder / "tokenizer.model").is_file():
         raise UserError(f"{folder}: no tokenizer.json; put the model's tokenizer files there")
+    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+        tokenizer = kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **settings
         )
     except Exception as error:  # tokenizers raises bare Exception on a malformed file
         reason = " ".join(str(error).split())[:200]
@@ -165,6 +188,56 @@ def load_fast(folder: Path) -> Any:
             "save it once with transformers as a fast one (tokenizer.json)"
         )
     return tokenizer
+
+
+def find_chat_template(folder: Path, found: Any) -> tuple[Any, str]:
+    """A folder's chat template, and the file that it stands in ("" without one).
+
+    A processor's template comes before a tokenizer's: it is the one that the model's pictures
+    were trained with, as transformers' own processors take it.
+
+    Args:
+        folder: of the model.
+        found: the template that the tokenizer was loaded with, from chat_template.jinja or
+            tokenizer_config.json; a text, several texts by name, or None.
+    """
+    if (folder / "chat_template.jinja").is_file():
+        return found, "chat_template.jinja"
+    for name in ("chat_template.json", "processor_config.json"):
+        path = folder / name
+        if path.is_file():
+            content = files.read_json(path, advice="mend or delete it")
+            own = content.get("chat_template") if isinstance(content, dict) else None
+            if isinstance(own, str) and own:
+                return own, name
+    return found, "tokenizer_config.json" if found else ""
+
+
+def _text_of(tokenizer: Any, token_id: int | None) -> str | None:
+    """The text that stands for a token in prompts, None where the tokenizer does not know it.
+
+    An added token's own text: `convert_ids_to_tokens` gives it as the tokenizer's normalizer
+    writes it, with SentencePiece's blank in front.
+    """
+    if token_id is None:
+        return None
+    added = tokenizer.added_tokens_decoder.get(token_id)
+    return tokenizer.convert_ids_to_tokens(token_id) if added is None else added.content
+
+
+def _add_image_token(tokenizer: Any, text: str) -> None:
+    """Adds the image token, or makes it a special one, which decoded answers leave out.
+
+    One that is there already is found in a text as before: plain `add_tokens` and
+    added_tokens.json have it normalized, and the tokens beside it depend on that.
+    """
+    from transformers import AddedToken
+
+    known = {token.content: token for token in tokenizer.added_tokens_decoder.values()}.get(text)
+    flags = dict(normalized=False, lstrip=False, rstrip=False, single_word=False)
+    if known is not None:
+        flags = {name: getattr(known, name) for name in flags}
+    tokenizer.add_tokens([AddedToken(text, special=True, **flags)])
 
 
 def _stop_appending_eos(tokenizer: Any) -> None:
@@ -178,11 +251,9 @@ def _stop_appending_eos(tokenizer: Any) -> None:
 def _eos_ids(folder: Path, tokenizer_eos: int) -> tuple[int, ...]:
     """The tokenizer's end token, then what generation_config.json names, each once."""
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return (tokenizer_eos,)
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not a JSON object; mend or delete it") from error
+    content = files.read_json(path, missing_ok=True, advice="mend or delete it")
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: not a JSON object; mend or delete it")
+    listed = (content or {}).get("eos_token_id")
     listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
     return tuple(dict.fromkeys([tokenizer_eos, *listed]))

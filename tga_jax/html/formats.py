@@ -7,7 +7,7 @@ import math
 
 MINUS = "\u2212"
 PLAIN = ("auc",)  # metrics that are no shares
-COUNTS = ("missing", "no_verdict")
+COUNTS = ("missing", "no_verdict", "empty")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ and writes a line a sample. Nothing but these sums and lines is kept.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from tga_jax.analysis.tables import PARTIAL, write_tables
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_missing, read_benchmarks
 from tga_jax.evaluation.examinee import items_digest
-from tga_jax.files import digest
+from tga_jax.files import digest, read_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
@@ -43,7 +42,7 @@ def run(job: Job) -> None:
     prompts = read_prompts(job)
     if not prompts:
         return
-    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    model = open_model(job, mesh_of(job.config.mesh))
     settings = settings_of(job.config, model, weights, prompts)
     top = job.workdir / "analyze"
     folder = top / weights.tag
@@ -59,7 +58,7 @@ def run(job: Job) -> None:
         write_tables(folder, sums, analyst.apologies, settings)
         work.finish()
     publish(folder, top)
-    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "summary.json")
     layers = found["safety_layers"]
     job.say(found["reason"] if layers is None else f"safety layers: {layers}")
     job.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")
@@ -104,9 +103,9 @@ def settings_of(
         "model": config.model.to_dict(),
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
-        "template": config.prompt.template,
+        "template": model.prompts.template,
         "profile": config.analyze.profile,
-        "system": system_of(config),
+        "system": system_of(config, model.prompts),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
         "pictures": model.image_settings,
         "max_length": config.data.max_length,

@@ -9,7 +9,6 @@ steps of each; every step is waited for.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import time
 from typing import Any
@@ -18,8 +17,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest, read_json, write_json
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
@@ -31,7 +31,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.stage import Stage
 from tga_jax.run.stage_data import packing_of
-from tga_jax.run.weights import STAGES, leaves_of
+from tga_jax.run.weights import leaves_of
 from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.state import random_params
 from tga_jax.training.step import TrainState
@@ -42,7 +42,7 @@ def run(job: Job) -> None:
     """Time config.bench.stage."""
     path = job.workdir / "bench" / "bench.json"
     settings = settings_digest(job.config)
-    if path.exists() and json.loads(path.read_text())["settings"] == settings:
+    if path.exists() and read_json(path)["settings"] == settings:
         job.say(f"finished before: {path}; delete it to measure again")
         return
     mesh = mesh_of(job.config.mesh)
@@ -55,7 +55,7 @@ def model_of(job: Job, mesh: Mesh) -> Llava:
     """The Flax modules of config.bench.model, or else of config.model."""
     config, name = ConfigDict(job.config.to_dict()), job.config.bench.model
     if not name:
-        return open_model(job.config, mesh, say=job.say).llava
+        return open_model(job, mesh).llava
     if name not in MODELS:
         raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
     config.plan.model = name

@@ -1,15 +1,13 @@
 """Job `caption`: a LLaVA writes a caption for every picture that has none.
 
 Hosts share the work and do not wait for each other: host k of n describes every n-th picture and
-appends to a log of its own (caption_log.py). Pictures are known by name and size, so a run that
+appends to a log of its own (captioning/log.py). Pictures are known by name and size, so a run that
 was killed, or goes on with another number of hosts or with more samples, repeats nothing. Once the
 logs together hold every picture, captions.jsonl is written, in the order of the samples.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from tga_jax.cluster import hosts
 from tga_jax.data.records import Record
 from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.files import digest, read_json, write_json, write_jsonl
 from tga_jax.run.budget import Budget
 from tga_jax.run.job import Job
 from tga_jax.run.samples import image_folder
@@ -52,10 +50,9 @@ def run(job: Job) -> None:
     if left:
         job.say(f"{len(left)} pictures are left to other hosts, the last of which writes {path}")
     elif part.index == 0 or jax.process_count() == 1:
-        report = merge(job, wanted, log, part, budget)
-        with contextlib.suppress(FileNotFoundError):  # another host finished at this very moment
-            write_json(folder / "report.json", report)
-            finished.finish()
+        report = merge(job, wanted, log, budget)
+        write_json(folder / "report.json", report)
+        finished.finish()
     hosts.barrier("captions are merged")
 
 
@@ -108,11 +105,11 @@ def write_part(
         )
     if captioner.speed:
         speed = job.workdir / "caption" / f"{part}.speed.json"
-        write_json(speed, captioner.speed, every_process=True)
+        write_json(speed, captioner.speed)
         job.say(f"{part}: {captioner.speed['tokens_per_second']:.1f} tokens/s")
 
 
-def merge(job: Job, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget) -> dict[str, Any]:
+def merge(job: Job, wanted: Wanted, log: CaptionLog, budget: Budget) -> dict[str, Any]:
     """All logs -> captions.jsonl; returns the report.
 
     Raises:
@@ -129,9 +126,7 @@ def merge(job: Job, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget)
         for one in wanted.shows
         if captions[one]
     ]
-    # Under a name of its own first: two hosts may finish at the same moment.
-    write_jsonl(folder / f"captions.{part}.jsonl", rows)
-    (folder / f"captions.{part}.jsonl").replace(path)
+    write_jsonl(path, rows)
     empty = sum(text == "" for text in texts.values())
     job.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
     counts = {
@@ -142,7 +137,7 @@ def merge(job: Job, wanted: Wanted, log: CaptionLog, part: Part, budget: Budget)
         "counts": wanted.counts | counts,
         "unreadable": unreadable,
         "speed": {
-            file.name.removesuffix(".speed.json"): json.loads(file.read_text(encoding="utf-8"))
+            file.name.removesuffix(".speed.json"): read_json(file)
             for file in sorted(folder.glob("*.speed.json"))
         },
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
-from tga_jax.files import write_json, write_jsonl, write_text
+from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
@@ -29,7 +28,7 @@ def run(job: Job) -> None:
     workdir = config.evaluate.compare
     if workdir and not (Path(workdir) / "evaluate").is_dir():
         raise UserError(f"config.evaluate.compare={workdir!r}: has no folder evaluate/")
-    examinee = Examinee(job, open_model(config, mesh_of(config.mesh), say=job.say))
+    examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
     answered = {
         benchmark.name: examine(job, examinee, benchmark, judges)
         for benchmark in benchmarks
@@ -62,7 +61,7 @@ def compared(
     if not path.is_file():
         job.say(f"{benchmark.name}: nothing to compare with: there is no {path}")
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = list(read_jsonl(path))
     others = {(line["question_id"], line["prompt"]): line for line in lines}
     both = [r for r in results if (r.item.id, r.item.text) in others]
     if len(both) < len(results):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
-from tga_jax.files import write_json
+from tga_jax.files import read_json, write_json
 from tga_jax.jobs.registry import JOBS
 from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
+
+NEEDED = "config.experiment.summary needs it"
 
 
 def run(job: Job) -> None:
@@ -85,7 +86,7 @@ def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
     """
     out: dict[str, Any] = {"seconds": {}}
     for name, workdir in arms.items():
-        rows = _read(workdir / "evaluate" / "metrics.json")
+        rows = read_json(workdir / "evaluate" / "metrics.json", advice=NEEDED)
         values = {f"{r['benchmark']}/{r['scene']}/{r['metric']}": r["value"] for r in rows}
         lacking = [place for place in figures.values() if place not in values]
         if lacking:
@@ -94,16 +95,9 @@ def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
                 f"{workdir / 'evaluate' / 'metrics.json'}"
             )
         out[name] = {figure: values[place] for figure, place in figures.items()}
-        seconds = _read(workdir / "seconds.json")
+        seconds = read_json(workdir / "seconds.json", advice=NEEDED)
         out["seconds"] |= {f"{name}/{job}": value for job, value in seconds.items()}
     return out
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file, which config.experiment.summary needs") from error
 
 
 def arm_config(config: ConfigDict, name: str) -> ConfigDict:

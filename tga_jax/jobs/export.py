@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import jax
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
+from tga_jax.config import STAGES
+from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
@@ -19,9 +20,9 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
-from tga_jax.run.prompts import make_prompter
+from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
-from tga_jax.run.weights import STAGES, Weights, current_weights, finished_stage, load_params
+from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.run.work import Work
 
 
@@ -29,19 +30,19 @@ def run(job: Job) -> None:
     """Write export/ from the furthest finished stage (or the source)."""
     config, weights = job.config, current_weights(job)
     folder = job.workdir / "export"
+    model = open_model(job, mesh_of(config.mesh))
     signature = {
         "weights": weights.digest,
         "export": config.export.to_dict(),
-        "prompt": config.prompt.to_dict(),
+        "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }
     work = Work(job.workdir, "export", signature)
     if work.is_done and hosts.broadcast_from_first(folder.is_dir):
         job.say(f"finished before: {folder}")
         return
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    name = template(config, weights)
-    end_text = make_prompter(config, model.source, template=name).end_text
+    name = template(config, model.prompts, weights)
+    end_text = make_prompter(config, model.prompts, template=name).end_text
     params = load_params(job, model, weights)
     export_folder(
         folder,
@@ -52,6 +53,7 @@ def run(job: Job) -> None:
         image_settings=model.image_settings,
         template=name,
         system=config.prompt.system,
+        trained=weights.stage is not None,
         dtype=config.export.dtype or config.dtype,
         card=card(job, model, weights),
         write=hosts.is_first(),
@@ -99,10 +101,10 @@ def trained_paths(job: Job, model: OpenModel) -> list[str]:
     return list(found)
 
 
-def template(config: ConfigDict, weights: Weights) -> str:
+def template(config: ConfigDict, style: PromptStyle, weights: Weights) -> str:
     """The prompt template that the weights were last trained with."""
     own = config[weights.stage].template if weights.stage == "finetune" else ""
-    return own or config.prompt.template
+    return style.named(own)
 
 
 def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
@@ -113,7 +115,7 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
     return CardFacts(
         name=f"{model.source.name}-{weights.tag}",
         bases=tuple(str(folder) for folder in model.source.folders.values()),
-        template=template(config, weights),
+        template=template(config, model.prompts, weights),
         retrieved_in_prompt=config.prompt.retrieved,
         guide_form=guide.form if trained else "none",
         guide_layers=tuple(layer + 1 for layer in guide.layers),
@@ -130,7 +132,7 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
 def stage_facts(folder: Path) -> StageFacts:
     """What a finished stage did, as its folder says."""
     path = folder / "settings.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))[folder.name]
+    settings = read_json(path)[folder.name]
     trained = [pattern for pattern, factor in settings["trainable"] if factor is not None]
     return StageFacts(
         name=folder.name,

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
-from tga_jax.files import file_digest, write_jsonl
+from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, answer_line
@@ -31,30 +32,34 @@ def run(job: Job) -> None:
     questions = read_questions(Path(config.generate.questions))
     if retriever is not None:
         questions = with_retrieved(retriever, questions, folder, lambda row: image_folder(config))
-    work = Work(folder, "answers", signature(job, weights, retriever))
+    model = open_model(job, mesh)
+    work = Work(folder, "answers", signature(job, model, weights, retriever))
     path = folder / "answers.jsonl"
     if work.is_done:
         job.say(f"finished before: {path}")
         return
-    model = open_model(config, mesh, say=job.say)
     texts = {row["row"]: row["text"] for row in work.rows()}
     todo = sorted(set(range(len(questions))) - texts.keys(), key=lambda i: len(questions[i].text))
     for new in answered(job, model, questions, todo, weights) if todo else ():
         work.append([{"row": row, "text": text} for row, text in new.items()])
         texts |= new
     model_id = f"{model.source.name}-{weights.tag}"
-    write_jsonl(path, [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)])
+    lines = [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)]
+    shared_files.write_jsonl(path, lines)
     work.finish()
     job.say(f"{len(questions)} answers -> {path}")
 
 
-def signature(job: Job, weights: Weights, retriever: Retriever | None) -> dict[str, Any]:
+def signature(
+    job: Job, model: OpenModel, weights: Weights, retriever: Retriever | None
+) -> dict[str, Any]:
     """All that decides the answers."""
     config = job.config
     return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
-        "settings": {k: config[k].to_dict() for k in ("data", "prompt", "model", "generate")},
+        "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
+        "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
         "seed": config.seed,
         "retrieval": None if retriever is None else retriever.settings,
@@ -69,7 +74,7 @@ def answered(
     weights: Weights,
 ) -> Iterator[dict[int, str]]:
     """Yields {row: text} of `rows`, a batch at a time."""
-    answerer = Answerer(job.config, model, make_prompter(job.config, model.source))
+    answerer = Answerer(job.config, model, make_prompter(job.config, model.prompts))
     params = nested(load_params(job, model, weights))
     for new in answerer.replies(
         questions, rows, params, image_dir=lambda row: image_folder(job.config)

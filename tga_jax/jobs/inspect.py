@@ -19,8 +19,8 @@ from tga_jax.run.samples import image_folder, read_samples
 def run(job: Job) -> None:
     """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
     config = job.config
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    prompter = make_prompter(config, model.source)
+    model = open_model(job, mesh_of(config.mesh))
+    prompter = make_prompter(config, model.prompts, training=True)
     samples = read_samples(config, job.workdir, prompter, say=job.say)
     say_samples(samples.records, samples.about, say=job.say)
     lines = []

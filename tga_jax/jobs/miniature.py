@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.data.records import Question, read_records
 from tga_jax.data.templates import count_marks, make_template
 from tga_jax.files import write_json
@@ -37,7 +38,7 @@ from tga_jax.run.answerer import Answerer
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
-from tga_jax.run.weights import STAGES, current_weights, load_params
+from tga_jax.run.weights import current_weights, load_params
 from tga_jax.training.step import nested
 
 TOKEN_MULTIPLE = 12  # of padded captions
@@ -205,19 +206,19 @@ def llm_config(job: Job, llm: Path, documents: Path) -> ConfigDict:
 
 def trained_params(job: Job) -> dict[str, jax.Array]:
     """The parameters that the job's stages trained, by flat path."""
-    model = open_model(job.config, mesh_of(job.config.mesh), say=job.say)
+    model = open_model(job, mesh_of(job.config.mesh))
     return load_params(job, model, current_weights(job))
 
 
 def answers(job: Job, prompts: Sequence[str]) -> list[str]:
     """Greedy answers to text prompts by the model that config.model names."""
     config = job.config
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
+    model = open_model(job, mesh_of(config.mesh))
     questions = [Question(i, None, prompt) for i, prompt in enumerate(prompts)]
     rows = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, str] = {}
     params = nested(load_params(job, model, current_weights(job)))
-    answerer = Answerer(config, model, make_prompter(config, model.source), title=job.name)
+    answerer = Answerer(config, model, make_prompter(config, model.prompts), title=job.name)
     for new in answerer.replies(questions, rows, params, image_dir=lambda row: Path()):
         found |= {row: reply.text for row, reply in new.items()}
     return [found[i] for i in range(len(prompts))]

@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.data.batches import default_buckets
 from tga_jax.errors import UserError
 from tga_jax.files import write_json
@@ -34,7 +35,6 @@ from tga_jax.planning.topology import Topology, parse_topology, slice_sizes
 from tga_jax.planning.traffic import collective_bytes, memory_traffic, network_bytes
 from tga_jax.run.job import Job
 from tga_jax.run.stage_data import packing_of
-from tga_jax.run.weights import STAGES
 
 Plan = dict[str, Any]
 REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first

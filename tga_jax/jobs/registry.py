@@ -3,7 +3,7 @@
 # What runs on several processes: together, or the first alone while the others wait. The other
 # jobs are for one process.
 TOGETHER = ("caption", "pretrain", "finetune", "score", "generate", "export")
-FIRST_ALONE = ("inspect", "prepare", "report")
+FIRST_ALONE = ("inspect", "prepare", "report", "judge")
 
 # name -> (module under tga_jax.jobs, what it does)
 JOBS: dict[str, tuple[str, str]] = {
@@ -18,6 +18,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "answer questions about pictures: generate/answers.jsonl"),
     "analyze": ("analyze", "where refusal is decided, layer by layer: analyze/layers.csv"),
     "evaluate": ("evaluate", "refusals and abilities on benchmarks: evaluate/metrics.json"),
+    "judge": ("judge", "refusals in answers that were made elsewhere: judge/verdicts.jsonl"),
     "experiment": ("experiment", "the same jobs for several arms: arms/<name>/"),
     "miniature": ("miniature", "a made-up world, a small CLIP, a safe LLM: world/ clip/ llm/"),
     "plan": ("plan", "memory, FLOPs and traffic on a topology that is not here: plan/plan.json"),
@@ -27,4 +28,4 @@ JOBS: dict[str, tuple[str, str]] = {
 }
 
 # Jobs that run nothing on this machine's devices: config.mesh need not fit them.
-WITHOUT_DEVICES = ("plan",)
+WITHOUT_DEVICES = ("plan", "judge")

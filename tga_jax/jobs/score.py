@@ -8,10 +8,9 @@ from typing import Any
 
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.lazy_records import text_lengths
 from tga_jax.data.records import Record
-from tga_jax.files import write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
@@ -28,14 +27,17 @@ from tga_jax.training.step import nested
 def run(job: Job) -> None:
     """Write score/<weights>.jsonl, and the same as score/scores.jsonl."""
     config, weights = job.config, current_weights(job)
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    prompter = make_prompter(config, model.source)
+    model = open_model(job, mesh_of(config.mesh))
+    prompter = make_prompter(config, model.prompts)
     samples = read_samples(config, job.workdir, prompter, say=job.say)
     records = samples.records
     say_samples(records, samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
-    work, path = Work(folder, weights.tag, signature(job, weights)), folder / f"{weights.tag}.jsonl"
+    work, path = (
+        Work(folder, weights.tag, signature(job, model, weights)),
+        folder / f"{weights.tag}.jsonl",
+    )
     if not work.is_done:
         rows = {row["row"]: row for row in work.rows()}
         lengths = text_lengths(records)
@@ -44,20 +46,21 @@ def run(job: Job) -> None:
             work.append(new)
             rows |= {row["row"]: row for row in new}
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
-        write_jsonl(path, lines)
+        shared_files.write_jsonl(path, lines)
         work.finish()
     if hosts.is_first():
         shutil.copyfile(path, folder / "scores.jsonl")
     job.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
 
 
-def signature(job: Job, weights: Weights) -> dict[str, Any]:
+def signature(job: Job, model: OpenModel, weights: Weights) -> dict[str, Any]:
     """All that decides the scores."""
     config = job.config
     return {
         "weights": weights.digest,
         "data": samples_digest(config, job.workdir),
-        "settings": {k: config[k].to_dict() for k in ("data", "prompt", "guide", "model")},
+        "settings": {k: config[k].to_dict() for k in ("data", "guide", "model")},
+        "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }
 
@@ -71,7 +74,7 @@ def scored(
     weights: Weights,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the lines of `rows`, a batch at a time."""
-    prompter = make_prompter(job.config, model.source)
+    prompter = make_prompter(job.config, model.prompts)
     scorer = Scorer(
         model.llava,
         guide,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
@@ -31,18 +31,18 @@ def run(job: Job) -> None:
     """Train the stage that the job is named after."""
     config, workdir, name = job.config, job.workdir, job.name
     start, done = current_weights(job, before=name), finished_stage(workdir, name)
+    check_counts(config[name], name)
+    model = open_model(job, mesh_of(config.mesh))
     if done is not None:
-        check_finished(config, workdir, name, done=done, start=start)
+        check_finished(job, model.prompts, done=done, start=start)
         job.say(f"finished before: {workdir / name}")
         return
-    check_counts(config[name], name)
-    model = open_model(config, mesh_of(config.mesh), say=job.say)
-    samples = stage_samples(config, workdir, name, model, say=job.say)
-    source, steps = batch_source(config, name, model, samples.records)
+    samples = stage_samples(job, model)
+    source, steps = batch_source(job, model, samples.records)
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
-    settings = stage_settings(config, workdir, name, steps, start)
+    settings = stage_settings(job, model.prompts, steps, start)
     claim_folder(workdir / name, settings)
     report_samples(
         workdir / name / "samples.json",
@@ -54,7 +54,8 @@ def run(job: Job) -> None:
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
     trained = train_stage(job, model, stage, source, start)
-    write_json(workdir / name / "done.json", {"step": trained, "digest": digest(settings)})
+    marker = {"step": trained, "digest": digest(settings)}
+    shared_files.write_json(workdir / name / "done.json", marker)
 
 
 def train_stage(

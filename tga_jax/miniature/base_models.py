@@ -3,7 +3,6 @@ are judged."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import jax
 from tokenizers import AddedToken, Tokenizer, processors
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_jsonl, write_json
 from tga_jax.models.config import ClipConfig, DecoderConfig, TextConfig, VisionConfig
 
 Array = jax.Array
@@ -122,16 +122,16 @@ def write_clip_tokenizer(world_tokenizer: Path, folder: Path) -> int:
         "padding_side": "right",
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
     return tokenizer.get_vocab_size()
 
 
 def read_text_questions(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of a `text_eval_*.jsonl` of the world."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    if not lines:
+    questions = list(read_jsonl(Path(path)))
+    if not questions:
         raise UserError(f"{path}: holds no questions; delete the world's folder to make it anew")
-    return [json.loads(line) for line in lines]
+    return questions
 
 
 def refuses(answer: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json, write_text
 from tga_jax.miniature import rows as make
 from tga_jax.miniature.concepts import CONCEPTS, GROUPS, HARMFUL_GROUPS, Concept, concepts_of
 from tga_jax.miniature.draw import DrawSettings, draw
@@ -76,7 +77,7 @@ def build_world(
     settings = json.loads(json.dumps(settings))  # tuples -> lists, as they are read back
     marker = folder / MARKER
     if marker.exists():
-        found = json.loads(marker.read_text())
+        found = read_json(marker)
         if found.get("done") and found["settings"] == settings:
             return found
         shutil.rmtree(folder / "images", ignore_errors=True)  # all other files are overwritten
@@ -306,19 +307,11 @@ _PARTS = {
 
 
 def _write_json(path: Path, content: Any) -> int:
-    _write(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return len(content)
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> int:
     lines = list(lines)
-    _write(path, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -47,15 +47,15 @@ LOG_EVERY = 25
 
 @dataclass(frozen=True)
 class ClipTraining:
-    """How the CLIP is trained."""
+    """How the CLIP is trained; what the miniature run takes is `config.miniature.clip`."""
 
-    seed: int = 0
-    pairs: int = 30000
-    steps: int = 1200
-    batch_size: int = 128
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    save_every: int = 200
+    seed: int
+    pairs: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    save_every: int
     draw_workers: int = 1
 
 

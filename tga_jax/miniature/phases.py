@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest, read_json, write_json
 from tga_jax.miniature import base_models
 from tga_jax.miniature.sources import source_digest
 from tga_jax.run.job import Job
@@ -32,9 +32,10 @@ def phase_settings(config: ConfigDict, world: Figures) -> dict[str, Figures]:
     sizes = {k: v for k, v in world["sizes"].items() if not k.startswith(FOR_ALIGNMENT)}
     about = {"seed": config.seed, "world": sizes, "dtype": settings.dtype}
     about["source"] = source_digest(base_models.SOURCES)
+    prompt = {key: config.prompt[key] for key in ("template", "system", "retrieved")}
     found = {
         "clip": about | {"clip": settings.clip.to_dict()},
-        "llm": about | {"llm": settings.llm.to_dict(), "prompt": config.prompt.to_dict()},
+        "llm": about | {"llm": settings.llm.to_dict(), "prompt": prompt},
     }
     return json.loads(json.dumps(found))  # tuples -> lists, as they are read back
 
@@ -60,7 +61,7 @@ def phase(job: Job, name: str, settings: Figures, make: Callable[[Path], Figures
     """
     path = job.workdir / "training" / f"{name}.json"
     if path.exists() and (job.workdir / name).is_dir():
-        found: Figures = json.loads(path.read_text(encoding="utf-8"))
+        found: Figures = read_json(path)
         if found["settings"] == settings:
             job.say(f"{name}: finished before")
             return found
@@ -80,7 +81,7 @@ def take_shipped(job: Job, name: str, settings: Figures) -> Figures | None:
     about = folder / f"{name}.json"
     if not job.config.miniature.shipped or not about.exists():
         return None
-    found: Figures = json.loads(about.read_text(encoding="utf-8"))
+    found: Figures = read_json(about)
     if found["settings"] != settings:
         job.say(f"{name}: {about} was made by other settings, so it is trained anew")
         return None

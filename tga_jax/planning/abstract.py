@@ -109,7 +109,7 @@ def start_state(stage: Stage, config: ConfigDict) -> TrainState:
     objective, running = stage.objective, None
     if objective.guide.active and objective.guide.center == "running":
         width, layers = stage.llava.config.decoder.width, len(objective.guide.layers)
-        running = jax.eval_shape(lambda: RunningMean.empty(layers, objective.num_formats, width))
+        running = jax.eval_shape(lambda: RunningMean.empty(layers, width))
     step, running = _placed((jax.ShapeDtypeStruct((), jnp.int32), running), replicated(mesh))
     return TrainState(step, trained, frozen, opt_state, running)  # type: ignore[arg-type]
 

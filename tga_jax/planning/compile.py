@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import json
 import re
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from tga_jax.files import digest, write_json
+from tga_jax.files import digest, read_json, write_json
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import RULES, batch_sharding
@@ -63,7 +62,7 @@ def compile_choice(
     target = folder / digest(_settings(config, stage.llava, topology, choice))
     if not (target / "compiled.json").exists():
         write_json(target / "compiled.json", _compile(config, stage, choice, target))
-    return json.loads((target / "compiled.json").read_text()) | {"folder": str(target)}
+    return read_json(target / "compiled.json") | {"folder": str(target)}
 
 
 def read_program(result: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from jax.extend.core import jaxprs_in_params
+
 FUSED = frozenset(
     "add sub mul div max min neg exp log tanh logistic rsqrt sqrt integer_pow pow square select_n "
     "convert_element_type broadcast_in_dim reshape eq lt gt le ge ne and or not stop_gradient "
@@ -31,7 +33,8 @@ def _peak(jaxpr: Any, live: dict[Any, int], given: frozenset[Any] = frozenset())
         new = [v for v in eqn.outvars if v not in given and not _is_fused(eqn, v, uses)]
         made = {v: _size(v) for v in new}
         total += sum(made.values())
-        peak = max(peak, total + max((_inner_peak(eqn, j) for j in _inner(eqn)), default=0))
+        inner = (_inner_peak(eqn, jaxpr) for jaxpr in jaxprs_in_params(eqn.params))
+        peak = max(peak, total + max(inner, default=0))
         live |= made
         for var in eqn.invars:
             if not hasattr(var, "val") and var in left:  # a literal has a value
@@ -62,15 +65,6 @@ def _uses(jaxpr: Any) -> dict[Any, int]:
 
 def _is_fused(eqn: Any, var: Any, uses: dict[Any, int]) -> bool:
     return eqn.primitive.name in FUSED and uses.get(var, 0) == 1
-
-
-def _inner(eqn: Any) -> list[Any]:
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if hasattr(item, "eqns"):
-                found.append(getattr(item, "jaxpr", item))
-    return found
 
 
 def _size(var: Any) -> int:

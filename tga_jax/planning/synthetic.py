@@ -55,7 +55,6 @@ class BatchShape:
             **dict.fromkeys(("tokens", "labels", "segments", "positions"), (*row, self.length)),
             **dict.fromkeys(("caption_tokens", "caption_segments"), (*sample, self.caption_length)),
             **dict.fromkeys(SPANS, (*sample, 2)),
-            "format": sample,
         }
         out: dict[str, tuple[tuple[int, ...], type]] = {
             name: (shape, np.int32) for name, shape in integers.items()

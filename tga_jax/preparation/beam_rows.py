@@ -10,6 +10,7 @@ from typing import Any
 
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.stored import Figures
+from tga_jax.files import read_jsonl
 from tga_jax.preparation.check import Outcome, check_row
 
 
@@ -41,10 +42,9 @@ def beam_examples(records: Sequence[Record], image_dir: Path, notes: Path) -> An
 def read_outcomes(notes: Path) -> Iterator[Outcome]:
     """Yields what `beam_examples` noted, without the examples, in the order of the rows."""
     outcomes = [
-        _outcome(json.loads(line))
+        _outcome(line)
         for path in notes.parent.glob(f"{notes.name}-*.jsonl")
-        for line in path.read_text(encoding="utf-8").split("\n")
-        if line
+        for line in read_jsonl(path)
     ]
     return iter(sorted(outcomes, key=lambda outcome: outcome.number))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tga_jax.analysis.layer_values import LayerValue, _layers
+from tga_jax.config import STAGES
 from tga_jax.errors import UserError
+from tga_jax.files import read_json, read_log
 from tga_jax.html.formats import Figure
 
-STAGES = ("pretrain", "finetune")
 Json = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
     Raises:
         UserError: there is nothing to report, or a file is malformed.
     """
-    summary = read_json(workdir / "summary.json") or {}
+    summary = read_found(workdir / "summary.json") or {}
     figures = {name: _numbers(values) for name, values in summary.items() if name != "seconds"}
     folders = [path for path in sorted((workdir / "arms").glob("*")) if path.is_dir()]
     names = [path.name for path in folders]
@@ -95,7 +95,7 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
         name = other.resolve().name
         arms.insert(0, read_arm(other, name=f"{name} (other)" if name in taken else name))
     arms = [arm for arm in arms if not arm.is_empty]
-    base_models = read_json(workdir / "base_models.json") or {}
+    base_models = read_found(workdir / "base_models.json") or {}
     if not arms and not base_models:
         raise UserError(
             f"{workdir}: nothing to report: no evaluate/, analyze/, score/, arms/ or training "
@@ -108,10 +108,10 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
 def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None) -> Arm:
     """One model's workdir."""
     answers = {
-        path.parent.name: read_lines(path)
+        path.parent.name: list(read_log(path))
         for path in sorted((folder / "evaluate").glob("*/answers.jsonl"))
     }
-    stages = {stage: read_lines(folder / stage / "metrics.jsonl") for stage in STAGES}
+    stages = {stage: list(read_log(folder / stage / "metrics.jsonl")) for stage in STAGES}
     return Arm(
         name=name,
         workdir=folder,
@@ -119,9 +119,9 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
         answers=answers,
         layers=_layers(folder / "analyze" / "layers.csv")
         or _score_layers(folder / "score" / "scores.jsonl"),
-        analysis=read_json(folder / "analyze" / "summary.json") or {},
+        analysis=read_found(folder / "analyze" / "summary.json") or {},
         training={stage: lines for stage, lines in stages.items() if lines},
-        seconds=_numbers(read_json(folder / "seconds.json")),
+        seconds=_numbers(read_found(folder / "seconds.json")),
         summary=summary or {},
     )
 
@@ -129,32 +129,13 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
 # --- files ---
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file; None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: malformed JSON: {error}; make it again or remove it") from error
-
-
-def read_lines(path: Path) -> list[Json]:
-    """JSON lines; a last one that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    lines = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], start=1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}: malformed JSON at line {number}: {error}") from error
-    return lines
+def read_found(path: Path) -> Any:
+    """A JSON file of another job; None where there is none."""
+    return read_json(path, missing_ok=True, advice="make it again or remove it")
 
 
 def _metric_rows(path: Path) -> list[Json]:
-    rows = read_json(path) or []
+    rows = read_found(path) or []
     for number, row in enumerate(rows, start=1):
         lacking = [k for k in ("benchmark", "scene", "metric", "value", "interval") if k not in row]
         if lacking:
@@ -164,7 +145,7 @@ def _metric_rows(path: Path) -> list[Json]:
 
 def _score_layers(path: Path) -> list[LayerValue]:
     """Mean cosines of every layer, of the samples that have them."""
-    found, lines = [], read_lines(path)
+    found, lines = [], list(read_log(path))
     for metric in ("image_caption_cos", "image_caption_cos_centred"):
         rows = [line[metric] for line in lines if line.get(metric)]
         for layer, values in enumerate(zip(*rows, strict=True), start=1):

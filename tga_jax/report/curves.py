@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
+from tga_jax.config import STAGES
 from tga_jax.html.charts import Series, dash_sample, line_chart
 from tga_jax.html.formats import Figure, figure_text, words
 from tga_jax.html.markup import Markup, join, tag
-from tga_jax.report.collect import STAGES, Arm
+from tga_jax.report.collect import Arm
+from tga_jax.training.metric_table import METRICS
 
-TRAINING = {
-    "loss": "loss",
-    "lm_loss": "language loss",
-    "image_caption_cos": "image-caption cosine",
-}
 POINTS = 120  # of a training curve
 
 
@@ -95,14 +92,14 @@ def training(arms: Sequence[Arm]) -> Markup:
         )
     panels = []
     for stage in STAGES:
-        for metric, title in TRAINING.items():
+        for metric in (metric for metric in METRICS if metric.curve):
             series = [
                 Series(arm.name, found, place)
                 for place, arm in enumerate(arms, start=2 - len(arms))
-                if (found := _points(arm, stage, metric))
+                if (found := _points(arm, stage, metric.name))
             ]
             if series:
-                name = f"{stage}: {title}"
+                name = f"{stage}: {metric.curve}"
                 chart = line_chart(
                     series, title=name, x_label="step", height=190, width=340, markers=False
                 )

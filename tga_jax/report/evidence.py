@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tga_jax.evaluation.items import ALL
 from tga_jax.html.charts import Bar, Group, bar_chart
 from tga_jax.html.formats import (
     difference_text,
@@ -18,7 +19,7 @@ from tga_jax.html.markup import Markup, join, tag
 from tga_jax.html.tables import Table, to_html
 from tga_jax.report.collect import Arm, Run
 from tga_jax.report.curves import absent
-from tga_jax.report.headlines import ALL, Difference, Place
+from tga_jax.report.headlines import Difference, Place
 
 METRICS = {
     "dsr": "Harmful refused (DSR)",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from tga_jax.evaluation.items import ALL
 from tga_jax.html.formats import Figure, difference_text, figure_text, value_text
 from tga_jax.report.collect import Arm
 
-ALL = "all"
 PICTURES, TEXTS = "pictures", "texts"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tga_jax.evaluation.items import ALL
 from tga_jax.html.formats import figure_text, words
 from tga_jax.html.markup import Markup, join, tag
 from tga_jax.html.tables import Table, to_html
 from tga_jax.report.collect import Arm
-from tga_jax.report.headlines import ALL
 
 AGREEMENT = "agreement_with_"
 SHOWN = 12  # disagreements of a model; all are in evaluate/<benchmark>/disagreements.jsonl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from tga_jax.evaluation.items import ALL
 from tga_jax.html.charts import Bar, strip
 from tga_jax.html.formats import (
     COUNTS,
@@ -167,7 +168,7 @@ def _warnings(report: Report) -> list[Markup]:
         f"{row['count']}. The figures leave these out."
         for arm in report.pair
         for row in arm.rows
-        if row["metric"] in COUNTS and row["scene"] == "all" and row["value"]
+        if row["metric"] in COUNTS and row["scene"] == ALL and row["value"]
     ]
     differing = evidence.differing_settings(report.pair)
     if differing:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.errors import UserError
-from tga_jax.files import write_json
+from tga_jax.files import move, read_json
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.hf.clip import ClipSource, open_clip
 from tga_jax.models.clip import Clip
@@ -27,6 +27,7 @@ from tga_jax.parallel.sharding import (
     replicated,
     shapes,
 )
+from tga_jax.run.work import ArrayRows
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
@@ -170,40 +171,18 @@ def embed_to_file(
         batches: row -> the batches from there on.
         batch_size: rows of every batch but the last.
     """
-    partial, about = path.with_name(path.name + ".partial"), path.with_name(path.name + ".json")
-    same = about.exists() and about.read_text(encoding="utf-8") == _text(signature)
-    if same and path.exists():
-        return
-    if not same:
-        path.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
-        write_json(about, signature)
-    with partial.open("ab") as file:
-        if file.tell() == 0:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.flush()
-    with partial.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        begin = file.tell()
-    row_bytes = 4 * shape[1]
-    done = (partial.stat().st_size - begin) // row_bytes
-    done = done if done == shape[0] else done // batch_size * batch_size
-    with partial.open("r+b") as file:
-        file.truncate(begin + done * row_bytes)
-        file.seek(0, os.SEEK_END)
-        progress = Progress(path.name, shape[0], start=done)
-        for batch in batches(done) if done < shape[0] else ():
-            file.write(np.ascontiguousarray(batch, "<f4").tobytes())
-            file.flush()
-            done += len(batch)
-            progress.show(done)
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _text(signature: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(signature, indent=2, ensure_ascii=False) + "\n"
+    about = path.with_name(path.name + ".json")
+    partial = ArrayRows(
+        path.with_name(path.name + ".partial"), signature, shape, about=about, batch_size=batch_size
+    )
+    if path.exists():
+        if read_json(about, missing_ok=True) == partial.signature:
+            return
+        path.unlink()
+    done = partial.open()
+    progress = Progress(path.name, shape[0], start=done)
+    for batch in batches(done) if done < shape[0] else ():
+        partial.append(batch)
+        done += len(batch)
+        progress.show(done)
+    move(partial.path, path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.files import file_digest, read_json, read_jsonl
 from tga_jax.retrieval.scann_search import ScannSearch, available, scann_parameters
 from tga_jax.retrieval.search import ExactSearch, Search
 from tga_jax.retrieval.texts import Text
 
 VERSION = 1
+DIGITS = 64  # of the hashes: all
 BACKENDS = ("auto", "scann", "exact")
 Say = Callable[[str], None]
 
@@ -99,13 +100,16 @@ def seal_index(
     if backend == "scann":
         parameters = scann_parameters(len(embeddings), exact_below=exact_below)
         ScannSearch.build(embeddings, parameters).save(folder / "scann")
-        files = {path.name: hash_of(path) for path in sorted((folder / "scann").iterdir())}
+        files = {
+            path.name: file_digest(path, digits=DIGITS)
+            for path in sorted((folder / "scann").iterdir())
+        }
     return {
         "version": VERSION,
         "count": len(embeddings),
         "width": embeddings.shape[1],
-        "embeddings": hash_of(folder / "embeddings.npy"),
-        "texts": hash_of(folder / "texts.jsonl"),
+        "embeddings": file_digest(folder / "embeddings.npy", digits=DIGITS),
+        "texts": file_digest(folder / "texts.jsonl", digits=DIGITS),
         "clip": clip,
         "backend": backend,
         "parameters": parameters,
@@ -121,12 +125,9 @@ def read_about(folder: Path) -> dict[str, Any]:
         UserError: there is none, or of another version.
     """
     path = folder / "index.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no finished index (no index.json); run job index") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read; run job index") from error
+    about = read_json(path, missing_ok=True, advice="run job index")
+    if about is None:
+        raise UserError(f"{folder}: no finished index (no index.json); run job index")
     found = about.get("version") if isinstance(about, dict) else None
     if found != VERSION:
         raise UserError(f"{path}: version {found}, this program reads {VERSION}; run job index")
@@ -143,7 +144,7 @@ def changed_files(folder: Path, about: dict[str, Any]) -> list[Path]:
     return [
         path
         for name, path in zip(names, paths, strict=True)
-        if not path.is_file() or hash_of(path) != hashes.get(name)
+        if not path.is_file() or file_digest(path, digits=DIGITS) != hashes.get(name)
     ]
 
 
@@ -170,8 +171,7 @@ def open_index(
     for path in changed_files(folder, about):
         raise UserError(f"{path}: not what the index was made with; run job index")
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    lines = (folder / "texts.jsonl").read_text(encoding="utf-8").split("\n")
-    texts = [Text(row["id"], row["text"]) for row in map(json.loads, filter(None, lines))]
+    texts = [Text(row["id"], row["text"]) for row in read_jsonl(folder / "texts.jsonl")]
     if not len(texts) == len(embeddings) == about["count"]:
         raise UserError(
             f"{folder}: {len(texts)} texts, {len(embeddings)} embeddings; run job index"
@@ -191,9 +191,3 @@ def _searcher(
 def text_rows(texts: Sequence[Text]) -> list[dict[str, Any]]:
     """The lines of texts.jsonl."""
     return [{"text_id": i, "id": item.id, "text": item.text} for i, item in enumerate(texts)]
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

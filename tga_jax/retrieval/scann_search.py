@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.files import replacing_folder
 
 PICKLE = "scann_docids.pkl"  # ScaNN would unpickle it; it writes none for searchers like ours
 DEFAULT_NEIGHBOURS = 10
@@ -110,12 +110,8 @@ class ScannSearch:
 
     def save(self, folder: Path) -> None:
         """Write a folder that can be moved; whole or not at all."""
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self._searcher.serialize(str(partial), relative_path=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with replacing_folder(folder) as new:
+            self._searcher.serialize(str(new), relative_path=True)
 
     def __call__(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `tga_jax.retrieval.search.Search`; of a tree the answer is approximate."""

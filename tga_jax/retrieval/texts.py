@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tga_jax import files
 from tga_jax.errors import UserError
 
 
@@ -82,32 +82,18 @@ def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
     Raises:
         UserError: naming the file and the line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}: line {number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        f"{where}: not UTF-8 text (byte {error.start}); convert the file to UTF-8"
-                    ) from error
-                name = f"{path.name}:{number}"
-                if path.suffix != ".jsonl":
-                    yield Text(name, text)
-                elif text.strip():
-                    yield _json_text(text, key, name, where)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _json_text(line: str, key: str, name: str, where: str) -> Text:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: malformed JSON ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get(key), str):
-        hint = "; LLaVA samples are read from .json files" if "conversations" in line else ""
-        raise UserError(f'{where}: expected an object with a text under "{key}"{hint}')
-    found = row.get("id")
-    return Text(name if found is None else str(found), row[key])
+    for number, line in files.read_lines(path):
+        name = f"{path.name}:{number}"
+        if path.suffix != ".jsonl":
+            yield Text(name, line)
+        elif line.strip():
+            row = files.parse_json(line, str(path), line=number)
+            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                hint = (
+                    "; samples are read from .json files" if "conversations" in line else ""
+                )
+                raise UserError(
+                    f'{path}: line {number}: expected an object with a text under "{key}"{hint}'
+                )
+            found = row.get("id")
+            yield Text(name if found is None else str(found), row[key])

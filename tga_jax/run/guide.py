@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
 
 
 def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = "") -> GuideConfig:
@@ -61,11 +61,10 @@ def guided_layers(guide: ConfigDict, workdir: Path, *, needed: bool = True) -> s
             f"config.guide.layers='auto' needs the result of job `analyze`, but there is no "
             f"summary.json in {place}; run --job=analyze first or set config.guide.layers_from"
         )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        layers, reason = found["safety_layers"], found.get("reason")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path}: not a summary of job `analyze`: {error!r}") from error
+    found = read_json(path)
+    if not isinstance(found, dict) or "safety_layers" not in found:
+        raise UserError(f"{path}: not a summary of job `analyze`, it has no safety_layers")
+    layers, reason = found["safety_layers"], found.get("reason")
     if not isinstance(layers, str):
         raise UserError(f"config.guide.layers='auto': {path}: {reason or 'no safety layers'}")
     return layers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +17,8 @@ from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.run.job import Job
+from tga_jax.run.prompts import PromptStyle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class OpenModel:
         image_settings: the checkpoint's image preparation, as config.data.pad_to_square changes it.
         transform: images -> pixels, by these settings.
         llava: the Flax modules.
+        prompts: how its prompts are written.
         mesh: the devices that it runs on.
     """
 
@@ -36,28 +38,25 @@ class OpenModel:
     image_settings: dict[str, Any]
     transform: ImageTransform
     llava: Llava
+    prompts: PromptStyle
     mesh: Mesh
 
 
-def open_model(config: ConfigDict, mesh: Mesh, *, say: Callable[[str], None]) -> OpenModel:
+def open_model(job: Job, mesh: Mesh) -> OpenModel:
     """Open the model that config.model names; no parameter is read.
-
-    Args:
-        config: the whole configuration.
-        mesh: the devices to run on.
-        say: is told which attention was chosen.
 
     Raises:
         UserError: there is no such model, or a key that shapes it has no such value.
     """
-    source = open_source(config.model)
+    config, source = job.config, open_source(job.config.model)
     settings = image_settings(source, config.data.pad_to_square)
     transform = image_transform(source, settings)
     compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
-    say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
+    job.say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     llava = Llava(with_adapters(source.config, config.lora), norm, compute)
-    return OpenModel(source, settings, transform, llava, mesh)
+    prompts = PromptStyle.of(config, job.workdir, source, say=job.say)
+    return OpenModel(source, settings, transform, llava, prompts, mesh)
 
 
 def open_source(model: ConfigDict) -> Source:

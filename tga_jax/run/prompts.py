@@ -2,39 +2,97 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.hf.own_template import writes_date
 from tga_jax.hf.source import Source
+from tga_jax.hf.template_choice import AUTO, choose_template
+from tga_jax.run.prompt_date import prompt_date
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptStyle:
+    """How a run writes its prompts, once the checkpoint has been asked.
+
+    Attributes:
+        source: the checkpoint, whose tokenizer is used.
+        template: config.prompt.template, with "auto" replaced by what it stands for.
+        date: what a chat template that writes the day's date is given; None for all others.
+    """
+
+    source: Source
+    template: str
+    date: datetime.date | None
+
+    @classmethod
+    def of(
+        cls, config: ConfigDict, workdir: Path, source: Source, *, say: Callable[[str], None]
+    ) -> PromptStyle:
+        """The style that config.prompt and the checkpoint give; `say` is told what was chosen.
+
+        Raises:
+            UserError: there is no such template, or config.prompt.date is no date.
+        """
+        choice, date = choose_template(config.prompt.template, source.template_facts), None
+        if config.prompt.template == AUTO:
+            say(f'prompt template "{choice.name}", {choice.reason}')
+        if choice.warning:
+            say(f"warning: {choice.warning}")
+        if writes_date(source.tokenizer.tokenizer):
+            date = prompt_date(workdir, config.prompt.date)
+            say(f"the chat template may write the date: {date} (config.prompt.date)")
+        return cls(source, choice.name, date)
+
+    def named(self, template: str) -> str:
+        """The template of that name, "auto" resolved; the run's own where it is ""."""
+        return (
+            choose_template(template, self.source.template_facts).name
+            if template
+            else (self.template)
+        )
+
+    def settings(self, prompt: ConfigDict) -> dict[str, Any]:
+        """`config.prompt` as it counts: the template's name, and the date where one is written."""
+        date = "" if self.date is None else self.date.isoformat()
+        return prompt.to_dict() | {"template": self.template, "date": date}
+
+    def base_system(self, prompt: ConfigDict) -> str:
+        """The system text: that of `config.prompt`, or else the template's."""
+        return SYSTEM_TEXTS.get(self.template, "") if prompt.system is None else prompt.system
 
 
 def make_prompter(
     config: ConfigDict,
-    source: Source,
+    style: PromptStyle,
     *,
     template: str = "",
     max_length: int = 0,
     system: str | None = None,
+    training: bool = False,
 ) -> Prompter:
     """What turns records and questions into tokens; config.prompt counts where no argument does."""
-    prompt = config.prompt
+    prompt, source = config.prompt, style.source
     return Prompter(
         source.tokenizer.tokenizer,
-        template=template or prompt.template,
+        template=style.named(template),
         image_token=source.tokenizer.image_token,
         image_tokens=source.config.image_tokens,
         max_length=max_length or config.data.max_length,
         use_retrieved=prompt.retrieved,
         system=prompt.system if system is None else system,
+        date=style.date,
+        training=training,
         answer_states=config.guide.answer_weight > 0,
     )
-
-
-def base_system(prompt: ConfigDict) -> str:
-    """The system text of `config.prompt`: its own, or else the template's."""
-    return SYSTEM_TEXTS.get(prompt.template, "") if prompt.system is None else prompt.system
 
 
 def prompt_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.cluster import shared_files
 from tga_jax.data.lazy_records import has_flags
 from tga_jax.data.records import SHOWN, Record
 from tga_jax.data.row_check import Checked
 from tga_jax.data.side_texts import text_warnings
-from tga_jax.files import write_json
 
 
 def report_samples(
@@ -32,7 +32,7 @@ def report_samples(
         about: as `run.samples.Samples` has it.
         say: shows a line.
     """
-    write_json(path, merged(checked) | what_they_lack(records) | dict(about))
+    shared_files.write_json(path, merged(checked) | what_they_lack(records) | dict(about))
     say_samples(records, about, say=say)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -16,8 +16,9 @@ from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import caption_buckets, make_prompter, prompt_buckets
+from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
 from tga_jax.run.samples import Samples, image_folder, read_samples
 from tga_jax.training.feed import local_rows
 
@@ -31,30 +32,15 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
 
 
-def stage_samples(
-    config: ConfigDict,
-    workdir: Path,
-    stage: str,
-    model: OpenModel,
-    *,
-    say: Callable[[str], None],
-) -> Samples:
-    """The usable samples of a stage; `say` is told what is left out and why."""
-    prompter = stage_prompter(config, stage, model)
-    return read_samples(config, workdir, prompter, say=say, stage=stage)
+def stage_samples(job: Job, model: OpenModel) -> Samples:
+    """The usable samples of the job's stage."""
+    prompter = training_prompter(job, model.prompts)
+    return read_samples(job.config, job.workdir, prompter, say=job.say, stage=job.name)
 
 
-def stage_prompter(config: ConfigDict, stage: str, model: OpenModel) -> Prompter:
-    """What makes tokens of a stage's samples."""
-    cfg = config[stage]
-    max_length = cfg.max_length or config.data.max_length
-    return make_prompter(config, model.source, template=cfg.template, max_length=max_length)
-
-
-def batch_source(
-    config: ConfigDict, stage: str, model: OpenModel, samples: Sequence[Record]
-) -> tuple[BatchSource, int]:
-    """The stage's batches of `samples`, and how many steps it has."""
+def batch_source(job: Job, model: OpenModel, samples: Sequence[Record]) -> tuple[BatchSource, int]:
+    """The batches of the job's stage, and how many steps it has."""
+    config, stage = job.config, job.name
     cfg, data, packing = config[stage], config.data, packing_of(config)
     check_division(cfg, stage, packing=packing, shards=batch_shards(model.mesh))
     records = ablate(
@@ -67,7 +53,7 @@ def batch_source(
     max_length = cfg.max_length or data.max_length
     source = BatchSource(
         records,
-        stage_prompter(config, stage, model),
+        training_prompter(job, model.prompts),
         model.transform,
         image_dir=Path() if has_contents(samples) else image_folder(config, stage),
         batch_size=cfg.batch_size,
@@ -82,6 +68,20 @@ def batch_source(
         packing=packing,
     )
     return source, steps
+
+
+def training_prompter(job: Job, style: PromptStyle) -> Prompter:
+    """The prompter of the job's stage; says so where it closes answers itself."""
+    cfg = job.config[job.name]
+    prompter = make_prompter(
+        job.config, style, template=cfg.template, max_length=cfg.max_length, training=True
+    )
+    if prompter.closing:
+        job.say(
+            "the chat template puts no end token after an answer; "
+            f"in training {prompter.closing} closes it"
+        )
+    return prompter
 
 
 def check_division(cfg: ConfigDict, stage: str, *, packing: int, shards: int) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import shared_files
 from tga_jax.errors import UserError
-from tga_jax.files import write_json
 from tga_jax.run.fingerprint import flat
 from tga_jax.run.guide import guided_layers
+from tga_jax.run.job import Job
+from tga_jax.run.prompts import PromptStyle
 from tga_jax.run.samples import prepared_folder, samples_digest
-from tga_jax.run.weights import Weights, read_marker
+from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = ("save_every", "save_minutes", "keep", "keep_every", "log_every")
@@ -23,10 +24,9 @@ FREE_DATA_KEYS = ("workers", "max_bad_fraction")
 Settings = dict[str, Any]
 
 
-def stage_settings(
-    config: ConfigDict, workdir: Path, stage: str, steps: int, start: Weights
-) -> Settings:
-    """All that decides what a stage computes, as JSON."""
+def stage_settings(job: Job, style: PromptStyle, steps: int, start: Weights) -> Settings:
+    """All that decides what the job's stage computes, as JSON."""
+    config, workdir, stage = job.config, job.workdir, job.name
     own = {k: v for k, v in config[stage].to_dict().items() if k not in FREE_STAGE_KEYS}
     data = {k: v for k, v in config.data.to_dict().items() if k not in FREE_DATA_KEYS}
     path = config[stage].path or config.data.path
@@ -39,7 +39,7 @@ def stage_settings(
         "moments": config.moments,
         "start": start.digest,
         "model": config.model.to_dict(),
-        "prompt": config.prompt.to_dict(),
+        "prompt": style.settings(config.prompt),
         "guide": guide_settings(config, workdir, stage),
         "lora": config.lora.to_dict(),
         "data": data,
@@ -60,27 +60,24 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
 def claim_folder(folder: Path, settings: Settings) -> None:
     """Write the stage's settings into its folder; refuse one that holds a run with others."""
     path = folder / "settings.json"
-    found = hosts.broadcast_from_first(lambda: read_marker(path))
+    found = shared_files.read_json(path, missing_ok=True)
     if found is None:
-        write_json(path, settings)
+        shared_files.write_json(path, settings)
         return
     refuse_others(folder, found, settings)
 
 
-def check_finished(
-    config: ConfigDict, workdir: Path, stage: str, *, done: Weights, start: Weights
-) -> None:
+def check_finished(job: Job, style: PromptStyle, *, done: Weights, start: Weights) -> None:
     """Refuse settings that are not those which the finished stage was trained with.
 
     No samples are read: where their number gives the steps, the steps that were done are taken.
     And prepared data that came or went after the training is no reason to refuse its weights.
     """
-    folder = workdir / stage
-    found = hosts.broadcast_from_first(lambda: read_marker(folder / "settings.json"))
+    folder, steps = job.workdir / job.name, job.config[job.name].steps
+    found = shared_files.read_json(folder / "settings.json", missing_ok=True)
     if found is None:
         return
-    steps = config[stage].steps
-    settings = stage_settings(config, workdir, stage, steps if steps >= 0 else done.step, start)
+    settings = stage_settings(job, style, steps if steps >= 0 else done.step, start)
     if "samples" not in found["data"].keys() & settings["data"].keys():
         for one in (found, settings):
             one["data"].pop("samples", None)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
+from tga_jax.config import STAGES
 from tga_jax.files import digest
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.models.llava import Llava
@@ -21,7 +20,6 @@ from tga_jax.run.model import OpenModel
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import Leaves, param_leaves, random_params
 
-STAGES = ("pretrain", "finetune")
 Flat = dict[str, jax.Array]
 
 
@@ -39,14 +37,9 @@ class Weights:
         return "start" if self.stage is None else f"{self.stage}-{self.step}"
 
 
-def read_marker(path: Path) -> Any:
-    """The JSON of a file that says what was finished; None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def finished_stage(workdir: Path, stage: str) -> Weights | None:
     """The weights of a stage that ran to its end in this workdir; None where it did not."""
-    done = hosts.broadcast_from_first(lambda: read_marker(workdir / stage / "done.json"))
+    done = shared_files.read_json(workdir / stage / "done.json", missing_ok=True)
     return None if done is None else Weights(stage, done["step"], done["digest"])
 
 

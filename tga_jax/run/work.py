@@ -1,69 +1,177 @@
 """Work that is done row by row and goes on after a kill.
 
-What is on disk is read by the first process, which tells the others.
+Finished rows are appended to a file that belongs to one signature: all that decides what the rows
+are (model, data, settings). A run with another signature begins the file anew. There are two
+formats: JSON lines behind a first line with the signature, and the rows of a float32 array.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.cluster import hosts
-from tga_jax.files import append_jsonl, count_appended, read_appended, write_json
+import numpy as np
+
+from tga_jax import files
+from tga_jax.cluster import hosts, shared_files
+
+
+class RowFile(ABC):
+    """The rows finished so far; one process writes them."""
+
+    def __init__(self, path: Path, signature: dict[str, Any]) -> None:
+        """Names the file; nothing is read or written yet."""
+        self.path = path
+        self.signature = json.loads(json.dumps(signature, default=str))
+
+    def open(self) -> int:
+        """Makes the file ready for `append`, and returns how many rows it holds.
+
+        A file with another signature is begun anew; a last row that a kill cut short is removed.
+        """
+        if self._stored_signature() != self.signature:
+            self._begin()
+        return self._trim()
+
+    @abstractmethod
+    def append(self, rows: Any) -> None:
+        """Keeps finished rows."""
+
+    @abstractmethod
+    def _stored_signature(self) -> Any:
+        """The signature of the file on the disk; None where there is no file."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Writes the file of this signature, without rows."""
+
+    @abstractmethod
+    def _trim(self) -> int:
+        """Removes what is no whole row; returns the number of rows."""
+
+
+class JsonRows(RowFile):
+    """A JSON value a line, behind a first line with the signature."""
+
+    def rows(self) -> Iterator[Any]:
+        """The whole rows, one in memory at a time; none where the signature is another.
+
+        Nothing is changed, so other processes may be writing.
+        """
+        lines = files.read_log(self.path)
+        if next(lines, None) == self.signature:
+            yield from lines
+
+    def append(self, rows: Any) -> None:
+        """Keeps finished rows, JSON values."""
+        files.append_jsonl(self.path, rows)
+
+    def _stored_signature(self) -> Any:
+        return next(files.read_log(self.path), None)
+
+    def _begin(self) -> None:
+        files.write_jsonl(self.path, [self.signature])
+
+    def _trim(self) -> int:
+        return files.trim_log(self.path) - 1
+
+
+class ArrayRows(RowFile):
+    """float32[shape] in the .npy format, with fewer rows until it is complete.
+
+    The signature is kept in a file beside it, as the format has no place for it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        signature: dict[str, Any],
+        shape: tuple[int, int],
+        *,
+        about: Path,
+        batch_size: int,
+    ) -> None:
+        """Names the files; nothing is read or written yet.
+
+        Args:
+            path: of the array.
+            signature: all that decides the numbers.
+            shape: rows and columns of the complete array.
+            about: the file that keeps the signature.
+            batch_size: only whole batches are kept, so that a killed run computes the same ones.
+        """
+        super().__init__(path, signature)
+        self._shape, self._about, self._batch_size = shape, about, batch_size
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        self._header = header.getvalue()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Keeps finished rows, float32[rows, columns]."""
+        with self.path.open("ab") as file:
+            file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+
+    def _stored_signature(self) -> Any:
+        return files.read_json(self._about, missing_ok=True) if self.path.exists() else None
+
+    def _begin(self) -> None:
+        self.path.unlink(missing_ok=True)
+        files.write_json(self._about, self.signature)
+        with files.replacing(self.path) as temporary:
+            temporary.write_bytes(self._header)
+
+    def _trim(self) -> int:
+        row_bytes = 4 * math.prod(self._shape[1:])
+        count = (self.path.stat().st_size - len(self._header)) // row_bytes
+        if count < self._shape[0]:
+            count = count // self._batch_size * self._batch_size
+        with self.path.open("r+b") as file:
+            file.truncate(len(self._header) + count * row_bytes)
+        return count
 
 
 class Work:
-    """Rows finished so far, valid for one signature (model, data, settings) only."""
+    """The rows of one output file; the first process keeps them, and all know them.
+
+    FOLDER/NAME.partial.jsonl has the rows until the output is written, and FOLDER/NAME.done.json
+    then says for which signature it was.
+    """
 
     def __init__(self, folder: Path, name: str, signature: dict[str, Any]) -> None:
+        """Names the files; nothing is read or written yet."""
         self._done = folder / f"{name}.done.json"
-        self._partial = folder / f"{name}.partial.jsonl"
-        self._signature = json.loads(json.dumps(signature, default=str))
+        self._partial = JsonRows(folder / f"{name}.partial.jsonl", signature)
 
     @property
     def is_done(self) -> bool:
         """Whether this very work was finished before."""
-        return hosts.broadcast_from_first(self._was_finished)
-
-    def _was_finished(self) -> bool:
-        if not self._done.exists():
-            return False
-        return json.loads(self._done.read_text(encoding="utf-8")) == self._signature
+        return shared_files.read_json(self._done, missing_ok=True) == self._partial.signature
 
     def rows(self) -> list[Any]:
-        """Rows that a killed run finished; those of another signature are dropped."""
+        """The rows that a killed run finished; those of another signature are removed."""
         return hosts.broadcast_from_first(self._read)
 
     def _read(self) -> list[Any]:
-        lines = read_appended(self._partial)
-        if not lines or lines[0] != self._signature:
-            self._begin()
-            return []
-        return lines[1:]
+        self._partial.open()
+        return list(self._partial.rows())
 
     def count(self) -> int:
-        """How many `rows` there are, which need not fit into memory."""
-        return hosts.broadcast_from_first(self._count)
-
-    def _count(self) -> int:
-        first, lines = count_appended(self._partial)
-        if not lines or first != self._signature:
-            self._begin()
-            return 0
-        return lines - 1
-
-    def _begin(self) -> None:
-        self._partial.unlink(missing_ok=True)
-        append_jsonl(self._partial, [self._signature])
+        """How many `rows` there are; they need not fit into memory."""
+        return hosts.broadcast_from_first(self._partial.open)
 
     def append(self, rows: Sequence[Any]) -> None:
-        """Keep finished rows."""
-        append_jsonl(self._partial, rows)
+        """Keeps finished rows."""
+        if hosts.is_first():
+            self._partial.append(rows)
 
     def finish(self) -> None:
-        """The output is written: remember that, and drop the partial rows."""
-        write_json(self._done, self._signature)
-        if hosts.is_first():
-            self._partial.unlink(missing_ok=True)
+        """Remembers that the output is written, and removes the rows."""
+        shared_files.write_json(self._done, self._partial.signature)
+        shared_files.remove(self._partial.path)

@@ -106,7 +106,8 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"checkpoint {self.folder / str(step)} cannot be read ({reason}): "
-                "it was made by another model or is damaged; delete it or use another --workdir"
+                "it was made by another model or an older version, or is damaged; delete it or use "
+                "another --workdir"
             ) from error
 
     def _until_visible(self, step: int) -> None:

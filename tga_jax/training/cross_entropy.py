@@ -24,9 +24,9 @@ AUTO = 512  # positions whose logits exist at once, where nothing else is said
 
 
 def shift_labels(labels: Array) -> Array:
-    """Labels aligned with tokens -> labels of the next token: int32[B, T], last column ignored."""
-    last = jnp.full_like(labels[:, :1], IGNORE_INDEX)
-    return jnp.concatenate([labels[:, 1:], last], axis=1)
+    """Labels aligned with tokens -> labels of the next token: int32[..., T], the last ignored."""
+    last = jnp.full_like(labels[..., :1], IGNORE_INDEX)
+    return jnp.concatenate([labels[..., 1:], last], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")

@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jax.extend.core import jaxprs_in_params
 from jax.interpreters import partial_eval
 
 PARTS = {"VisionTower": "vision", "Projector": "projector", "Decoder": "decoder"}
@@ -89,34 +90,18 @@ def products(
             yield Product(times * count(eqn), where, _batch_axes(eqn), tiles)
         elif eqn.primitive.name == "cond":
             branches = [
-                list(products(b.jaxpr, times=times, path=here, tiles=tiles)) for b in _inner(eqn)
+                list(products(branch, times=times, path=here, tiles=tiles))
+                for branch in jaxprs_in_params(eqn.params)
             ]
             yield from max(branches, key=lambda found: sum(p.flops for p in found))
         else:
             repeats, kernel = _repeats(eqn), eqn.primitive.name == "pallas_call"
             side = eqn.params["grid_mapping"].grid[-1] if kernel else tiles
-            for inner in _inner(eqn):
-                found = products(inner.jaxpr, times=times * (repeats or 1), path=here, tiles=side)
+            for inner in jaxprs_in_params(eqn.params):
+                found = products(inner, times=times * (repeats or 1), path=here, tiles=side)
                 if repeats is None and next(found, None) is not None:
                     raise ValueError(f"a product in a while loop of unknown length, at {here}")
                 yield from found
-
-
-def _inner(eqn: Any) -> list[Any]:
-    """The jaxprs in an equation's parameters, each behind an attribute `jaxpr`."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if hasattr(item, "eqns"):
-                found.append(item if hasattr(item, "jaxpr") else _Open(item))
-    return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Open:
-    """An open jaxpr that looks like a closed one."""
-
-    jaxpr: Any
 
 
 def _repeats(eqn: Any) -> int | None:

@@ -1,7 +1,7 @@
 """The training loop of a stage.
 
-Order of a turn: save or stop if that is due, wait for the batch, compile its step if that is new,
-dispatch it, check the step before, log.
+Each time round, `train` saves or stops if that is due, waits for a batch, compiles the step for
+its shapes if they are new, dispatches the step, checks the result of the step before, and logs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 
@@ -21,6 +21,7 @@ from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.flops import count_flops
+from tga_jax.training.metric_table import METRICS
 from tga_jax.training.metrics import MetricsLog, Progress
 from tga_jax.training.profile import ProfileConfig, Profiler
 from tga_jax.training.step import TrainState
@@ -38,6 +39,11 @@ class DeviceBatch:
     ids: tuple[str, ...]
     tokens: int  # real ones of the main sequences
 
+    @property
+    def pictures(self) -> int:
+        """Pictures that the vision tower encodes, the filling of rows with fewer included."""
+        return math.prod(self.arrays["images"].shape[:3])
+
 
 class Batches(Protocol):
     """An iterator over device batches whose position can be saved."""
@@ -51,8 +57,17 @@ class Batches(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """name: the stage's. peak_flops: of one device, for the MFU; None where unknown.
-    save_seconds: a checkpoint so long after the last one; 0: none by time."""
+    """How long a stage is, and what is done on the way.
+
+    Attributes:
+        name: the stage's name.
+        steps: how many steps the stage has.
+        log_every: a line of metrics is written every so many steps, and after the last.
+        save_every: a checkpoint is saved every so many steps, and after the last.
+        peak_flops: FLOP/s of one device, for the MFU; None where unknown.
+        profile: the steps to profile.
+        save_seconds: a checkpoint is saved so long after the last one; 0: none by time.
+    """
 
     name: str
     steps: int
@@ -62,14 +77,18 @@ class LoopConfig:
     profile: ProfileConfig | None = None
     save_seconds: float = 0.0
 
+    def is_due(self, every: int, done: int) -> bool:
+        """Whether something that is done every so many steps is due after step `done`."""
+        return done % every == 0 or done == self.steps
+
 
 class StepCompiler:
-    """Compiles the step once a batch shape, and says so; shapes are bounded by the buckets."""
+    """Compiles the step once for each batch shape, and logs it; the buckets bound their number."""
 
     def __init__(self, step: Callable[..., Any], *, most: int) -> None:
         self._step, self._most = step, most
         self._compiled: dict[tuple, Callable[..., Any]] = {}
-        self._compiling: dict[tuple, _InThread] = {}  # begun, and left
+        self._compiling: dict[tuple, _InThread] = {}  # begun, and not yet waited for to the end
         self._flops: dict[tuple, float] = {}
 
     @property
@@ -167,126 +186,68 @@ def train(
             cannot be made; the step before is saved, unless other processes would have to help.
         Preempted: SIGTERM, here or in another process; the state is saved.
     """
-    turns = Turns(int(state.step), batches, step, config, checkpoints, log)
-    with (
-        hold(done=turns.done, save_seconds=config.save_seconds) as held,
-        contextlib.closing(turns.profiler),
-    ):
+    done = saved = int(state.step)
+    batch: DeviceBatch | None = None  # fetched, and not yet used
+    position = batches.get_state()  # of the data after step `done`
+    result: StepResult | None = None  # of step `done`
+    progress = Progress(config.name, config.steps, start=done)
+    meter, profiler = Meter(config.peak_flops), Profiler(config.profile)
+    with hold(done=done, save_seconds=config.save_seconds) as held, contextlib.closing(profiler):
         while True:
-            due = held.due(turns.done)
-            if due or turns.wants_save():
-                turns.save(state)
+            due = held.due(done)
+            if due or config.is_due(config.save_every, done):
+                if done != saved:
+                    _save(checkpoints, done, state, position, result)
+                    saved = done
+                    meter.restart()
                 held.saved()
             if due == "stop":
-                checkpoints.wait()
-                hosts.barrier("stopped")
-                where = f"; saved at step {turns.done}" if turns.done else " before its first step"
-                raise Preempted(f"{config.name} stopped by SIGTERM{where}")
-            if turns.done == config.steps:
+                _leave(checkpoints, config.name, done)
+            if done == config.steps:
                 break
-            try:
-                ready = turns.prepare(state, interrupted=held.asked)
-            except UserError as error:  # as of a picture that vanished
-                raise turns.saved_before(error, state) from error
-            if ready and held.go(turns.done + 1):
-                state = turns.run(state)
-                held.alive()
+            if batch is None:
+                try:
+                    batch = _fetch(batches, meter)
+                except UserError as error:  # as of an image that vanished
+                    if done != saved and not hosts.several():
+                        _save(checkpoints, done, state, position, result)
+                        checkpoints.wait()
+                    raise UserError(f"{error} (after step {done})") from error
+            if not _compiled(step, state, batch, held.asked, meter) or not held.go(done + 1):
+                continue
+            profiler.before(done + 1)
+            state, metrics = step(state, batch.arrays)
+            done, position = done + 1, batches.get_state()
+            if result is not None:
+                result.values()  # a step later, so that the devices never wait for the check
+            result = StepResult(done, batch.ids, metrics)
+            meter.add(tokens=batch.tokens, pictures=batch.pictures, flops=step.flops(batch.arrays))
+            batch = None
+            if config.is_due(config.log_every, done):
+                _log(result, meter, progress, log)
+            if profiler.after(done, metrics):
+                meter.restart()
+            held.alive()
         checkpoints.wait()
     return state
 
 
-class Turns:
-    """The loop's parts, and what it remembers between steps."""
-
-    def __init__(
-        self,
-        done: int,
-        batches: Batches,
-        step: StepCompiler,
-        config: LoopConfig,
-        checkpoints: Checkpoints,
-        log: MetricsLog | None,
-    ) -> None:
-        self.done, self._saved = done, done
-        self._batches, self._step, self._config = batches, step, config
-        self._checkpoints, self._log = checkpoints, log
-        self._progress = Progress(config.name, config.steps, start=done)
-        self._meter, self.profiler = Meter(config.peak_flops), Profiler(config.profile)
-        self._batch: DeviceBatch | None = None  # fetched, and not yet used
-        self._position = batches.get_state()
-        self._pending: Pending | None = None
-
-    def wants_save(self) -> bool:
-        """Whether a checkpoint is due by the number of steps."""
-        return self.done % self._config.save_every == 0 or self.done == self._config.steps
-
-    def save(self, state: TrainState) -> None:
-        """Begin a checkpoint of the last step, if there is none yet."""
-        if self.done == self._saved:
-            return
-        if self._pending is not None:
-            self._pending.check()
-        self._checkpoints.save(self.done, state, self._position)
-        self._saved = self.done
-        self._meter.restart()
-
-    def saved_before(self, error: UserError, state: TrainState) -> UserError:
-        """Saves the last step where this process is the only one; returns `error`, saying so."""
-        if hosts.several() or not self.done:
-            return error
-        self.save(state)
-        self._checkpoints.wait()
-        return UserError(f"{error}; saved at step {self.done}: mend that, and start again")
-
-    def prepare(self, state: TrainState, *, interrupted: Callable[[], bool]) -> bool:
-        """Fetch a batch and compile its step; False where the compiling was left."""
-        if self._batch is None:
-            began = time.monotonic()
-            self._batch = next(self._batches)
-            self._meter.waited(time.monotonic() - began)
-        if self._step.knows(self._batch.arrays):
-            return True
-        ready = self._step.compile(state, self._batch.arrays, interrupted=interrupted)
-        self._meter.restart()  # compiling is not part of the step's time
-        return ready
-
-    def run(self, state: TrainState) -> TrainState:
-        """Dispatch the step on the fetched batch, check the step before, log."""
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        self.profiler.before(self.done + 1)
-        state, metrics = self._step(state, batch.arrays)
-        self.done += 1
-        self._position = self._batches.get_state()
-        if self._pending is not None:
-            self._pending.check()
-        self._pending = Pending(self.done, batch.ids, metrics)
-        pictures = math.prod(batch.arrays["images"].shape[:3])
-        flops = self._step.flops(batch.arrays)
-        self._meter.add(tokens=batch.tokens, pictures=pictures, flops=flops)
-        if self.done % self._config.log_every == 0 or self.done == self._config.steps:
-            values = self._pending.check()
-            figures = self._meter.read()
-            if self._log is not None:
-                self._log.write(self.done, values | figures)
-            self._progress.show(self.done, _note(values))
-        if self.profiler.after(self.done, metrics):
-            self._meter.restart()
-        return state
-
-
-@dataclasses.dataclass
-class Pending:
-    """A dispatched step's metrics, looked at one step later so that the device never waits."""
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What a dispatched step returns beside the state; reading it waits for the step's end."""
 
     step: int
     ids: tuple[str, ...]
     metrics: Metrics
 
-    def check(self) -> dict[str, float]:
-        """The values; an error when the loss or the gradient is not finite."""
+    def values(self) -> dict[str, float]:
+        """The metrics as numbers.
+
+        Raises:
+            UserError: one that must be finite is not, naming the step and its samples.
+        """
         values = {k: float(v) for k, v in jax.device_get(self.metrics).items()}
-        for name in ("loss", "grad_norm"):
+        for name in (metric.name for metric in METRICS if metric.must_be_finite):
             if not math.isfinite(values[name]):
                 raise UserError(
                     f"{name} is {values[name]} at step {self.step}; samples: "
@@ -296,6 +257,56 @@ class Pending:
         return values
 
 
-def _note(values: Mapping[str, float]) -> str:
-    shown = {k: values[k] for k in ("loss", "lm_loss", "guide_pair", "guide_hinge")}
-    return "  ".join(f"{k} {v:.4f}" for k, v in shown.items() if math.isfinite(v))
+def _fetch(batches: Batches, meter: Meter) -> DeviceBatch:
+    """The next batch; the wait for it is metered."""
+    began = time.monotonic()
+    batch = next(batches)
+    meter.waited(time.monotonic() - began)
+    return batch
+
+
+def _compiled(
+    step: StepCompiler,
+    state: TrainState,
+    batch: DeviceBatch,
+    interrupted: Callable[[], bool],
+    meter: Meter,
+) -> bool:
+    """Compile the step for the batch if need be; False where SIGTERM came meanwhile."""
+    if step.knows(batch.arrays):
+        return True
+    ready = step.compile(state, batch.arrays, interrupted=interrupted)
+    meter.restart()  # compiling is not part of the step's time
+    return ready
+
+
+def _save(
+    checkpoints: Checkpoints,
+    done: int,
+    state: TrainState,
+    position: Mapping[str, Any],
+    result: StepResult | None,
+) -> None:
+    """Begin a checkpoint of step `done`, once its loss is known to be finite."""
+    if result is not None:
+        result.values()
+    checkpoints.save(done, state, position)
+
+
+def _leave(checkpoints: Checkpoints, name: str, done: int) -> NoReturn:
+    """End training because of SIGTERM, when every process has saved."""
+    checkpoints.wait()
+    hosts.barrier("stopped")
+    where = f"; saved at step {done}" if done else " before its first step"
+    raise Preempted(f"{name} stopped by SIGTERM{where}")
+
+
+def _log(result: StepResult, meter: Meter, progress: Progress, log: MetricsLog | None) -> None:
+    """Write a line of metrics and show the progress."""
+    values = result.values()
+    figures = meter.read()
+    if log is not None:
+        log.write(result.step, values | figures)
+    shown = {m.name: values[m.name] for m in METRICS if m.in_progress}
+    note = "  ".join(f"{k} {v:.4f}" for k, v in shown.items() if math.isfinite(v))
+    progress.show(result.step, note)

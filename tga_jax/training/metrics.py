@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tga_jax import files
 from tga_jax.cluster import hosts, watch
+from tga_jax.training.metric_table import NAMES
 
 Value = float | int | None
 
@@ -22,23 +23,27 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         _truncate(self._path, resume_step)
-        self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True
         )
 
     def write(self, step: int, metrics: Mapping[str, Value]) -> None:
-        """Append a step's metrics; not-a-number (a term no sample has) becomes null."""
+        """Append a step's metrics; not-a-number (a term no sample has) becomes null.
+
+        Raises:
+            KeyError: a metric is not declared in `metric_table.METRICS`.
+        """
+        unknown = set(metrics) - set(NAMES)
+        if unknown:
+            raise KeyError(f"metrics that metric_table.METRICS does not declare: {sorted(unknown)}")
         clean = {k: _finite(v) for k, v in metrics.items()}
-        self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        self._file.flush()
+        files.append_jsonl(self._path, [{"step": step, **clean}])
         for name, value in clean.items():
             if value is not None:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
         self._board.close()
 
 
@@ -71,15 +76,5 @@ def _finite(value: Value) -> Value:
 
 def _truncate(path: Path, resume_step: int) -> None:
     """Keep the whole lines up to the resumed step; a killed run may have written more."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= resume_step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue  # the last line of a killed run, cut short
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    if path.exists():
+        files.write_jsonl(path, (row for row in files.read_log(path) if row["step"] <= resume_step))

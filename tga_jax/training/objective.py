@@ -1,8 +1,8 @@
 """The training objective: language modelling plus the guide terms, as sums over samples.
 
-Sums and counts are kept apart, so that a mean over the global batch comes out the same however
-the batch is accumulated or sharded. Letters: A micro-batches, R rows, B samples, T length, L
-guided layers, F prompt formats, D width.
+A mean is carried as a sum and a count (`clu.metrics.Average`), so that over the global batch it
+comes out the same however the batch is accumulated or sharded. Letters: A micro-batches, R rows,
+B samples, T length, L guided layers, D width.
 
 Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
 the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import flax
 import jax
 import jax.numpy as jnp
+from clu.metrics import Average
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
@@ -23,6 +24,7 @@ from tga_jax.alignment.pooling import has_span, span_mask
 from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.llava import Llava, Params
 from tga_jax.training.cross_entropy import shift_labels, token_nll
+from tga_jax.training.metric_table import MEAN, names_of
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -33,7 +35,6 @@ class Objective:
     """What is minimised; hashable."""
 
     guide: GuideConfig
-    num_formats: int = 1
     ce_chunk: int = 0  # see `token_nll`
 
 
@@ -48,25 +49,10 @@ class Passes:
 
 @flax.struct.dataclass
 class Sums:
-    """Sums over the samples of a (micro-)batch; `terms` that no sample has are 0."""
+    """Sums and counts over the samples of one micro-batch, or added up over several."""
 
-    nll: Array  # float32[]
-    pair: Array  # float32[]
-    hinge: Array  # float32[]
-    answer: Array  # float32[]
-    cosine: Array  # float32[]
-    captions: Array  # float32[L, F, D], caption states a format
-
-
-@flax.struct.dataclass
-class Counts:
-    """How many samples (or answer tokens) the sums run over, in the whole batch."""
-
-    tokens: Array  # int32[]
-    pairs: Array  # int32[]
-    hinges: Array  # int32[]
-    answers: Array  # int32[]
-    captions: Array  # float32[F]
+    terms: dict[str, Average]  # by the metric's name: totals float32[], counts int32[]
+    captions: Average  # caption states of the guided layers: total float32[L, D], count int32[]
 
 
 def forward(
@@ -158,26 +144,36 @@ def has_terms(batch: Batch, running: RunningMean | None) -> tuple[Array, Array]:
     """Which samples have the pair term and the hinge term: bool[..., B] each."""
     pair = has_span(batch["image_span"]) & has_span(batch["caption_span"])
     if running is not None:
-        # Before a format's first mean is known, its samples cannot be centred.
-        pair &= running.known(batch["format"])
+        # Before the first mean is known, nothing can be centred.
+        pair &= running.known()
     return pair, pair & has_span(batch["retrieved_span"])
-
-
-def count_terms(batch: Batch, objective: Objective, running: RunningMean | None) -> Counts:
-    """Counts over the whole batch, arrays of [A, B, ...]."""
-    pair, hinge = has_terms(batch, running)
-    any_pair, _ = has_terms(batch, None)
-    captions = guide.format_counts(
-        any_pair.reshape(-1), batch["format"].reshape(-1), objective.num_formats
-    )
-    tokens = jnp.sum(batch["labels"][..., 1:] != IGNORE_INDEX)
-    answers = jnp.sum(has_answer(batch)) if objective.guide.answers else jnp.int32(0)
-    return Counts(tokens, jnp.sum(pair), jnp.sum(hinge), answers, captions)
 
 
 def has_answer(batch: Batch) -> Array:
     """Which samples have the answer term: bool[..., B]."""
     return has_span(batch["answer_span"]) & has_span(batch["caption_answer_span"])
+
+
+def term_masks(batch: Batch, cfg: GuideConfig, running: RunningMean | None) -> dict[str, Array]:
+    """What each term of the objective runs over, by the metric's name.
+
+    bool[..., R, T] for the tokens of "lm_loss", bool[..., B] for the samples of a guide term.
+    """
+    masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE_INDEX}
+    if cfg.active:
+        pair, hinge = has_terms(batch, running)
+        masks |= {"guide_pair": pair, "guide_hinge": hinge, "image_caption_cos": pair}
+    if cfg.answers:
+        masks["guide_answer"] = has_answer(batch)
+    return masks
+
+
+def count_terms(
+    batch: Batch, objective: Objective, running: RunningMean | None
+) -> dict[str, Array]:
+    """How many tokens or samples have each term in the whole batch, arrays of [A, B, ...]."""
+    masks = term_masks(batch, objective.guide, running)
+    return {name: jnp.sum(mask) for name, mask in masks.items()}
 
 
 def loss_sums(
@@ -189,7 +185,7 @@ def loss_sums(
     progress: Array,
     running: RunningMean | None,
 ) -> Sums:
-    """The objective's sums over one micro-batch (arrays of [B, ...])."""
+    """The objective's sums and counts over one micro-batch (arrays of [B, ...])."""
     cfg = objective.guide
     passes = forward(
         model,
@@ -200,81 +196,72 @@ def loss_sums(
         detach=cfg.detach_caption,
         answers=cfg.answers,
     )
-    nll, zero = jnp.sum(passes.nll), jnp.float32(0)
-    if passes.states is None:
-        return Sums(nll, zero, zero, zero, zero, jnp.zeros((0, objective.num_formats, 0)))
-    states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
-    any_pair, _ = has_terms(batch, None)
-    captions = guide.format_sums(
-        jax.lax.stop_gradient(states.caption), any_pair, batch["format"], objective.num_formats
-    )
-    states = _centered(states, captions, any_pair, batch["format"], objective, running)
-    terms = guide.guide_terms(states, form=cfg.form, progress=progress)
-    pair, hinge = has_terms(batch, running)
-    return Sums(
-        nll,
-        jnp.sum(jnp.where(pair, terms.pair, 0.0)),
-        jnp.sum(jnp.where(hinge, terms.hinge, 0.0)),
-        _answer_sum(passes.answers, batch, objective),
-        jnp.sum(jnp.where(pair, terms.cosine, 0.0)),
-        captions,
-    )
+    values, captions = {}, Average.empty()
+    if passes.states is not None:
+        states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
+        captions = _caption_sum(states.caption, batch)
+        states = _centered(states, captions, cfg.center, running)
+        terms = guide.guide_terms(states, form=cfg.form, progress=progress)
+        values |= {
+            "guide_pair": terms.pair,
+            "guide_hinge": terms.hinge,
+            "image_caption_cos": terms.cosine,
+        }
+    if passes.answers is not None:
+        values["guide_answer"] = _answer_terms(passes.answers, batch, cfg)
+    masks = term_masks(batch, cfg, running)
+    sums = {name: Average.empty() for name in names_of(MEAN)}
+    # `token_nll` is 0 where nothing is predicted.
+    sums["lm_loss"] = Average(jnp.sum(passes.nll), jnp.sum(masks["lm_loss"]))
+    for name, value in values.items():
+        sums[name] = Average.from_model_output(value, masks[name])
+    return Sums(sums, captions)
 
 
-def total_loss(sums: Sums, counts: Counts, cfg: GuideConfig) -> Array:
+def total_loss(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> Array:
     """A micro-batch's share of the loss: each term's sum over its count in the global batch."""
-    loss = sums.nll / jnp.maximum(counts.tokens, 1)
+    weights = {"lm_loss": 1.0}
     if cfg.active:
-        loss += cfg.pair_weight * sums.pair / jnp.maximum(counts.pairs, 1)
-        loss += cfg.hinge_weight * sums.hinge / jnp.maximum(counts.hinges, 1)
+        weights |= {"guide_pair": cfg.pair_weight, "guide_hinge": cfg.hinge_weight}
     if cfg.answers:
-        loss += cfg.answer_weight * sums.answer / jnp.maximum(counts.answers, 1)
+        weights["guide_answer"] = cfg.answer_weight
+    loss = jnp.float32(0)
+    for name, weight in weights.items():
+        loss += weight * sums.terms[name].total / jnp.maximum(counts[name], 1)
     return loss
 
 
-def loss_metrics(sums: Sums, counts: Counts, cfg: GuideConfig) -> dict[str, Array]:
-    """Means over the global batch; NaN where no sample has the term."""
-
-    def mean(total: Array, count: Array) -> Array:
-        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
-
-    return {
-        "loss": total_loss(sums, counts, cfg),
-        "lm_loss": mean(sums.nll, counts.tokens),
-        "guide_pair": mean(sums.pair, counts.pairs * cfg.active),
-        "guide_hinge": mean(sums.hinge, counts.hinges * cfg.active),
-        "guide_answer": mean(sums.answer, counts.answers * cfg.answers),
-        "image_caption_cos": mean(sums.cosine, counts.pairs * cfg.active),
-    }
+def loss_metrics(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> dict[str, Array]:
+    """Means over the global batch, by the metric's name; NaN where no sample has the term."""
+    means = {name: average.compute() for name, average in sums.terms.items()}
+    return {"loss": total_loss(sums, counts, cfg)} | means
 
 
-def _answer_sum(answers: AnswerStates | None, batch: Batch, objective: Objective) -> Array:
-    """The answer term summed over the samples that have it; centred within the micro-batch."""
-    if answers is None:
-        return jnp.float32(0)
-    present, formats = has_answer(batch), batch["format"]
-    states = jax.tree.map(lambda s: s[jnp.array(objective.guide.answer_layers)], answers)
-    if objective.guide.center != "none":
-        sums = guide.format_sums(states.caption, present, formats, objective.num_formats)
-        counts = guide.format_counts(present, formats, objective.num_formats)
-        means = jax.lax.stop_gradient(guide.format_means(sums, counts))[:, formats]
-        states = jax.tree.map(lambda s: s - means, states)
-    return jnp.sum(jnp.where(present, guide.answer_terms(states), 0.0))
+def _caption_sum(caption: Array, batch: Batch) -> Average:
+    """The caption states float32[L, B, D] of the samples with a pair, added up; no gradient."""
+    has_pair, _ = has_terms(batch, None)
+    total = guide.caption_sum(jax.lax.stop_gradient(caption), has_pair)
+    return Average(total, jnp.sum(has_pair))
+
+
+def _answer_terms(answers: AnswerStates, batch: Batch, cfg: GuideConfig) -> Array:
+    """The answer term of each sample, float32[B]; centred within the micro-batch."""
+    states = jax.tree.map(lambda s: s[jnp.array(cfg.answer_layers)], answers)
+    if cfg.center != "none":
+        present = has_answer(batch)
+        total = guide.caption_sum(states.caption, present)
+        mean = jax.lax.stop_gradient(guide.caption_mean(total, jnp.sum(present)))[:, None]
+        states = jax.tree.map(lambda s: s - mean, states)
+    return guide.answer_terms(states)
 
 
 def _centered(
-    states: GuideStates,
-    captions: Array,
-    any_pair: Array,
-    formats: Array,
-    objective: Objective,
-    running: RunningMean | None,
+    states: GuideStates, captions: Average, kind: str, running: RunningMean | None
 ) -> GuideStates:
-    kind = objective.guide.center
+    """The states minus the mean that `GuideConfig.center` names."""
     if kind == "none":
         return states
     if kind == "running":
         assert running is not None
-        return guide.center(states, running.means(), formats)
-    counts = guide.format_counts(any_pair, formats, objective.num_formats)
-    return guide.center(states, guide.format_means(captions, counts), formats)
+        return guide.center(states, running.mean())
+    return guide.center(states, guide.caption_mean(captions.total, captions.count))

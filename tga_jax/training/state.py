@@ -88,7 +88,7 @@ def new_state(
     opt_state = jax.jit(optimizer.init, out_shardings=placed)(trained)
     running = None
     if objective.guide.active and objective.guide.center == "running":
-        running = RunningMean.empty(len(objective.guide.layers), objective.num_formats, width)
+        running = RunningMean.empty(len(objective.guide.layers), width)
     whole = replicated(mesh)
     step, running = jax.device_put((jnp.int32(0), running), whole)
     return TrainState(step, trained, frozen, opt_state, running)

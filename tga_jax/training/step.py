@@ -86,7 +86,7 @@ def make_train_step(
         trained = optax.apply_updates(state.trained, updates)
         running = state.running
         if running is not None:
-            running = running.update(sums.captions, counts.captions, cfg.center_decay)
+            running = running.update(sums.captions.total, sums.captions.count, cfg.center_decay)
         metrics = loss_metrics(sums, counts, cfg) | {
             "grad_norm": optax.global_norm(grads),
             "learning_rate": learning_rate(state.step),
@@ -114,7 +114,13 @@ def jit_step(
 def accumulate(
     grad: Callable[[Flat, Batch], tuple[Flat, Sums]], trained: Flat, batch: Batch
 ) -> tuple[Flat, Sums]:
-    """Sum `grad`'s results over the micro-batches of a batch of [A, B, ...] arrays."""
+    """Sum gradients, and the sums and counts beside them, over the micro-batches of a batch.
+
+    Args:
+        grad: gives the gradients of one micro-batch, and its sums.
+        trained: the parameters that it takes.
+        batch: arrays of [A, B, ...].
+    """
     if batch["tokens"].shape[0] == 1:
         return grad(trained, {k: v[0] for k, v in batch.items()})
     first = jax.eval_shape(grad, trained, {k: v[0] for k, v in batch.items()})

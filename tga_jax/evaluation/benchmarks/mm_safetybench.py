@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.benchmarks.read_table import read_json, text_of
+from tga_jax.evaluation.benchmarks.read_table import text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
+from tga_jax.files import read_json
 
 # With the original's misspellings: they are the files' names.
 SCENARIOS = (

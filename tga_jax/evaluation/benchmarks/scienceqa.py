@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.benchmarks.read_table import read_json, read_rows, text_of
+from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing
+from tga_jax.files import read_json
 
 LETTERS = "ABCDE"
 INSTRUCTION = "Answer with the option's letter from the given choices directly."

@@ -1,0 +1,99 @@
+"""Answers that were made elsewhere, in the files that evaluation tools write.
+
+LLaVA          {"question_id", "prompt", "text", "model_id"}, JSONL; also our own answers.jsonl
+lmms-eval      {"doc_id", "doc", "input", "resps", "filtered_resps"}, the samples JSONL
+VLMEvalKit     index, question, prediction, category; .tsv, .csv or .xlsx
+anything else  JSONL, a JSON list, .csv, .tsv or .xlsx with a column that is named
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.columns import column, harmful_of
+from tga_jax.evaluation.benchmarks.read_table import Row, columns_of, read_rows
+from tga_jax.evaluation.items import EvalItem, scene_name
+
+TEXT_COLUMNS = ("text", "prediction", "filtered_resps", "resps")
+ID_COLUMNS = ("question_id", "index", "doc_id", "id")
+PROMPT_COLUMNS = ("prompt", "question", "input")
+SCENE_COLUMNS = ("category", "scene")
+
+
+def read_answers(
+    path: Path, *, text: str = "", harmful: str = "", scene: str = ""
+) -> tuple[list[tuple[EvalItem, str]], str]:
+    """The questions as far as the file has them, their answers, and the model's name ("").
+
+    Args:
+        path: the file.
+        text: the column of the answers; "": the first of `TEXT_COLUMNS` that is there.
+        harmful: the column that says whether a request is harmful; "": "harmful", if it is there.
+        scene: the column to break the figures down by; "": "category" or "scene".
+
+    Raises:
+        UserError: naming the file, the row and the key.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise UserError(f"{path}: holds no answers")
+    names = columns_of(rows)
+    chosen = {
+        "text": column(names, text, TEXT_COLUMNS, key="config.judge.column", path=path),
+        "id": column(names, "", ID_COLUMNS),
+        "prompt": column(names, "", PROMPT_COLUMNS),
+        "harmful": column(
+            names, harmful, ("harmful",), key="config.judge.harmful_column", path=path
+        ),
+        "scene": column(names, scene, SCENE_COLUMNS, key="config.judge.scene_column", path=path),
+    }
+    if chosen["text"] is None:
+        raise UserError(
+            f"{path}: no column of answers; name it by config.judge.column, of {', '.join(names)}"
+        )
+    answered = [
+        (_item(row, chosen, number, path=path), _answer(row, chosen["text"], number, path=path))
+        for number, row in enumerate(rows, start=1)
+    ]
+    return answered, _model(rows)
+
+
+def _item(row: Row, chosen: Mapping[str, str | None], number: int, *, path: Path) -> EvalItem:
+    values = {name: row.get(key) if key else None for name, key in chosen.items()}
+    about = row.get("metadata")
+    ours = about if isinstance(about, dict) else {}  # of an answers file of this project
+    harmful = values["harmful"] if chosen["harmful"] else ours.get("harmful")
+    scene = scene_name(values["scene"]) if chosen["scene"] else str(ours.get("scene") or "")
+    identity = values["id"]
+    return EvalItem(
+        id=identity if isinstance(identity, int | str) and identity != "" else number,
+        text=str(values["prompt"] or ""),
+        scene=scene,
+        harmful=harmful_of(
+            harmful, key=chosen["harmful"] or "harmful", where=f"{path}: record number {number}"
+        ),
+    )
+
+
+def _answer(row: Row, key: str, number: int, *, path: Path) -> str:
+    """The answer; lists of one, as lmms-eval nests them, are opened; nothing there is ""."""
+    value: Any = row.get(key)
+    while isinstance(value, list) and value:
+        value = value[0]
+    if value is None or value == []:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(
+            f'{path}: record number {number}: "{key}" must be a text, got {value!r:.40}; another '
+            "column is chosen by config.judge.column"
+        )
+    return value
+
+
+def _model(rows: Sequence[Row]) -> str:
+    """The name that all rows give, or ""."""
+    names = {str(row.get("model_id") or "") for row in rows}
+    return names.pop() if len(names) == 1 else ""

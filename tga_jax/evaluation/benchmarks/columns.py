@@ -1,0 +1,61 @@
+"""Which column of a file is which, by an option or by the names that published files use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import UserError
+
+# Values of a column that says whether a request is harmful.
+HARMFUL = {
+    "safe": False, "benign": False, "harmless": False, "0": False, "false": False, "no": False,
+    "unsafe": True, "harmful": True, "toxic": True, "1": True, "true": True, "yes": True,
+}  # fmt: skip
+
+
+def column(
+    names: Sequence[str],
+    wanted: str,
+    usual: Sequence[str],
+    *,
+    key: str = "",
+    path: Path | None = None,
+) -> str | None:
+    """The column that was asked for, or the first of the usual ones that is there, or None.
+
+    Args:
+        names: the file's columns.
+        wanted: what the user named; "": nothing.
+        usual: names that published files use.
+        key: the option or config key of `wanted`, for the message.
+        path: the file, for the message.
+
+    Raises:
+        UserError: the file has no column `wanted`; the message lists those that it has.
+    """
+    if not wanted:
+        return next((name for name in usual if name in names), None)
+    if wanted not in names:
+        raise UserError(f"{path}: {key}={wanted!r}: there is no such column, but {known(names)}")
+    return wanted
+
+
+def known(names: Sequence[str]) -> str:
+    """The columns of a file, for a message; long lists are cut."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def harmful_of(value: Any, *, key: str, where: str) -> bool | None:
+    """What a cell says of a request: harmful, harmless, or nothing (None).
+
+    Raises:
+        UserError: another value than those of `HARMFUL`.
+    """
+    if value is None or value == "":
+        return None
+    word = str(value).strip().lower().removesuffix(".0")
+    if word not in HARMFUL:
+        raise UserError(f'{where}: "{key}" must be one of {", ".join(HARMFUL)}, got {value!r:.40}')
+    return HARMFUL[word]

@@ -1,0 +1,62 @@
+"""The metrics of training, each declared once: a line of METRICS is all that says one exists.
+
+The step, `metrics.jsonl`, TensorBoard, the progress line and the report's curves read this table.
+It needs no other package, so that a report can be made without JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+# How a metric of a step comes from what its micro-batches and devices give:
+MEAN = "mean"  # a sum over a count, both added up over the global batch; null where the count is 0
+VALUE = "value"  # one number a step
+WINDOW = "window"  # measured on the host over the steps since the line before
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric of training.
+
+    Attributes:
+        name: its key in `metrics.jsonl` and its tag in TensorBoard.
+        reduction: MEAN, VALUE or WINDOW.
+        unit: what the number counts.
+        curve: what the report calls its curve; "" where it is not plotted.
+        in_progress: whether the progress line shows it.
+        must_be_finite: whether training ends with an error where it is not a finite number.
+    """
+
+    name: str
+    reduction: str
+    unit: str
+    curve: str = ""
+    in_progress: bool = False
+    must_be_finite: bool = False
+
+
+METRICS = (
+    Metric("loss", VALUE, "nats", "loss", in_progress=True, must_be_finite=True),
+    Metric("lm_loss", MEAN, "nats per answer token", "language loss", in_progress=True),
+    Metric("guide_pair", MEAN, "per sample with an image and a caption", in_progress=True),
+    Metric("guide_hinge", MEAN, "per sample with a retrieved text too", in_progress=True),
+    Metric("guide_answer", MEAN, "per sample whose answer can be compared"),
+    Metric("image_caption_cos", MEAN, "cosine, -1 to 1", "image-caption cosine"),
+    Metric("grad_norm", VALUE, "L2 norm before clipping", must_be_finite=True),
+    Metric("learning_rate", VALUE, "of parameters with factor 1"),
+    Metric("tokens_per_second", WINDOW, "tokens/s"),
+    Metric("tokens_per_second_per_device", WINDOW, "tokens/s"),
+    Metric("images_per_second_per_device", WINDOW, "images/s"),
+    Metric("step_seconds", WINDOW, "s"),
+    Metric("mfu", WINDOW, "share of the device's peak FLOP/s; null where that is unknown"),
+    Metric("data_wait_fraction", WINDOW, "share of the time"),
+    Metric("peak_memory_bytes", WINDOW, "bytes of the fullest device"),
+    Metric("compilations", WINDOW, "programs"),
+)
+
+NAMES = tuple(metric.name for metric in METRICS)
+
+
+def names_of(reduction: str) -> tuple[str, ...]:
+    """The names of the metrics with this reduction, in the table's order."""
+    return tuple(metric.name for metric in METRICS if metric.reduction == reduction)
