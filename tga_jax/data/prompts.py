@@ -166,6 +166,7 @@ class Prompter:
             any(char.isalnum() for answer in answers for char in answer)
             and text.count(IMAGE_MARK) == images
             and (token == IMAGE_MARK or token not in text)
+            and (not images or self._tokenise.always_reads_image_token)
             and most_tokens(text) + images * self._tokenise.image_tokens <= self.max_length
         )
 

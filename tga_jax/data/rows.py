@@ -56,7 +56,8 @@ def _refuse_object(path: Path) -> None:
         value = json.loads(text)
     except (ValueError, RecursionError):  # lines of objects, or malformed: said elsewhere
         return
-    if "\n" in text or not RECORD_KEYS & value.keys():
+    holds_more = any(isinstance(item, list | dict) for item in value.values())
+    if "\n" in text or (holds_more and not RECORD_KEYS & value.keys()):
         keys = ", ".join(map(repr, list(value)[:5]))
         raise UserError(
             f"{path}: line 1: holds one JSON object (keys {keys}), not a list of records: write a "

@@ -65,6 +65,9 @@ class Tokenise:
         self.image_token = image_token
         self._image_id = _image_id(tokenizer, image_token)
         self.image_tokens = image_tokens
+        added = tokenizer.added_tokens_decoder.get(self._image_id)
+        # One that goes through the normalizer may be missed where it stands in a text.
+        self.always_reads_image_token = added is not None and not added.normalized
 
     def __call__(self, rendered: Rendered) -> TokenPrompt:
         """Tokenises a prompt, repeats its image tokens, and finds all token spans."""
