@@ -22,8 +22,9 @@ from jaxtyping import Array, Bool, Float
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
 from tga_jax.alignment.pooling import has_span, span_mask
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.llava import Llava, Params
-from tga_jax.training.cross_entropy import IGNORE, shift_labels, token_nll
+from tga_jax.training.cross_entropy import shift_labels, token_nll
 from tga_jax.training.metric_table import MEAN, names_of
 
 Batch = dict[str, Array]
@@ -162,7 +163,7 @@ def term_masks(batch: Batch, cfg: GuideConfig, running: RunningMean | None) -> d
 
     bool[..., R, T] for the tokens of "lm_loss", bool[..., B] for the samples of a guide term.
     """
-    masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE}
+    masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE_INDEX}
     if cfg.active:
         pair, hinge = has_terms(batch, running)
         masks |= {"guide_pair": pair, "guide_hinge": hinge, "image_caption_cos": pair}
