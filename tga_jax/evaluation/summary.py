@@ -205,7 +205,8 @@ def _paired_row(
     known = [(a, b, c) for a, b, c in pairs if a is not None and b is not None]
     if not known:
         return []
-    first, second, clusters = ([p[part] for p in known] for part in (0, 1, 2))
+    first, second = [a for a, _, _ in known], [b for _, b, _ in known]
+    clusters = [c for _, _, c in known]
     together = clusters if metrics.clustered(clusters) else None
     more = {
         "p_value": (
