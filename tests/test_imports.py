@@ -14,7 +14,7 @@ ROOMS = {
     "models": {"models"},
     "parallel": {"parallel"},
     "alignment": {"alignment", "models"},
-    "data": {"data"},
+    "data": {"data", "hf"},
     "hf": {"hf", "models"},
     "training": {"training", "alignment", "models", "parallel"},
     "inference": {"inference", "models", "parallel"},

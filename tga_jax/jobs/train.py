@@ -68,15 +68,9 @@ def batch_source(context: Context, stage: str) -> tuple[BatchSource, int]:
     )
     steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
     max_length = cfg.max_length or data.max_length
-    prompter = context.prompter(template=cfg.template, max_length=max_length, training=True)
-    if prompter.closing:
-        context.say(
-            "the chat template puts no end token after an answer; "
-            f"in training {prompter.closing} closes it"
-        )
     source = BatchSource(
         records,
-        prompter,
+        context.prompter(template=cfg.template, max_length=max_length, training=True),
         context.transform,
         image_dir=Path() if has_contents(samples) else context.image_dir(stage),
         batch_size=cfg.batch_size,

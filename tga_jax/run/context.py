@@ -226,7 +226,7 @@ class Context:
     ) -> Prompter:
         """Records -> tokens, as config.prompt says where no argument does."""
         prompt = self.config.prompt
-        return Prompter(
+        made = Prompter(
             self.source.tokenizer.tokenizer,
             template=self.template(template),
             image_token=self.source.tokenizer.image_token,
@@ -238,6 +238,12 @@ class Context:
             training=training,
             answer_states=self.config.guide.answer_weight > 0,
         )
+        if training and made.closing:
+            self.say(
+                "the chat template puts no special token after an answer; "
+                f"in training {made.closing} closes it"
+            )
+        return made
 
     def template(self, name: str = "") -> str:
         """The prompt template `name`, config.prompt.template without, with "auto" resolved."""
