@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     signature = {
         "weights": weights.digest,
         "export": config.export.to_dict(),
-        "prompt": context.prompt_settings(),
+        "prompt": context.prompt_settings(template(context, weights)),
         "dtype": config.dtype,
     }
     work = Work(context.workdir, "export", signature)

@@ -225,16 +225,16 @@ class Context:
         training: bool = False,
     ) -> Prompter:
         """Records -> tokens, as config.prompt says where no argument does."""
-        prompt = self.config.prompt
+        prompt, name = self.config.prompt, self.template(template)
         made = Prompter(
             self.source.tokenizer.tokenizer,
-            template=self.template(template),
+            template=name,
             image_token=self.source.tokenizer.image_token,
             image_tokens=self.source.config.image_tokens,
             max_length=max_length or self.config.data.max_length,
             use_retrieved=prompt.retrieved,
             system=prompt.system if system is None else system,
-            date=self.prompt_date,
+            date=self.prompt_date(name),
             training=training,
             answer_states=self.config.guide.answer_weight > 0,
         )
@@ -257,19 +257,23 @@ class Context:
                 self.say(f"warning: {choice.warning}")
         return self._templates[name]
 
-    @functools.cached_property
-    def prompt_date(self) -> datetime.date | None:
-        """The date that the checkpoint's chat template writes, None for one that writes none."""
-        if not writes_date(self.source.tokenizer.tokenizer):
+    def prompt_date(self, template: str) -> datetime.date | None:
+        """The date that a resolved template writes into prompts, None where it writes none."""
+        if template != "tokenizer" or not writes_date(self.source.tokenizer.tokenizer):
             return None
+        return self._prompt_date
+
+    @functools.cached_property
+    def _prompt_date(self) -> datetime.date:
         date = prompt_date(self.workdir, self.config.prompt.date)
         self.say(f"the chat template may write the date: {date} (config.prompt.date)")
         return date
 
-    def prompt_settings(self) -> dict[str, Any]:
+    def prompt_settings(self, template: str = "") -> dict[str, Any]:
         """config.prompt as it counts: the template's name, and the date where one is written."""
-        date = "" if self.prompt_date is None else self.prompt_date.isoformat()
-        return self.config.prompt.to_dict() | {"template": self.template(), "date": date}
+        name = self.template(template)
+        date = self.prompt_date(name)
+        return self.config.prompt.to_dict() | {"template": name, "date": str(date or "")}
 
     def buckets(self, *, max_length: int = 0) -> tuple[int, ...]:
         """Padded lengths of prompts."""

@@ -35,7 +35,7 @@ def stage_settings(context: Context, stage: str, steps: int, start: Weights) -> 
         "moments": config.moments,
         "start": start.digest,
         "model": config.model.to_dict(),
-        "prompt": context.prompt_settings(),
+        "prompt": context.prompt_settings(config[stage].template),
         "guide": guide_settings(context, stage),
         "lora": config.lora.to_dict(),
         "data": data,
