@@ -197,19 +197,12 @@ class Prompter:
         return self._template.render(messages, retrieved=retrieved)
 
     def _prompt(self, record: Record, messages: Sequence[Message]) -> TokenPrompt:
-        prompt = self._tokenise(self._render(record, messages))
-        missing = sum(message.images for message in messages) - len(prompt.image_spans)
-        if missing > 0:
-            raise UserError(
-                f"record {record.id}: the tokenizer does not read {missing} of its image tokens as "
-                'such, where no blank stands before them; set "normalized": false for the image '
-                "token in the checkpoint's tokenizer.json"
-            )
-        if missing:
-            raise UserError(
-                f"record {record.id}: its text or the system text holds the tokenizer's image "
-                "token where no picture is; remove it"
-            )
+        rendered = self._render(record, messages)
+        prompt = self._tokenise(rendered)
+        pictures, written = sum(m.images for m in messages), rendered.text.count(IMAGE_MARK)
+        if len(prompt.image_spans) != pictures:
+            problem = _picture_problem(pictures, written, found=len(prompt.image_spans))
+            raise UserError(f"record {record.id}: {problem}")
         return prompt
 
     def _fit(
@@ -286,6 +279,27 @@ class Prompter:
             return nothing
         whole = len(prompt.tokens) == len(whole_prompt.tokens)
         return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
+
+
+def _picture_problem(pictures: int, written: int, *, found: int) -> str:
+    """Why a prompt has another number of pictures than its record.
+
+    Args:
+        pictures: of the record.
+        written: into the prompt by the template.
+        found: in the prompt by the tokenizer.
+    """
+    if written < pictures:
+        return f"its prompt template writes {written} of its {pictures} pictures; name another"
+    if found < pictures:
+        return (
+            f"the tokenizer reads {found} of its {pictures} image tokens as such, only those "
+            'behind a blank; set "normalized": false for the image token in tokenizer.json'
+        )
+    return (
+        "its text or the system text holds the tokenizer's image token where no picture is; "
+        "remove it"
+    )
 
 
 def _before_labels(labels: np.ndarray) -> Span | None:
