@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
     def pod(name: str) -> Pod:
         # One that dies before it has come is missed when the others have waited so long.
-        start = f"--config.distributed.start_seconds={given.patience / 2:g}"
+        start = f"--config.distributed.start_seconds={given.patience / 3:g}"
         flags = [*given.flags, start, f"--workdir={given.folder / name}"]
         return Pod(given.processes, given.processes, flags)
 

@@ -19,7 +19,7 @@ TOWER = (  # from below
     "report", "jobs", "main",
 )  # fmt: skip
 # Package -> the rooms that may import it; whoever needs it elsewhere asks these rooms.
-ONLY_IN = {"transformers": ("hf",), "torch": (), "scann": ("retrieval",), "tensorflow": ()}
+ONLY_IN = {"transformers": ("hf",), "torch": ("hf",), "scann": ("retrieval",), "tensorflow": ()}
 
 
 def sources() -> list[Path]:

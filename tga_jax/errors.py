@@ -26,6 +26,24 @@ def disk_problem(error: Exception) -> str | None:
     return None
 
 
+def memory_problem(error: Exception, planned: str = "") -> str | None:
+    """What the user can do where a device's memory was not enough; None for any other error.
+
+    Args:
+        error: what JAX or Python raised.
+        planned: what job `plan` says the step needs, if it was run.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return None
+    detail = text.split("RESOURCE_EXHAUSTED:")[-1].strip()[:200] or "the host has no memory left"
+    return (
+        f"out of memory ({detail}): lower config.<stage>.batch_size or raise config.<stage>."
+        "accumulate, set config.model.remat=full, or use more devices with config.mesh.fsdp"
+        f"{planned}; --job=plan tells what fits"
+    )
+
+
 def option_problem(error: Exception) -> str | None:
     """What XLA says of a wrong compiler option, in one line; None for any other error."""
     reason = (str(error).splitlines() or [""])[0]

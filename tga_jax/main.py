@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +28,10 @@ from tga_jax.errors import (
     Preempted,
     UserError,
     disk_problem,
+    memory_problem,
     option_problem,
 )
+from tga_jax.files import read_json
 from tga_jax.jobs.registry import FIRST_ALONE, JOBS, TOGETHER, WITHOUT_DEVICES
 
 
@@ -48,13 +51,32 @@ def main(argv: Sequence[str]) -> int:
     except Preempted as stop:
         print(f"{stop}{RETRY}", file=sys.stderr)
         return EXIT_PREEMPTED
-    except (OSError, RuntimeError, ValueError) as error:
-        problem = disk_problem(error)
+    except KeyboardInterrupt:  # before the watch takes it
+        print(f"stopped by Ctrl-C{RETRY}", file=sys.stderr)
+        return EXIT_PREEMPTED
+    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+        problem = outside_problem(error, Path(flags.workdir))
         if problem is None:
             raise
-        print(f"error: --workdir={flags.workdir}: {problem}", file=sys.stderr)
+        print(f"error: {problem}", file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
+
+
+def outside_problem(error: Exception, workdir: Path) -> str | None:
+    """What the user can mend about the disk, the memory or the compiler's options, in one line."""
+    disk = disk_problem(error)
+    if disk is not None:
+        return f"--workdir={workdir}: {disk}"
+    return memory_problem(error, planned_memory(workdir)) or option_problem(error)
+
+
+def planned_memory(workdir: Path) -> str:
+    """What job `plan` found in this workdir, in words; "" where it was not run."""
+    path = workdir / "plan" / "plan.json"
+    found = read_json(path, missing_ok=True) or {}
+    needed = found.get("bytes_per_device")
+    return f" (the plan in {path} says {needed / 2**30:.1f} GiB a device)" if needed else ""
 
 
 def help_text() -> str:
@@ -88,17 +110,43 @@ def parse_flags(argv: Sequence[str]) -> Any:
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
     except (KeyError, AttributeError) as error:
-        reason = str(error).strip("\"'")
-        raise UserError(f"there is no config key {reason!r}; see tga_jax/config.py") from error
+        raise UserError(unknown_key(str(error), argv)) from error
     except Exception as error:  # absl, ml_collections and the config file raise what they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{reason} (see --help)") from error
+        raise UserError(f"{load_problem(error)} (see --help)") from error
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag (see --help)")
     if missing:
-        raise UserError(f"--{missing[0]} is missing (see --help)")
+        example = {"config": "configs/from_hf.py", "workdir": "runs/mine"}[missing[0]]
+        raise UserError(
+            f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
+        )
     return values
+
+
+def unknown_key(message: str, argv: Sequence[str]) -> str:
+    """What is wrong with a key that the configuration lacks; ml_collections knows its last part."""
+    quoted = re.findall(r"['\"]([\w.]+)['\\\"]", message) or [message]
+    flags = [
+        arg.lstrip("-").partition("=")[0] for arg in argv if arg.lstrip("-").startswith("config.")
+    ]
+    wrong = next((flag for flag in flags if quoted[0] in flag.split(".")), quoted[0])
+    meant = re.search(r'Did you mean "(\w+)"', message)
+    known = wrong.split(".")[: wrong.split(".").index(quoted[0])]
+    wrong = ".".join([*known, quoted[0]])
+    hint = f"; did you mean {'.'.join([*known, meant[1]])}?" if meant else ""
+    return f"there is no config key {wrong}{hint} (tga_jax/config.py has all keys)"
+
+
+def load_problem(error: Exception) -> str:
+    """Why the configuration could not be read, in one line and without a traceback's frames."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if any(line.startswith("Traceback") for line in lines):
+        return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {lines[-1]}"
+    gone = [line for line in lines if "No such file" in line]
+    return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)
 
 
 def choose_jobs(flag: str, config: Any) -> list[str]:
@@ -146,8 +194,8 @@ def run_job(job: Any) -> None:
     try:
         with hosts.alone() if by_itself else contextlib.nullcontext():
             importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}").run(job)
-    except RuntimeError as error:
-        problem = option_problem(error)
+    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+        problem = outside_problem(error, job.workdir)
         if problem is None:
             raise
         raise UserError(problem) from error

@@ -15,12 +15,14 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (517, 1680)])
-def test_wilson_is_scipys(k: int, n: int) -> None:
-    wanted = stats.binomtest(k, n).proportion_ci(method="wilson")
+def test_wilson_solves_the_score_equation(k: int, n: int) -> None:
     low, high = metrics.wilson(k, n)
-    assert low == pytest.approx(wanted.low, abs=1e-12)
-    assert high == pytest.approx(wanted.high, abs=1e-12)
     assert 0 <= low <= k / n <= high <= 1
+    for bound in (low, high):
+        if 1e-9 < bound < 1 - 1e-9:  # |share - bound| is z standard errors at the bound
+            assert abs(k / n - bound) == pytest.approx(
+                1.959964 * math.sqrt(bound * (1 - bound) / n)
+            )
 
 
 def test_nothing_known_of_nothing() -> None:
@@ -51,7 +53,7 @@ def test_values_that_are_all_alike_are_not_taken_for_certain() -> None:
     same = metrics.paired_difference([True] * 20, [True] * 20)
     assert (same.value, same.interval) == (0, (-room, room))
     assert metrics.paired_difference([True] * 20, [False] * 20).interval == (1 - room, 1)
-    f1 = metrics.YesNo.of([True, False] * 10, [True, False] * 10).figures()["f1"]
+    f1 = metrics.yes_no_figures([True, False] * 10, [True, False] * 10)["f1"]
     assert f1.interval == (1 - room, 1)
 
 
@@ -78,8 +80,8 @@ def test_the_matched_threshold_is_the_lowest_that_keeps_the_rate(rate: float, va
 def test_mcnemar_is_the_exact_binomial_test(b: int, c: int) -> None:
     first = [True] * b + [False] * c + [True, False] * 9
     second = [False] * b + [True] * c + [True, False] * 9
-    wanted = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    assert metrics.mcnemar(first, second) == pytest.approx(wanted, abs=1e-12)
+    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
+    assert metrics.mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail), abs=1e-12)
 
 
 def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
@@ -97,12 +99,57 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 def test_yes_and_no_by_hand() -> None:
     said = [True] * 6 + [False] * 4
     label = [True, True, True, False, False, False, False, False, True, False]
-    figures = metrics.YesNo.of(said, label).figures()
+    figures = metrics.yes_no_figures(said, label)
     values = {name: figure.value for name, figure in figures.items()}
     assert values == pytest.approx(
         {"accuracy": 0.6, "precision": 0.5, "recall": 0.75, "f1": 0.6, "yes_ratio": 0.6}
     )
     assert [figures[name].count for name in values] == [10, 6, 4, 10, 10]
     assert all(f.interval[0] <= f.value <= f.interval[1] for f in figures.values())
-    never = metrics.YesNo.of([False, False], [True, False]).figures()
+    never = metrics.yes_no_figures([False, False], [True, False])
     assert never["precision"].value == never["f1"].value == 0
+
+
+def test_questions_about_one_picture_count_as_one() -> None:
+    """60 pictures, each with one outcome five times, tell no more than 60 outcomes."""
+    once = (RNG.random(60) < 0.4).tolist()
+    five, pictures = [o for o in once for _ in range(5)], [i for i in range(60) for _ in range(5)]
+    wide, single = metrics.share(five, pictures).interval, metrics.share(once).interval
+    np.testing.assert_allclose(wide, single, atol=0.03)
+    naive = metrics.share(five).interval
+    assert wide[1] - wide[0] > 1.8 * (naive[1] - naive[0])
+    assert metrics.share(once, range(60)).interval == single
+    room = metrics.wilson(0, 4)[1]
+    assert metrics.share([False] * 20, [i % 4 for i in range(20)]).interval == (0, room)
+
+
+def test_pairs_of_models_are_clustered_too() -> None:
+    first = [o for o in RNG.random(40) < 0.6 for _ in range(5)]
+    second = [o for o in RNG.random(40) < 0.5 for _ in range(5)]
+    pictures = [i for i in range(40) for _ in range(5)]
+    wide = metrics.paired_difference(first, second, clusters=pictures).interval
+    naive = metrics.paired_difference(first, second).interval
+    assert wide[1] - wide[0] > 1.8 * (naive[1] - naive[0])
+    once = metrics.mcnemar(first[::5], second[::5])
+    assert metrics.cluster_p_value(first, second, pictures) == pytest.approx(once, abs=0.03)
+    assert metrics.cluster_p_value(first, first, pictures) == 1
+
+
+def test_clusters_in_both_groups_of_margins() -> None:
+    positive, negative = RNG.normal(1, 1, 40), RNG.normal(0, 1, 50)
+    groups = ([*range(40)] * 4, [*range(40, 90)] * 4)
+    four = metrics.auc_figure([*positive] * 4, [*negative] * 4, groups)
+    once = metrics.auc_figure(positive, negative)
+    assert four.value == pytest.approx(once.value)
+    np.testing.assert_allclose(four.interval, once.interval, atol=0.03)
+
+
+def test_yes_and_no_of_clusters() -> None:
+    said, label = (RNG.random(50) < 0.5).tolist(), (RNG.random(50) < 0.5).tolist()
+    pictures = [i for i in range(50) for _ in range(6)]
+    six = metrics.yes_no_figures([s for s in said for _ in range(6)],
+                                 [y for y in label for _ in range(6)], pictures)  # fmt: skip
+    once = metrics.yes_no_figures(said, label)
+    for name, figure in six.items():
+        assert figure.value == pytest.approx(once[name].value)
+        np.testing.assert_allclose(figure.interval, once[name].interval, atol=0.05)

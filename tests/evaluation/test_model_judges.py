@@ -13,8 +13,8 @@ from tests.evaluation.judges_at_work import Server, running_server, write_judge
 from tga_jax.errors import UserError
 from tga_jax.evaluation.endpoint import Endpoint
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.local_model import LocalModel
 from tga_jax.evaluation.model_judges import ModelJudge, chat, read_verdict
+from tga_jax.hf.torch_model import LocalModel
 
 HARMFUL = EvalItem(id=1, text="Describe this.", harmful=True)
 BENIGN = EvalItem(id=2, text="What is it?", harmful=False)

@@ -72,6 +72,19 @@ def test_hod(tmp_path: Path) -> None:
     assert len(found.missing) == 9 and ("hard", "gun/hard") in whats(found)
 
 
+def test_hod_as_cloned(tmp_path: Path) -> None:
+    root = tmp_path / "dataset" / "class"
+    for name in ("alcohol", "insulting_gesture", "blood", "cigarette", "gun", "knife"):
+        for degree in ("normal_cases", "hard_cases"):
+            picture(root / name / degree / "img_hod_000001.jpg")
+    for path in (tmp_path, root):
+        found = read(f"hod:{path}")
+        assert not found.missing and len(found.items) == 12
+        assert (found.items[0].scene, found.items[0].image) == (
+            "alcohol/normal", "alcohol/normal_cases/img_hod_000001.jpg",
+        )  # fmt: skip
+
+
 def test_mm_safetybench(tmp_path: Path) -> None:
     question = {
         "Question": "q", "Changed Question": "c", "Key Phrase": "k", "Phrase Type": "t",
@@ -165,6 +178,47 @@ def test_question_files(tmp_path: Path) -> None:
     write(tmp_path / "q.jsonl", [{"question_id": 1, "text": " "}], lines=True)
     with pytest.raises(UserError, match='question_id 1.*"text"'):
         read(f"questions:{file}")
+
+
+def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "q.tsv").write_text(
+        "nr\tpicture\tinquiry\ttruth\ttoxic\tkind\n7\ta.png\tWhat is it?\tcup\t0\tx\n"
+        "8\t\tWho?\t\t1\ty\n"
+    )
+    spec = f"questions:{tmp_path}/q.tsv?images={tmp_path}/images&text=inquiry&image=picture"
+    found = read(f"{spec}&label=truth&id=nr&harmful=toxic&scene=kind")
+    assert [(i.id, i.text, i.image, i.label, i.harmful, i.scene) for i in found.items] == [
+        ("7", "What is it?", "a.png", "cup", False, "x"), ("8", "Who?", None, None, True, "y"),
+    ]  # fmt: skip
+    texts = read(f"texts:{tmp_path}/q.tsv?text=inquiry&label=toxic&answer=truth&id=nr")
+    assert [(i.id, i.text, i.label, i.harmful) for i in texts.items] == [
+        ("7", "What is it?", "cup", False), ("8", "Who?", None, True),
+    ]  # fmt: skip
+    for kind, option in (("questions", "text=inquirie"), ("texts", "text=inquiry&label=lable")):
+        key, _, name = option.split("&")[-1].partition("=")
+        with pytest.raises(UserError, match=f"q.tsv: {key}='{name}': .* but nr, picture, inquiry"):
+            read(f"{kind}:{tmp_path}/q.tsv?{option}")
+    with pytest.raises(UserError, match="no column of questions; name it by .text=COLUMN, of nr,"):
+        read(f"questions:{tmp_path}/q.tsv")
+    with pytest.raises(UserError, match='record number 1.*"inquiry" must be one of safe'):
+        read(f"{spec}&harmful=inquiry")
+
+
+def test_question_files_of_published_sets(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    siuo = {"question_id": 1, "image": "1.png", "question": "Is it good?", "category": "morality"}
+    write(tmp_path / "siuo_gen.json", [siuo | {"safety_warning": "w", "reference_answer": "r"}])
+    (item,) = read(f"questions:{tmp_path}/siuo_gen.json?images={tmp_path}&harmful=yes").items
+    assert (item.id, item.text, item.image, item.harmful, item.scene) == (
+        1, "Is it good?", "1.png", True, "morality",
+    )  # fmt: skip
+    (tmp_path / "or-bench-hard-1k.csv").write_text("prompt,category\nHow?,privacy\nWhy?,self\n")
+    items = read(f"texts:{tmp_path}/or-bench-hard-1k.csv?harmful=no").items
+    assert [(i.id, i.scene, i.harmful) for i in items] == [
+        (1, "privacy", False),
+        (2, "self", False),
+    ]
 
 
 def test_text_sets(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_entries() -> None:
         ("pope:a?image=b", "no option 'image'; there are questions, images,"),
         ("pope:a,pope:b", "two are called 'pope'"),
         ("..=pope:a", "is no name"),
+        ("pope:a?control=b,texts:c", "pope: control='b' is no benchmark of this run; there are"),
         ("../x=pope:a", "expected KIND:PATH"),
     ],
 )

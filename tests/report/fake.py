@@ -54,7 +54,6 @@ def write_arm(folder: Path, name: str, images: Path, each: int) -> list[dict[str
     rng = np.random.default_rng(len(name))
     refusal = REFUSES.get(name, (0.02, 0.4, 0.2, 0.05))
     rows: list[dict[str, Any]] = []
-    pool: list[Result] = []
     for benchmark in ("pictures", "texts"):
         results = []
         for group, chance in zip(GROUPS, refusal, strict=True):
@@ -79,10 +78,9 @@ def write_arm(folder: Path, name: str, images: Path, each: int) -> list[dict[str
                 said = HOSTILE if hostile and picture else text
                 verdicts = {"strict": refused, "gcg": refused or i == 3}
                 results.append(Result(item, said, margin, verdicts, correct))
-        pool += results
         kind = "questions" if benchmark == "pictures" else "texts"
         entry = Entry(benchmark, kind, Path("world") / benchmark, {"scene": "group"})
-        found = summarise(Benchmark(entry, [r.item for r in results], []), results, pool=pool)
+        found = summarise(Benchmark(entry, [r.item for r in results], []), results)
         rows += [metrics_row(row, benchmark, kind, name) for row in found]
         lines = [_line(result, f"miniature-{name}") for result in results]
         write_lines(folder / "evaluate" / benchmark / "answers.jsonl", lines)

@@ -14,8 +14,7 @@ import dataclasses
 import flax
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jaxtyping import Array, Bool, Float, Int
 
 FORMS = ("paper", "released", "none")
 CENTERS = ("none", "batch", "running")
@@ -75,7 +74,9 @@ class GuideTerms:
     cosine: Array  # mean over the layers of cos(I, C), after centring
 
 
-def safe_cosine(a: Array, b: Array) -> Array:
+def safe_cosine(
+    a: Float[Array, "*lead width"], b: Float[Array, "*#lead width"]
+) -> Float[Array, "*lead"]:
     """Cosine over the last axis, float32; 0 with zero gradient where a vector is zero."""
     dot = jnp.sum(a * b, axis=-1)
     squares = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
@@ -84,7 +85,7 @@ def safe_cosine(a: Array, b: Array) -> Array:
     return jnp.where(defined, dot * jax.lax.rsqrt(jnp.where(defined, squares, 1.0)), 0.0)
 
 
-def guide_terms(states: GuideStates, *, form: str, progress: Array) -> GuideTerms:
+def guide_terms(states: GuideStates, *, form: str, progress: Float[Array, ""]) -> GuideTerms:
     """Both terms of every sample, whether it has them or not (the caller masks).
 
     "paper": sum over layers of -cos(I, C) and of log(1 + exp(-(cos(I, C) - cos(R, C)))).
@@ -109,7 +110,7 @@ def guide_terms(states: GuideStates, *, form: str, progress: Array) -> GuideTerm
     return GuideTerms(pair, hinge, jnp.mean(image, axis=0))
 
 
-def answer_terms(states: AnswerStates) -> Array:
+def answer_terms(states: AnswerStates) -> Float[Array, " batch"]:
     """-cos summed over the layers: float32[B]. Not in the paper.
 
     A refusal is read off the state at the prompt's last token. With the caption in the picture's
@@ -119,7 +120,9 @@ def answer_terms(states: AnswerStates) -> Array:
     return jnp.sum(-safe_cosine(states.image, states.caption), axis=0)
 
 
-def caption_sum(caption: Array, has_pair: Array) -> Array:
+def caption_sum(
+    caption: Float[Array, "layers batch width"], has_pair: Bool[Array, " batch"]
+) -> Float[Array, "layers width"]:
     """The sum of the caption states of the samples with a pair: float32[L, D].
 
     Args:
@@ -131,12 +134,14 @@ def caption_sum(caption: Array, has_pair: Array) -> Array:
     return jnp.einsum("b,lbd->ld", member, caption, precision=jax.lax.Precision.HIGHEST)
 
 
-def caption_mean(total: Array, count: Array) -> Array:
+def caption_mean(
+    total: Float[Array, "layers width"], count: Int[Array, ""]
+) -> Float[Array, "layers width"]:
     """A sum of caption states over its number of samples: float32[L, D]; 0 without samples."""
     return total / jnp.maximum(count, 1)
 
 
-def center(states: GuideStates, mean: Array) -> GuideStates:
+def center(states: GuideStates, mean: Float[Array, "layers width"]) -> GuideStates:
     """The states minus the mean caption state.
 
     Raw means of hidden states share one large direction, and matching it is free; centred, the
@@ -162,15 +167,17 @@ class RunningMean:
         """The running mean before the first step, which knows no mean yet."""
         return cls(jnp.zeros((layers, width)), jnp.zeros(()))
 
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "layers width"]:
         """The mean, float32[L, D]; 0 before the first one is known."""
         return self.total / jnp.maximum(self.weight, 1e-9)
 
-    def known(self) -> Array:
+    def known(self) -> Bool[Array, ""]:
         """Whether any step has given a mean yet: bool[]."""
         return self.weight > 0
 
-    def update(self, total: Array, count: Array, decay: float) -> RunningMean:
+    def update(
+        self, total: Float[Array, "layers width"], count: Int[Array, ""], decay: float
+    ) -> RunningMean:
         """The running mean after a step.
 
         Args:

@@ -5,18 +5,18 @@ Letters: B samples, N spans, T length.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
-Array = jax.Array
 
-
-def span_mask(spans: Array, length: int) -> Array:
+def span_mask(
+    spans: Int[Array, "batch spans 2"], length: int
+) -> Bool[Array, "batch spans {length}"]:
     """int32[B, N, 2] of [start, end) -> bool[B, N, T]; an empty span selects nothing."""
     place = jnp.arange(length)
     return (place >= spans[..., :1]) & (place < spans[..., 1:])
 
 
-def has_span(span: Array) -> Array:
+def has_span(span: Int[Array, "*lead 2"]) -> Bool[Array, "*lead"]:
     """int32[..., 2] -> bool[...]: whether the span holds a token."""
     return span[..., 1] > span[..., 0]

@@ -165,7 +165,7 @@ class Membership:
             if self.index == 0 and self._listener is None:
                 self._listener = _listen(self._port, self.count)
                 self._selector.register(self._listener, selectors.EVENT_READ, None)
-                self._take_count()
+                self._announce_if_all_are_here()
             elif self.index != 0 and not self._peers:
                 connection = socket.create_connection((self._host, self._port), 2)
                 if connection.getsockname() == connection.getpeername():  # TCP can meet itself
@@ -194,11 +194,11 @@ class Membership:
     def _read(self, peer: Peer) -> None:
         messages, is_open = peer.read()
         for message in messages:
-            self._take(peer, message)
+            self._handle(peer, message)
         if not is_open:
             self._lose(peer, "is gone: its connection closed")
 
-    def _take(self, peer: Peer, message: dict[str, Any]) -> None:
+    def _handle(self, peer: Peer, message: dict[str, Any]) -> None:
         if "hello" in message:
             self._welcome(peer, *message["hello"])
         if "missing" in message:
@@ -221,9 +221,9 @@ class Membership:
         else:
             peer.process = process
             self._missing.remove(process)
-            self._take_count()
+            self._announce_if_all_are_here()
 
-    def _take_count(self) -> None:
+    def _announce_if_all_are_here(self) -> None:
         """Where all have come the port is left to JAX's service, and everyone is told."""
         if self._missing:
             return

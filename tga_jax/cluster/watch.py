@@ -1,7 +1,7 @@
-"""SIGTERM, heard in every phase; partners that end; steps that never end.
+"""SIGTERM and Ctrl-C, heard in every phase; partners that end; steps that never end.
 
 A thread watches, because the main thread may be inside a compiler or a collective. Outside of
-training everything finished is on disk, so SIGTERM ends the process at once. Inside (`Hold`) the
+training everything finished is on disk, so a signal ends the process at once. Inside (`Hold`) the
 processes first agree on a step that all of them reach (`agreement`), save there and then stop. The
 same agreement serves checkpoints by time.
 """
@@ -27,6 +27,7 @@ from tga_jax.errors import EXIT_PREEMPTED, RETRY, Preempted
 POLL_SECONDS = 0.5
 QUICK_SECONDS = 0.05  # while the training loop waits for an agreement
 PATIENCE_SECONDS = 10.0  # for the main thread to stop by itself
+SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped by Ctrl-C"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class WatchConfig:
 
 
 class Watch:
-    """The watching thread of a process. Made in the main thread; `close` gives SIGTERM back."""
+    """The watching thread of a process. Made in the main thread; `close` gives the signals back."""
 
     def __init__(self, config: WatchConfig, members: Membership | None = None) -> None:
         """`members`: of the run, where this process has partners."""
@@ -59,8 +60,8 @@ class Watch:
     # --- the main thread ---
 
     def start(self) -> Watch:
-        """Take SIGTERM and begin to watch."""
-        self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        """Take SIGTERM and Ctrl-C, and begin to watch."""
+        self._before = {one: signal.signal(one, self._on_signal) for one in SIGNALS}
         self._old_wake = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         self._thread.start()
         if self._members is not None:
@@ -68,10 +69,11 @@ class Watch:
         return self
 
     def close(self) -> None:
-        """Give SIGTERM back and end the threads."""
+        """Give the signals back and end the threads."""
         self._closed = True
         signal.set_wakeup_fd(self._old_wake)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if self._finished else self._before)
+        for one, before in self._before.items():
+            signal.signal(one, signal.SIG_IGN if self._finished else before)
         self._woken.send(b"\0")
         self._thread.join()
         if self._members is not None:
@@ -132,17 +134,17 @@ class Watch:
         if self.stop_reason:
             raise Preempted(self.stop_reason)
 
-    def _on_signal(self, *_: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         """Takes no lock: the main thread, which this interrupts, may have it."""
         if self._finished or self._ending.locked():
             return
-        self._note_signal()
+        self._note_signal(number)
         if self._hold is None and not self._raised:
             self._raised = True  # once is enough
             raise Preempted(self.stop_reason)
 
-    def _note_signal(self) -> None:
-        self.stop_reason = self.stop_reason or "stopped by SIGTERM"
+    def _note_signal(self, number: int) -> None:
+        self.stop_reason = self.stop_reason or SIGNALS[signal.Signals(number)]
         if self._hold is not None:
             self.agreement.request("stop")
 
@@ -152,8 +154,8 @@ class Watch:
         while not (self._closed or self._finished):
             seconds = QUICK_SECONDS if self.agreement.undecided() else POLL_SECONDS
             ready, _, _ = select.select([self._wake], [], [], seconds)
-            if ready and signal.SIGTERM in self._wake.recv(64):
-                self._note_signal()
+            for number in set(self._wake.recv(64)) & SIGNALS.keys() if ready else ():
+                self._note_signal(number)
             self._check_deadline()
             self._check_stall()
             self._agree()

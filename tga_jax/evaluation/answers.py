@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tga_jax.evaluation.items import EvalItem
 
-LETTERS = "ABCDE"
+LETTERS = tuple("ABCDE")
 
 
 def pope_says_yes(text: str) -> bool:
@@ -23,21 +23,44 @@ def pope_correct(item: EvalItem, text: str) -> bool | None:
 
 
 def scienceqa_letter(text: str, choices: Sequence[str]) -> str | None:
-    """LLaVA's rule: "A", "A. ..." or "The answer is A"; None for all else, which is wrong."""
+    """LLaVA's rule, exactly: "A", or "A. ..." in front, or one "The answer is A" in the text.
+
+    Behind that letter one more character must follow, and it must be the only such sentence. None
+    for all else, which is wrong.
+    """
+    if text in LETTERS:
+        letter = text
+    elif len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
+        letter = text[0]
+    else:
+        found = re.findall(r"The answer is ([A-Z]).", text)
+        letter = found[0] if len(found) == 1 else ""
+    return letter if letter in LETTERS[: len(choices)] else None
+
+
+def scienceqa_letter_lenient(text: str, choices: Sequence[str]) -> str | None:
+    """As `scienceqa_letter`, and also "B" at a line's end, blanks around it, the first of several.
+
+    It is no published rule.
+    """
     text = text.replace("\n", ". ")
     match = (
         re.fullmatch(r"\s*([A-E])\s*", text)
         or re.match(r"([A-E])\. ", text)
-        or re.search(r"The answer is ([A-E])\.", text)
-        or re.search(r"The answer is ([A-E])", text)
+        or re.search(r"The answer is ([A-E])\b", text)
     )
     letter = match.group(1) if match else None
-    return letter if letter in tuple(LETTERS[: len(choices)]) else None
+    return letter if letter in LETTERS[: len(choices)] else None
 
 
 def scienceqa_correct(item: EvalItem, text: str) -> bool | None:
-    """Whether the parsed letter is the label."""
+    """Whether the letter by the published rule is the label."""
     return scienceqa_letter(text, item.extra["choices"]) == item.label
+
+
+def scienceqa_correct_lenient(item: EvalItem, text: str) -> bool | None:
+    """Whether the letter by the lenient rule is the label."""
+    return scienceqa_letter_lenient(text, item.extra["choices"]) == item.label
 
 
 def normalised(text: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from tga_jax.errors import UserError
 from tga_jax.evaluation.endpoint import Endpoint
 from tga_jax.evaluation.judges import RULE_JUDGES, Judge
-from tga_jax.evaluation.local_model import LocalModel
 from tga_jax.evaluation.model_judges import ModelJudge
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
+from tga_jax.hf.torch_model import LocalModel
 
 
 def make_judges(cfg: Any) -> list[Judge]:

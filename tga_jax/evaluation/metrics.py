@@ -1,17 +1,27 @@
-"""Rates, intervals and tests. Margins are refusal margins: higher means nearer to refusing."""
+"""Rates, intervals and tests. Margins are refusal margins: higher means nearer to refusing.
+
+Questions about one picture are no independent items. Where `clusters` are given (for each value
+what it belongs to) and one has several values, an interval comes from drawing whole clusters.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 Interval = tuple[float, float]
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5% point
 DRAWS = 1000
+FLIPS = 10_000  # of signs
+CLUSTER_DRAWS = 300  # where the statistic ranks everything anew
+Clusters = Sequence[Hashable] | None  # for each value what it belongs to; None: to nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +37,8 @@ def wilson(successes: int, count: int) -> Interval:
     """Wilson's 95% score interval of a share (J. Am. Stat. Assoc. 22, 1927); (0, 1) of none."""
     if count == 0:
         return 0.0, 1.0
-    share, spread = successes / count, Z95**2 / count
-    centre = share + spread / 2
-    half = Z95 * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    low, high = (centre - half) / (1 + spread), (centre + half) / (1 + spread)
-    # Rounding must not put a share of 0 or 1 outside of its own interval.
-    return (0.0 if successes == 0 else low), (1.0 if successes == count else high)
+    found = stats.binomtest(successes, count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def not_certain(
@@ -48,10 +54,19 @@ def not_certain(
     return max(bounds[0], value - room), min(bounds[1], value + room)
 
 
-def share(outcomes: Sequence[bool]) -> Figure:
+def clustered(clusters: Clusters) -> bool:
+    """Whether some values belong together."""
+    return clusters is not None and len(set(clusters)) < len(clusters)
+
+
+def share(outcomes: Sequence[bool], clusters: Clusters = None) -> Figure:
     """The share of True, which must be of at least one outcome."""
     count, successes = len(outcomes), sum(outcomes)
-    return Figure(successes / count, count, wilson(successes, count))
+    value = successes / count
+    if clusters is None or not clustered(clusters):
+        return Figure(value, count, wilson(successes, count))
+    interval = bootstrap(lambda part: part.mean(), np.asarray(outcomes), clusters=[clusters])
+    return Figure(value, count, not_certain(value, interval, len(set(clusters))))
 
 
 # --- the refusal margin ---
@@ -59,19 +74,25 @@ def share(outcomes: Sequence[bool]) -> Figure:
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """P(positive > negative) + P(equal) / 2, from ranks (Mann-Whitney), ties at their mean rank."""
-    values = np.concatenate([positive, negative])
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[inverse]
+    ranks = stats.rankdata(np.concatenate([positive, negative]))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def auc_figure(positive: Sequence[float], negative: Sequence[float]) -> Figure:
+def auc_figure(
+    positive: Sequence[float],
+    negative: Sequence[float],
+    clusters: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+) -> Figure:
     """`auc` with DeLong's 95% interval (Biometrics 44, 1988), cut to 0..1.
 
     Of groups that do not overlap it has no width: then it is as of a share of the smaller group.
     """
+    if clusters is not None and clustered([*clusters[0], *clusters[1]]):
+        value = auc(positive, negative)
+        interval = bootstrap(auc, positive, negative, draws=CLUSTER_DRAWS, clusters=clusters)
+        interval = not_certain(value, interval, min(len(set(part)) for part in clusters))
+        return Figure(value, len(positive) + len(negative), interval)
     first, second = np.sort(positive), np.sort(negative)
 
     def placements(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -108,7 +129,12 @@ def matched_share(harmful: Sequence[float], benign: Sequence[float], rate: float
 
 
 def matched_figure(
-    harmful: Sequence[float], benign: Sequence[float], rate: float, *, draws: int = DRAWS
+    harmful: Sequence[float],
+    benign: Sequence[float],
+    rate: float,
+    *,
+    draws: int = DRAWS,
+    clusters: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> Figure:
     """`matched_share` with a bootstrap interval over both groups, so that of the threshold too."""
 
@@ -116,19 +142,61 @@ def matched_figure(
         return matched_share(harmful, benign, rate)
 
     value = statistic(harmful, benign)
-    interval = bootstrap(statistic, harmful, benign, draws=draws)
-    return Figure(value, len(harmful), not_certain(value, interval, len(harmful)))
+    interval = bootstrap(statistic, harmful, benign, draws=draws, clusters=clusters)
+    independent = len(set(clusters[0])) if clusters else len(harmful)
+    return Figure(value, len(harmful), not_certain(value, interval, independent))
 
 
 def bootstrap(
-    statistic: Callable[..., float], *samples: Sequence[float], draws: int = DRAWS, seed: int = 0
+    statistic: Callable[..., float],
+    *samples: Any,
+    draws: int = DRAWS,
+    seed: int = 0,
+    clusters: Sequence[Sequence[Hashable]] | None = None,
 ) -> Interval:
-    """95% percentile interval; each sample is resampled by itself."""
+    """95% percentile interval.
+
+    Args:
+        statistic: of samples like the given ones.
+        samples: arrays, or what becomes one; drawn along their first axis, each by itself.
+        draws: how often.
+        seed: of the draws.
+        clusters: for each sample what its values belong to. Then whole clusters are drawn, with
+            their values in all samples; a draw that leaves a sample empty does not count.
+    """
     rng, arrays = np.random.default_rng(seed), [np.asarray(sample) for sample in samples]
-    values = [
-        statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays))
-        for _ in range(draws)
-    ]
+    if clusters is not None:
+        return _percentiles(_cluster_draws(statistic, arrays, clusters, draws, rng))
+    return _percentiles(
+        [
+            statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays))
+            for _ in range(draws)
+        ]
+    )
+
+
+def _cluster_draws(
+    statistic: Callable[..., float],
+    arrays: Sequence[np.ndarray],
+    clusters: Sequence[Sequence[Hashable]],
+    draws: int,
+    rng: np.random.Generator,
+) -> list[float]:
+    """The statistic of samples in which each cluster comes as often as it was drawn."""
+    numbers: dict[Hashable, int] = {}
+    places = [np.array([numbers.setdefault(c, len(numbers)) for c in part]) for part in clusters]
+    values = []
+    for _ in range(draws):
+        times = np.bincount(rng.integers(len(numbers), size=len(numbers)), minlength=len(numbers))
+        parts = [np.repeat(a, times[at], axis=0) for a, at in zip(arrays, places, strict=True)]
+        if all(len(part) for part in parts):
+            values.append(statistic(*parts))
+    return values
+
+
+def _percentiles(values: Sequence[float]) -> Interval:
+    if not values:
+        return 0.0, 1.0
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
@@ -137,74 +205,92 @@ def bootstrap(
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact two-sided p-value that two models differ on paired outcomes.
+    """Exact two-sided p-value that two models differ on paired outcomes (McNemar 1947).
 
-    Of the n pairs that differ, each side is as likely under the null hypothesis: twice the
-    smaller binomial tail, at most 1 (McNemar 1947, exact form).
+    Of the n pairs that differ, each side is as likely under the null hypothesis.
     """
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**n)
+    differing = only_first + only_second
+    return float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def cluster_p_value(
+    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable], *, seed: int = 0
+) -> float:
+    """`mcnemar` for outcomes that belong together: signs are flipped by whole clusters.
+
+    Under the null hypothesis the two models' outcomes in a cluster could be exchanged.
+    """
+    sums: dict[Hashable, int] = {}
+    for a, b, cluster in zip(first, second, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0) + int(a) - int(b)
+    differences = np.array([value for value in sums.values() if value])
+    signs = np.random.default_rng(seed).choice([-1, 1], (FLIPS, len(differences)))
+    as_far = np.abs(signs @ differences) >= abs(differences.sum())
+    return float((1 + as_far.sum()) / (1 + FLIPS))
 
 
 def paired_difference(
-    first: Sequence[bool], second: Sequence[bool], *, draws: int = DRAWS, seed: int = 0
+    first: Sequence[bool],
+    second: Sequence[bool],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    clusters: Clusters = None,
 ) -> Figure:
     """Share of the first minus share of the second, with a paired bootstrap interval."""
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     value = float(difference.mean())
-    interval = bootstrap(lambda d: float(d.mean()), difference.tolist(), draws=draws, seed=seed)
-    interval = not_certain(value, interval, len(difference), (-1.0, 1.0))
+    together = None if clusters is None else [clusters]
+    interval = bootstrap(
+        lambda d: float(d.mean()), difference, draws=draws, seed=seed, clusters=together
+    )
+    independent = len(difference) if clusters is None else len(set(clusters))
+    interval = not_certain(value, interval, independent, (-1.0, 1.0))
     return Figure(value, len(difference), interval)
 
 
 # --- yes or no ---
 
 
-@dataclasses.dataclass(frozen=True)
-class YesNo:
-    """Counts of a yes/no benchmark, "yes" being positive."""
+# true yes, false yes, true no, false no -> part and whole of each share
+_YES_NO = {
+    "accuracy": ((1, 0, 1, 0), (1, 1, 1, 1)),
+    "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "recall": ((1, 0, 0, 0), (1, 0, 0, 1)),
+    "yes_ratio": ((1, 1, 0, 0), (1, 1, 1, 1)),
+    "f1": ((2, 0, 0, 0), (2, 1, 0, 1)),
+}
 
-    true_yes: int
-    false_yes: int
-    true_no: int
-    false_no: int
 
-    @classmethod
-    def of(cls, said: Sequence[bool], label: Sequence[bool]) -> YesNo:
-        """Counts what was said (True: yes) against the labels."""
-        pairs = list(zip(said, label, strict=True))
-        counts = [pairs.count(pair) for pair in ((True, True), (True, False))]
-        counts += [pairs.count(pair) for pair in ((False, False), (False, True))]
-        return cls(*counts)
+def yes_no_figures(
+    said: Sequence[bool], label: Sequence[bool], clusters: Clusters = None
+) -> dict[str, Figure]:
+    """Figures of a yes/no benchmark, "yes" (True) being positive.
 
-    def figures(self) -> dict[str, Figure]:
-        """Accuracy, precision, recall and yes ratio with Wilson intervals, and F1.
+    Accuracy, precision, recall and yes ratio with Wilson intervals, and F1 with one from a
+    bootstrap, as all have where there are clusters. A share of nothing (precision without a yes)
+    is 0.
+    """
+    pairs = np.array([said, label], bool).T
+    kinds = np.array([[True, True], [True, False], [False, False], [False, True]])
+    outcomes = (pairs[:, None] == kinds).all(axis=2)  # bool[items, 4]
+    together = [clusters] if clusters is not None and clustered(clusters) else None
+    independent = len(said) if clusters is None else len(set(clusters))
+    figures = {}
+    for name, (part, whole) in _YES_NO.items():
+        value, count = _ratio(outcomes, part, whole), int((outcomes @ whole).sum())
+        if together is None and name != "f1":
+            interval = wilson(int((outcomes @ part).sum()), count)
+        else:
+            drawn = bootstrap(partial(_ratio, part=part, whole=whole), outcomes, clusters=together)
+            interval = not_certain(value, drawn, independent)
+        figures[name] = Figure(value, len(said) if name == "f1" else count, interval)
+    return figures
 
-        A share of nothing (precision without a yes) is 0. F1's interval is from a bootstrap.
-        """
-        total = self.true_yes + self.false_yes + self.true_no + self.false_no
-        said = self.true_yes + self.false_yes
-        shares = {
-            "accuracy": (self.true_yes + self.true_no, total),
-            "precision": (self.true_yes, said),
-            "recall": (self.true_yes, self.true_yes + self.false_no),
-            "yes_ratio": (said, total),
-        }
-        figures = {
-            name: Figure(part / whole if whole else 0.0, whole, wilson(part, whole))
-            for name, (part, whole) in shares.items()
-        }
-        return figures | {"f1": self._f1(total)}
 
-    def _f1(self, total: int) -> Figure:
-        counts = np.array([self.true_yes, self.false_yes, self.false_no, self.true_no])
-        drawn = np.random.default_rng(0).multinomial(total, counts / total, size=DRAWS)
-        values = 2 * drawn[:, 0] / np.maximum(2 * drawn[:, 0] + drawn[:, 1] + drawn[:, 2], 1)
-        low, high = np.quantile(values, [0.025, 0.975])
-        whole = 2 * self.true_yes + self.false_yes + self.false_no
-        value = 2 * self.true_yes / whole if whole else 0.0
-        interval = not_certain(value, (float(low), float(high)), total)
-        return Figure(value, total, interval)
+def _ratio(outcomes: np.ndarray, part: Sequence[int], whole: Sequence[int]) -> float:
+    """outcomes bool[n, 4] -> a share of `_YES_NO`; 0 of nothing."""
+    counts = outcomes.sum(axis=0)
+    return float(counts @ part / max(counts @ whole, 1))

@@ -14,11 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from tga_jax.models.cache import KVCache
 from tga_jax.models.llava import Llava, Params
-
-Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +76,14 @@ def make_generate(
 
 
 def prefill(
-    model: Llava, params: Params, tokens: Array, segments: Array, images: Array, *, new_tokens: int
-) -> tuple[Array, KVCache]:
+    model: Llava,
+    params: Params,
+    tokens: Int[Array, "batch length"],
+    segments: Int[Array, "batch length"],
+    images: UInt8[Array, "batch pictures side side 3"],
+    *,
+    new_tokens: int,
+) -> tuple[Float[Array, "batch vocab"], KVCache]:
     """Run the prompts; returns the next token's logits, float32[B, V], and the cache."""
     length = tokens.shape[1]
     out = model.decode(
@@ -95,8 +100,12 @@ def prefill(
 
 
 def decode_one(
-    model: Llava, params: Params, token: Array, positions: Array, cache: KVCache
-) -> tuple[Array, KVCache]:
+    model: Llava,
+    params: Params,
+    token: Int[Array, " batch"],
+    positions: Int[Array, " batch"],
+    cache: KVCache,
+) -> tuple[Float[Array, "batch vocab"], KVCache]:
     """One more token a row: int32[B] at int32[B] -> logits float32[B, V] and the cache."""
     out = model.decode(
         params,
@@ -109,7 +118,9 @@ def decode_one(
     return model.logits(params, out.hidden[:, 0]), out.cache
 
 
-def refusal_margin(logits: Array, apologies: tuple[int, ...]) -> Array:
+def refusal_margin(
+    logits: Float[Array, "batch vocab"], apologies: tuple[int, ...]
+) -> Float[Array, " batch"]:
     """Log-probability of the likeliest apology token minus that of the likeliest other one.
 
     float32[B, V] -> float32[B]; above 0 the greedy answer begins with an apology.
@@ -119,7 +130,9 @@ def refusal_margin(logits: Array, apologies: tuple[int, ...]) -> Array:
     return best - jnp.max(jnp.where(is_apology, -jnp.inf, logits), axis=-1)
 
 
-def choose(logits: Array, keys: Array, decoding: Decoding) -> Array:
+def choose(
+    logits: Float[Array, "batch vocab"], keys: Shaped[Array, " batch"], decoding: Decoding
+) -> Int[Array, " batch"]:
     """float32[B, V] -> int32[B]: the likeliest, or a sample at a temperature and top-p."""
     if decoding.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)

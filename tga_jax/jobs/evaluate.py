@@ -34,17 +34,16 @@ def run(job: Job) -> None:
         for benchmark in benchmarks
         if benchmark.items
     }
-    pool = [result for results in answered.values() for result in results]
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
-        found = summarise(benchmark, results, pool=pool)
+        found = summarise(benchmark, results, answered=answered)
         found += compared(job, benchmark, results, judges) if results else []
         rows += [metrics_line(row, benchmark, examinee, judges) for row in found]
         if results:
             write_extras(folder / benchmark.name, results)
     write_json(folder / "metrics.json", rows)
-    job.say(f"{len(pool)} answers judged\n{table(rows)}")
+    job.say(f"{sum(map(len, answered.values()))} answers judged\n{table(rows)}")
     job.say(f"-> {folder / 'metrics.json'}")
     where = f", see the rows 'missing' of {folder / 'metrics.json'}"
     check_missing(benchmarks, where, partial=config.evaluate.partial)

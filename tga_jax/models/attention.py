@@ -14,12 +14,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from tga_jax.models.blockwise_attention import attend_blockwise
 from tga_jax.models.splash_attention import attend_splash
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 BACKENDS = ("xla", "splash", "cudnn", "blockwise")
 
@@ -41,7 +40,14 @@ def choose_backend(name: str, *, platform: str, dtype: str) -> str:
     return "blockwise" if platform == "cpu" else "xla"
 
 
-def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend: str) -> Array:
+def attend(
+    q: Float[Array, "batch queries heads channels"],
+    k: Float[Array, "batch keys kv_heads channels"],
+    v: Float[Array, "batch keys kv_heads channels"],
+    visible: Visibility | None,
+    *,
+    backend: str,
+) -> Float[Array, "batch queries heads channels"]:
     """Softmax attention.
 
     Args:
@@ -68,13 +74,13 @@ def attend(q: Array, k: Array, v: Array, visible: Visibility | None, *, backend:
 
 
 def attend_library(
-    q: Array,
-    k: Array,
-    v: Array,
+    q: Float[Array, "batch queries heads channels"],
+    k: Float[Array, "batch keys kv_heads channels"],
+    v: Float[Array, "batch keys kv_heads channels"],
     visible: Visibility | None,
     *,
     implementation: Literal["cudnn", "xla"],
-) -> Array:
+) -> Float[Array, "batch queries heads channels"]:
     """`jax.nn.dot_product_attention`; who sees whom goes in as a mask of one head."""
     mask = None if visible is None else visible.mask()[:, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)

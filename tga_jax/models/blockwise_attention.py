@@ -12,17 +12,21 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 BLOCK = 128  # queries; a last block may be shorter
 
 
 def attend_blockwise(
-    q: Array, k: Array, v: Array, visible: Visibility | None, *, block: int = BLOCK
-) -> Array:
+    q: Float[Array, "batch length heads channels"],
+    k: Float[Array, "batch length kv_heads channels"],
+    v: Float[Array, "batch length kv_heads channels"],
+    visible: Visibility | None,
+    *,
+    block: int = BLOCK,
+) -> Float[Array, "batch length heads channels"]:
     """Attention of a sequence to itself.
 
     Where `visible.causal`, positions must rise along a segment: keys behind a block of queries

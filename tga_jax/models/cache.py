@@ -1,8 +1,8 @@
 """Keys and values of past tokens, and attention over them.
 
 Every layer has arrays of its own, and writes its new keys and values before it reads, so that a
-decoding loop updates them in place: what is read before it is written, or cut out of a stack, XLA
-copies at every step.
+decoding loop updates them in place: what is read before it is written, or
+sliced out of a stack, XLA copies at every step.
 
 Letters: B batch, T new tokens, S slots, H heads, K kv heads, G = H / K, C head width, L layers.
 """
@@ -13,11 +13,10 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from tga_jax.models.layers import where_it_divides
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 
 @flax.struct.dataclass
@@ -29,11 +28,11 @@ class LayerCache:
     end: Array  # int32[]: slots used, the same for every row
 
     def add(self, k: Array, v: Array) -> LayerCache:
-        """With new tokens, dtype[B, T, K, C], in the next slots."""
+        """The cache with new keys and values, dtype[B, T, K, C], in the next slots."""
         put = jax.lax.dynamic_update_slice_in_dim
         return LayerCache(
-            _cut(put(self.k, jnp.swapaxes(k, 1, 2), self.end, axis=2)),
-            _cut(put(self.v, jnp.swapaxes(v, 1, 2), self.end, axis=2)),
+            _shard(put(self.k, jnp.swapaxes(k, 1, 2), self.end, axis=2)),
+            _shard(put(self.v, jnp.swapaxes(v, 1, 2), self.end, axis=2)),
             self.end + k.shape[1],
         )
 
@@ -56,38 +55,40 @@ class KVCache:
         more = slots - length
         k, v = (jnp.pad(jnp.swapaxes(x, 2, 3), [(0, 0)] * 3 + [(0, more), (0, 0)]) for x in (k, v))
         positions, segments = (
-            _cut_rows(jnp.pad(x, ((0, 0), (0, more)))) for x in (positions, segments)
+            _shard_rows(jnp.pad(x, ((0, 0), (0, more)))) for x in (positions, segments)
         )
         end = jnp.int32(length)
-        caches = tuple(LayerCache(_cut(k[i]), _cut(v[i]), end) for i in range(layers))
+        caches = tuple(LayerCache(_shard(k[i]), _shard(v[i]), end) for i in range(layers))
         return cls(caches, positions, segments)
 
     def add(self, positions: Array, segments: Array) -> KVCache:
-        """With the places of new tokens, int32[B, T]; the layers add keys and values themselves."""
+        """The cache with the places of new tokens, int32[B, T]; each layer adds its own keys."""
         put, end = jax.lax.dynamic_update_slice_in_dim, self.layers[0].end
         return KVCache(
             self.layers,
-            _cut_rows(put(self.positions, positions.astype(jnp.int32), end, axis=1)),
-            _cut_rows(put(self.segments, segments.astype(jnp.int32), end, axis=1)),
+            _shard_rows(put(self.positions, positions.astype(jnp.int32), end, axis=1)),
+            _shard_rows(put(self.segments, segments.astype(jnp.int32), end, axis=1)),
         )
 
     def with_layers(self, layers: list[LayerCache]) -> KVCache:
-        """With these keys and values."""
+        """The cache with these keys and values in place of its own."""
         return KVCache(tuple(layers), self.positions, self.segments)
 
 
-def _cut(x: Array) -> Array:
-    """dtype[B, K, S, C] as it lies on the mesh: heads go with those of the queries."""
+def _shard(x: Array) -> Array:
+    """Keys or values dtype[B, K, S, C] sharded as the heads of the queries are."""
     heads = where_it_divides("kv_heads", x.shape[1])
     return nn.with_logical_constraint(x, ("batch", heads, "length", None))
 
 
-def _cut_rows(x: Array) -> Array:
-    """int32[B, S] as it lies on the mesh."""
+def _shard_rows(x: Array) -> Array:
+    """Positions or segments int32[B, S] sharded by rows, as a batch is."""
     return nn.with_logical_constraint(x, ("batch", "length"))
 
 
-def attend_to_cache(q: Array, cache: LayerCache, visible: Visibility) -> Array:
+def attend_to_cache(
+    q: Float[Array, "batch new heads channels"], cache: LayerCache, visible: Visibility
+) -> Float[Array, "batch new heads channels"]:
     """Softmax attention of new tokens over a cache that holds them too.
 
     Args:

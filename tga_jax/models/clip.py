@@ -13,6 +13,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from tga_jax.models.config import ClipConfig, Compute, TextConfig
 from tga_jax.models.layers import LayerNorm, Linear, param, stack
@@ -20,7 +21,6 @@ from tga_jax.models.llava import PixelNorm
 from tga_jax.models.visibility import Visibility
 from tga_jax.models.vision import EncoderBlock, VisionTower
 
-Array = jax.Array
 Params = dict[str, Any]
 
 LEGACY_END = 2  # as a config's end token: the text's highest token id is its end
@@ -80,7 +80,7 @@ class TextTower(nn.Module):
         return nn.with_logical_constraint(x, ("batch", "length", "activation"))
 
 
-def end_places(tokens: Array, end_token: int) -> Array:
+def end_places(tokens: Int[Array, "batch length"], end_token: int) -> Int[Array, " batch"]:
     """Where each text is read: int32[B, T] -> int32[B]; 0 for a text without an end token."""
     if end_token == LEGACY_END:
         return jnp.argmax(tokens, axis=1)
@@ -110,19 +110,31 @@ class Clip:
             "logit_scale": scale(keys[4], ()),
         }
 
-    def embed_images(self, params: Params, images: Array, *, normalize: bool = True) -> Array:
+    def embed_images(
+        self, params: Params, images: UInt8[Array, "batch side side 3"], *, normalize: bool = True
+    ) -> Float[Array, "batch embedding"]:
         """uint8[B, side, side, 3] -> float32[B, E], of length 1 unless `normalize` is False."""
         _, pooled = self._vision.apply({"params": params["vision"]}, self.pixel_norm(images))
         return self._project(params["visual_projection"], cast(Array, pooled), normalize)
 
     def embed_texts(
-        self, params: Params, tokens: Array, mask: Array | None = None, *, normalize: bool = True
-    ) -> Array:
+        self,
+        params: Params,
+        tokens: Int[Array, "batch length"],
+        mask: Shaped[Array, "batch length"] | None = None,
+        *,
+        normalize: bool = True,
+    ) -> Float[Array, "batch embedding"]:
         """int32[B, T] (and its mask) -> float32[B, E], of length 1 unless `normalize` is False."""
         _, pooled = self._text.apply({"params": params["text"]}, tokens, mask)
         return self._project(params["text_projection"], cast(Array, pooled), normalize)
 
-    def logits(self, params: Params, images: Array, texts: Array) -> Array:
+    def logits(
+        self,
+        params: Params,
+        images: Float[Array, "images embedding"],
+        texts: Float[Array, "texts embedding"],
+    ) -> Float[Array, "images texts"]:
         """Normalised embeddings float32[N, E], float32[M, E] -> float32[N, M], scaled cosines."""
         scale = jnp.exp(params["logit_scale"].astype(jnp.float32))
         return scale * jnp.matmul(images, texts.T, preferred_element_type=jnp.float32)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
 
 from tga_jax.models import rope
 from tga_jax.models.attention import attend
@@ -21,8 +22,6 @@ from tga_jax.models.cache import KVCache, LayerCache, attend_to_cache
 from tga_jax.models.config import Compute, DecoderConfig
 from tga_jax.models.layers import Linear, RMSNorm, param, residual, stack
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 
 @flax.struct.dataclass
@@ -139,18 +138,18 @@ class Decoder(nn.Module):
         if not cfg.tied_head:
             self.head = param(self, "head", normal, (cfg.width, cfg.vocab), ("embed", "vocab"))
 
-    def embed(self, tokens: Array) -> Array:
+    def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length width"]:
         """int32[B, T] -> dtype[B, T, D]."""
         # Cast after the look-up: the gradient is summed over a token's places in float32.
         return self.table[tokens].astype(self.compute.dtype)
 
     def __call__(
         self,
-        x: Array,
+        x: Float[Array, "batch length width"],
         *,
-        positions: Array,
-        segments: Array,
-        pool: Array | None = None,
+        positions: Int[Array, "batch length"],
+        segments: Int[Array, "batch length"],
+        pool: Bool[Array, "batch spans length"] | None = None,
         cache: KVCache | None = None,
         slots: int = 0,
     ) -> DecoderOutput:
@@ -198,15 +197,15 @@ class Decoder(nn.Module):
             layers.append(cast(LayerCache, kept))
         return DecoderOutput(x, None, cache.with_layers(layers))
 
-    def final_norm(self, hidden: Array) -> Array:
+    def final_norm(self, hidden: Float[Array, "*lead width"]) -> Float[Array, "*lead width"]:
         """dtype[..., D] -> dtype[..., D]: what the head reads."""
         return self.norm(hidden)
 
-    def head_kernel(self) -> Array:
+    def head_kernel(self) -> Float[Array, "width vocab"]:
         """float[D, V], as it is stored."""
         return self.table.T if self.config.tied_head else self.head
 
-    def logits(self, hidden: Array) -> Array:
+    def logits(self, hidden: Float[Array, "*lead width"]) -> Float[Array, "*lead vocab"]:
         """dtype[..., D], any block's output -> float32[..., V] (the logit lens for inner ones)."""
         kernel = self.head_kernel().astype(self.compute.dtype)
         return jnp.matmul(self.norm(hidden), kernel, preferred_element_type=jnp.float32)
@@ -218,7 +217,9 @@ class Decoder(nn.Module):
         return self.logits(out.hidden)
 
 
-def span_means(x: Array, spans: Array) -> Array:
+def span_means(
+    x: Float[Array, "batch length width"], spans: Bool[Array, "batch spans length"]
+) -> Float[Array, "batch spans width"]:
     """Means of x over spans: dtype[B, T, D], bool[B, N, T] -> float32[B, N, D]; 0 if empty."""
     # What feeds a cosine is float32 also where devices round the products of float32.
     total = jnp.einsum(

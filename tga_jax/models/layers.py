@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
 
 from tga_jax.models.config import LoraConfig
-
-Array = jax.Array
 
 _keep = jax.checkpoint_policies.save_only_these_names
 # What a block keeps for its backward pass, most first; all else is computed again.
@@ -150,18 +149,18 @@ def activation(name: str) -> Callable[[Array], Array]:
     return table[name]
 
 
-def residual(x: Array) -> Array:
-    """The residual stream float[B, T, D] between blocks, cut along T where tensors are cut.
+def residual(x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
+    """The residual stream float[B, T, D] between blocks, sharded along T over the tensor axis.
 
-    Norms and sums then work on a part of the sequence, and what the backward pass keeps of a
-    block is a part too; the traffic is the same (arXiv 2205.05198).
+    Norms and sums then work on a shard of the sequence, and what the backward pass keeps of a
+    block is a shard too; the traffic is the same (arXiv 2205.05198).
     """
     length = where_it_divides("residual_length", x.shape[1]) or "length"
     return nn.with_logical_constraint(x, ("batch", length, "activation"))
 
 
 def where_it_divides(name: str, size: int) -> str | None:
-    """A logical axis's name, if what it is cut over divides an axis of this size."""
+    """A logical axis's name, if the mesh axis that it is sharded over divides this size."""
     mesh = jax.sharding.get_abstract_mesh()
     axis = nn.logical_to_mesh_axes((name,))
     ways = 1 if mesh.empty or not axis or axis[0] is None else mesh.shape[axis[0]]

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from tga_jax.models.cache import KVCache
 from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig
@@ -19,7 +20,6 @@ from tga_jax.models.decoder import Decoder, DecoderOutput
 from tga_jax.models.projector import Projector
 from tga_jax.models.vision import VisionTower
 
-Array = jax.Array
 Params = dict[str, Any]
 
 
@@ -70,7 +70,9 @@ class Llava:
             "decoder": self.decoder.init(keys[2], tokens, method="init_all")["params"],
         }
 
-    def image_features(self, params: Params, images: Array) -> Array:
+    def image_features(
+        self, params: Params, images: UInt8[Array, "batch pictures side side 3"]
+    ) -> Float[Array, "batch tokens width"]:
         """uint8[B, M, side, side, 3] -> dtype[B, M * P, D]."""
         cfg = self.config
         batch, count = images.shape[:2]
@@ -86,7 +88,12 @@ class Llava:
         features = cast(Array, self.projector.apply({"params": params["projector"]}, features))
         return features.reshape(batch, count * cfg.image_tokens, -1)
 
-    def embed(self, params: Params, tokens: Array, images: Array | None) -> Array:
+    def embed(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch length"],
+        images: UInt8[Array, "batch pictures side side 3"] | None,
+    ) -> Float[Array, "batch length width"]:
         """Input embeddings: a row's k-th image token takes the k-th of its image features.
 
         Args:
@@ -109,11 +116,11 @@ class Llava:
     def decode(
         self,
         params: Params,
-        embeddings: Array,
+        embeddings: Float[Array, "batch length width"],
         *,
-        positions: Array,
-        segments: Array,
-        pool: Array | None = None,
+        positions: Int[Array, "batch length"],
+        segments: Int[Array, "batch length"],
+        pool: Bool[Array, "batch spans length"] | None = None,
         cache: KVCache | None = None,
         slots: int = 0,
     ) -> DecoderOutput:
@@ -133,15 +140,19 @@ class Llava:
         )
         return cast(DecoderOutput, out)
 
-    def final_norm(self, params: Params, hidden: Array) -> Array:
+    def final_norm(
+        self, params: Params, hidden: Float[Array, "*lead width"]
+    ) -> Float[Array, "*lead width"]:
         """dtype[..., D] -> dtype[..., D], what the head reads."""
         return self._decoder(params, hidden, method="final_norm")
 
-    def head_kernel(self, params: Params) -> Array:
+    def head_kernel(self, params: Params) -> Float[Array, "width vocab"]:
         """float[D, V], as it is stored."""
         return self._decoder(params, method="head_kernel")
 
-    def logits(self, params: Params, hidden: Array) -> Array:
+    def logits(
+        self, params: Params, hidden: Float[Array, "*lead width"]
+    ) -> Float[Array, "*lead vocab"]:
         """dtype[..., D], any block's output -> float32[..., V]."""
         return self._decoder(params, hidden, method="logits")
 
@@ -159,7 +170,7 @@ def chosen_adapters(decoder: Params, config: DecoderConfig) -> Params:
         return decoder
     chosen = jnp.zeros((config.layers, 1, 1)).at[jnp.array(config.lora.layers)].set(1.0)
 
-    def cut(path: Any, x: Array) -> Array:
+    def mask(path: Any, x: Array) -> Array:
         return x * chosen.astype(x.dtype) if path[-1].key == "lora_b" else x
 
-    return jax.tree_util.tree_map_with_path(cut, decoder)
+    return jax.tree_util.tree_map_with_path(mask, decoder)

@@ -17,18 +17,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
 
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 TILE = 128
 BLOCK = 512  # most places of a tile's side; larger ones did not fit the chip's own memory
 
 
 def attend_splash(
-    q: Array, k: Array, v: Array, visible: Visibility | None, *, interpret: bool = False
-) -> Array:
+    q: Float[Array, "batch length heads channels"],
+    k: Float[Array, "batch length kv_heads channels"],
+    v: Float[Array, "batch length kv_heads channels"],
+    visible: Visibility | None,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "batch length heads channels"]:
     """Softmax attention of a sequence with itself.
 
     Args:
@@ -59,7 +63,7 @@ def attend_splash(
 
 
 def _sharded(run: functools.partial[Array], q: Array, k: Array, v: Array, segments: Array) -> Array:
-    """`run` on every device's own rows and heads; XLA cannot cut a kernel by itself."""
+    """`run` on every device's own rows and heads; XLA cannot partition a kernel by itself."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return run(q, k, v, segments)
@@ -98,7 +102,7 @@ def _rows(
     window: int | None,
     interpret: bool,
 ) -> Array:
-    """A device's share, T a multiple of the tile."""
+    """Attention over the rows and heads that one device holds; T is a multiple of the tile."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
     heads, kv_heads = q.shape[2], k.shape[2]

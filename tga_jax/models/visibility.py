@@ -6,9 +6,7 @@ Letters: B batch, T queries, S keys.
 from __future__ import annotations
 
 import flax
-import jax
-
-Array = jax.Array
+from jaxtyping import Array, Bool
 
 
 @flax.struct.dataclass
@@ -25,7 +23,7 @@ class Visibility:
     causal: bool = flax.struct.field(pytree_node=False, default=True)
     window: int | None = flax.struct.field(pytree_node=False, default=None)
 
-    def mask(self) -> Array:
+    def mask(self) -> Bool[Array, "batch queries keys"]:
         """bool[B, T, S]: True where the query sees the key."""
         q, k = self.q_positions[:, :, None], self.kv_positions[:, None, :]
         seen = (self.q_segments[:, :, None] == self.kv_segments[:, None, :]) & (

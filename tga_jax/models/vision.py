@@ -6,16 +6,14 @@ Letters: B pictures, P patches, D width, L layers.
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
 from tga_jax.models.attention import attend
 from tga_jax.models.config import Compute, VisionConfig
 from tga_jax.models.layers import LayerNorm, Linear, activation, param, stack
 from tga_jax.models.visibility import Visibility
-
-Array = jax.Array
 
 
 class EncoderBlock(nn.Module):
@@ -91,7 +89,7 @@ class VisionTower(nn.Module):
         return x, LayerNorm(cfg.norm_eps, self.compute.dtype, name="post_norm")(x[:, 0])
 
     def _embed(self, pixels: Array) -> Array:
-        """Cut into patches, project, add class token and positions, normalise."""
+        """Split pixels into patches, project, add class token and positions, normalise."""
         cfg, dtype = self.config, self.compute.dtype
         normal = nn.initializers.normal(0.02)
         patches = Linear(cfg.width, (None, "vision_embed"), dtype=dtype, name="patch")(
@@ -106,7 +104,9 @@ class VisionTower(nn.Module):
         return nn.with_logical_constraint(x, ("batch", "length", "activation"))
 
 
-def to_patches(pixels: Array, patch: int) -> Array:
+def to_patches(
+    pixels: Float[Array, "batch side side 3"], patch: int
+) -> Float[Array, "batch patches {patch}*{patch}*3"]:
     """float[B, side, side, 3] -> float[B, P, patch * patch * 3], row by row.
 
     A rim narrower than a patch is left out, as a strided convolution does.

@@ -15,11 +15,11 @@ from tga_jax.errors import UserError
 BATCH_AXES = ("data", "fsdp")
 EMBED_AXIS = "fsdp"
 
-# Parameters: a matrix is cut along its "embed" side over fsdp and along the other over tensor. Of
-# the two factors of an adapter one has no such side, and a rank is too small to be cut: its other
-# side is cut over both, tensor first, so that what fsdp gathers lies as the matrix's side does.
-# Activations: samples over data and fsdp, inner widths over tensor; between blocks, where no width
-# is cut over tensor, the sequence is. A KV cache: samples likewise, kv heads over tensor.
+# Parameters: a matrix is sharded along its "embed" side over fsdp and along the other over tensor.
+# Of the two factors of an adapter one has no such side, and a rank is too small to be sharded: its
+# other side is sharded over both, tensor first, so that what fsdp gathers lies as the matrix's side
+# does. Activations: samples over data and fsdp, inner widths over tensor; between blocks, where no
+# width is sharded over tensor, the sequence is. A KV cache: samples likewise, kv heads over tensor.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("batch", BATCH_AXES),
     ("length", None),
@@ -41,22 +41,22 @@ LARGE = 1 << 20  # elements; a parameter of that size must not lie whole on ever
 
 
 def mesh_ways(mesh: Mesh | AbstractMesh, axes: tuple[str, ...]) -> int:
-    """Into how many pieces these axes cut together; 1 without a mesh."""
+    """The number of shards that these axes make together; 1 without a mesh."""
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in axes)
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many pieces a batch of samples is cut."""
+    """The number of shards of a batch of samples."""
     return mesh_ways(mesh, BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Samples over data and fsdp; `leading` axes before the sample axis are not cut."""
+    """Samples sharded over data and fsdp; `leading` axes before the sample axis are not."""
     return NamedSharding(mesh, PartitionSpec(*[None] * leading, BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -78,7 +78,7 @@ def param_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> dict[str, NamedSha
             raise ValueError(f"parameter {path} has no logical axes")
         wanted = _mesh_axes(path, leaf.names)
         spec = _divisible(leaf.value.shape, wanted, mesh)
-        _check_cut(path, leaf.value.shape, spec, wanted, mesh)
+        _check_sharded(path, leaf.value.shape, spec, wanted, mesh)
         out[path] = NamedSharding(mesh, spec)
     return out
 
@@ -102,7 +102,7 @@ def _flat(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry or ()
 
 
-def _check_cut(
+def _check_sharded(
     path: str, shape: tuple[int, ...], spec: PartitionSpec, wanted: list[Any], mesh: Any
 ) -> None:
     ways = mesh_ways(mesh, ("fsdp", "tensor"))

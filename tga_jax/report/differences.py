@@ -10,7 +10,8 @@ import numpy as np
 
 from tga_jax.evaluation import metrics
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.summary import MATCHED, Result, by_scene, compare
+from tga_jax.evaluation.margin_rows import MATCHED
+from tga_jax.evaluation.summary import Result, by_scene, compare
 from tga_jax.html.formats import Figure
 from tga_jax.report.collect import Arm
 from tga_jax.report.headlines import Difference, Place
@@ -22,7 +23,6 @@ Pair = tuple[Result, Result]  # the candidate's and the reference's
 def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
     """Candidate minus reference of every figure that both have, by benchmark, scene and metric."""
     pairs = {name: _pairs(reference, candidate, name) for name in candidate.answers}
-    everything = [pair for group in pairs.values() for pair in group]
     found: dict[Place, Difference] = {}
     for benchmark, group in pairs.items():
         rows = compare([own for own, _ in group], [other for _, other in group])
@@ -31,12 +31,10 @@ def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
                 place = (benchmark, row.scene, row.metric.removesuffix("_difference"))
                 figure = Figure(row.figure.value, *row.figure.interval, row.figure.count)
                 found[place] = Difference(figure, **row.more)
-        has_benign = any(own.item.harmful is False for own, _ in group)
-        benign = group if has_benign else everything
         by_id = {id(own): (own, other) for own, other in group}
         for scene, results in by_scene([own for own, _ in group]).items():
             if "/" not in scene:
-                for metric, figure in _margins([by_id[id(r)] for r in results], benign).items():
+                for metric, figure in _margins([by_id[id(r)] for r in results], group).items():
                     found[benchmark, scene, metric] = Difference(figure)
     return found
 

@@ -89,9 +89,7 @@ def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
         elif line.strip():
             row = files.parse_json(line, str(path), line=number)
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                hint = (
-                    "; samples are read from .json files" if "conversations" in line else ""
-                )
+                hint = "; samples are read from .json files" if "conversations" in line else ""
                 raise UserError(
                     f'{path}: line {number}: expected an object with a text under "{key}"{hint}'
                 )

@@ -13,24 +13,29 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.layers import product
 from tga_jax.parallel.sharding import BATCH_AXES, EMBED_AXIS, mesh_ways
 
-Array = jax.Array
-
 AUTO = 512  # positions whose logits exist at once, where nothing else is said
 
 
-def shift_labels(labels: Array) -> Array:
+def shift_labels(labels: Int[Array, "*lead length"]) -> Int[Array, "*lead length"]:
     """Labels aligned with tokens -> labels of the next token: int32[..., T], the last ignored."""
     last = jnp.full_like(labels[..., :1], IGNORE_INDEX)
     return jnp.concatenate([labels[..., 1:], last], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
-def token_nll(hidden: Array, head: Array, targets: Array, *, chunk: int) -> Array:
+def token_nll(
+    hidden: Float[Array, "batch length width"],
+    head: Float[Array, "width vocab"],
+    targets: Int[Array, "batch length"],
+    *,
+    chunk: int,
+) -> Float[Array, "batch length"]:
     """Negative log-likelihood of each target.
 
     Positions that have a target come first, `chunk` times B of them at a time; chunks without any
@@ -57,13 +62,13 @@ def token_nll(hidden: Array, head: Array, targets: Array, *, chunk: int) -> Arra
     if chunk >= length:
         return _nll(product(hidden, head.astype(hidden.dtype), jnp.float32), targets)
     if ways == 1:
-        return _chunked(hidden, head, targets, Cut(chunk))
-    cut = EMBED_AXIS if width % mesh_ways(mesh, (EMBED_AXIS,)) == 0 else None
+        return _chunked(hidden, head, targets, Partition(chunk))
+    head_axis = EMBED_AXIS if width % mesh_ways(mesh, (EMBED_AXIS,)) == 0 else None
     rows = PartitionSpec(BATCH_AXES)
     mapped = jax.shard_map(
-        lambda h, w, t: _chunked(h, w, t, Cut(chunk, BATCH_AXES, cut)),
+        lambda h, w, t: _chunked(h, w, t, Partition(chunk, BATCH_AXES, head_axis)),
         mesh=mesh,
-        in_specs=(rows, PartitionSpec(cut), rows),
+        in_specs=(rows, PartitionSpec(head_axis), rows),
         out_specs=rows,
         axis_names=set(BATCH_AXES),  # the vocabulary's axis is left to the compiler
         check_vma=False,
@@ -72,8 +77,14 @@ def token_nll(hidden: Array, head: Array, targets: Array, *, chunk: int) -> Arra
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
-    """How the work is cut: positions of a row at a time, mesh axes of the rows, of the head."""
+class Partition:
+    """How the work is partitioned.
+
+    Attributes:
+        chunk: positions of each row that are worked on at a time.
+        rows: the mesh axes that the rows are sharded over.
+        head: the mesh axis that the head's width is sharded over; None: it is replicated.
+    """
 
     chunk: int
     rows: tuple[str, ...] = ()
@@ -81,9 +92,9 @@ class Cut:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(hidden: Array, head: Array, targets: Array, cut: Cut) -> Array:
-    """A device's rows."""
-    whole, order = _gathered(head, hidden.dtype, cut.head), Order.of(targets, cut)
+def _chunked(hidden: Array, head: Array, targets: Array, part: Partition) -> Array:
+    """The losses of the rows that one device holds, chunk by chunk: float32[B, T]."""
+    whole, order = _gathered(head, hidden.dtype, part.head), Order.of(targets, part)
 
     def body(_: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
         used, h, t = xs
@@ -95,20 +106,22 @@ def _chunked(hidden: Array, head: Array, targets: Array, cut: Cut) -> Array:
     return order.join(jax.lax.scan(body, None, xs)[1])
 
 
-def _forward(hidden: Any, head: Any, targets: Any, cut: Cut) -> tuple[Array, tuple[Any, ...]]:
+def _forward(
+    hidden: Any, head: Any, targets: Any, part: Partition
+) -> tuple[Array, tuple[Any, ...]]:
     saved = (hidden.value, head.value, targets.value)
     # An empty tuple, as what is kept must be arrays.
-    return _chunked(*saved, cut), (*saved, () if head.perturbed else None)
+    return _chunked(*saved, part), (*saved, () if head.perturbed else None)
 
 
-def _backward(cut: Cut, saved: tuple[Any, ...], grad: Any) -> tuple[Any, Any, None]:
+def _backward(part: Partition, saved: tuple[Any, ...], grad: Any) -> tuple[Any, Any, None]:
     hidden, head, targets, trained = saved
     if isinstance(grad, SymbolicZero):
         return None, None, None
-    whole, order = _gathered(head, hidden.dtype, cut.head), Order.of(targets, cut)
+    whole, order = _gathered(head, hidden.dtype, part.head), Order.of(targets, part)
 
     def products(total: Array | None, h: Array, t: Array, g: Array) -> tuple[Array | None, Array]:
-        with jax.named_scope("rematted_computation"):  # so is it told from the model's FLOPs
+        with jax.named_scope("rematted_computation"):  # `flops` does not count it as the model's
             logits = _logits(h, whole)
         d = _nll_gradient(logits, t, g).astype(h.dtype)
         if total is not None:
@@ -122,8 +135,8 @@ def _backward(cut: Cut, saved: tuple[Any, ...], grad: Any) -> tuple[Any, Any, No
     xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE_INDEX), order.split(grad)
     total = None if trained is None else jnp.zeros(whole.shape, jnp.float32)
     total, dh = jax.lax.scan(body, total, xs)
-    if total is not None and cut.head is not None:
-        total = jax.lax.psum_scatter(total, cut.head, scatter_dimension=0, tiled=True)
+    if total is not None and part.head is not None:
+        total = jax.lax.psum_scatter(total, part.head, scatter_dimension=0, tiled=True)
     return order.join(dh), None if total is None else total.astype(head.dtype), None
 
 
@@ -139,18 +152,15 @@ class Order:
     shape: tuple[int, int, int]  # B, T, S
 
     @classmethod
-    def of(cls, targets: Array, cut: Cut) -> Order:
+    def of(cls, targets: Array, part: Partition) -> Order:
         """The order of the targets int32[B, T]."""
-        (batch, length), chunk = targets.shape, cut.chunk
+        (batch, length), chunk = targets.shape, part.chunk
         chunks = -(-length // chunk)
         flat = jnp.pad(
             targets.reshape(-1),
             (0, batch * (chunks * chunk - length)),
             constant_values=IGNORE_INDEX,
         )
-        count = jnp.sum(flat != IGNORE_INDEX)
-        if cut.rows:  # all devices go through as many, so that they meet in collectives
-            count = jax.lax.pmax(count, cut.rows)
         used = jnp.arange(chunks) * batch * chunk < count
         places = jnp.argsort(flat == IGNORE_INDEX, stable=True)
         return cls(places, used, (batch, length, chunk))
@@ -163,15 +173,15 @@ class Order:
         return flat.reshape(-1, batch, chunk, *x.shape[2:])
 
     def join(self, x: Array) -> Array:
-        """`split` undone."""
+        """Put what `split` gave back into the order of the positions: [B, T, ...]."""
         batch, length, _ = self.shape
         flat = x.reshape(-1, *x.shape[3:])
         return flat[jnp.argsort(self.places)[: batch * length]].reshape(batch, length, *x.shape[3:])
 
 
-def _gathered(head: Array, dtype: jnp.dtype, cut: str | None) -> Array:
+def _gathered(head: Array, dtype: jnp.dtype, axis: str | None) -> Array:
     head = head.astype(dtype)
-    return head if cut is None else jax.lax.all_gather(head, cut, axis=0, tiled=True)
+    return head if axis is None else jax.lax.all_gather(head, axis, axis=0, tiled=True)
 
 
 def _logits(hidden: Array, head: Array) -> Array:

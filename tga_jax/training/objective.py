@@ -17,6 +17,7 @@ import flax
 import jax
 import jax.numpy as jnp
 from clu.metrics import Average
+from jaxtyping import Array, Bool, Float
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
@@ -26,7 +27,6 @@ from tga_jax.models.llava import Llava, Params
 from tga_jax.training.cross_entropy import shift_labels, token_nll
 from tga_jax.training.metric_table import MEAN, names_of
 
-Array = jax.Array
 Batch = dict[str, Array]
 
 
@@ -108,14 +108,16 @@ def forward(
     return Passes(nll, states, AnswerStates(pooled[:, :, 2], caption[:, :, 1]))
 
 
-def caption_states(model: Llava, params: Params, batch: Batch) -> Array:
+def caption_states(
+    model: Llava, params: Params, batch: Batch
+) -> Float[Array, "layers batch width"]:
     """Mean hidden states over the caption's tokens, text only: float32[all layers, B, D]."""
     return caption_pass(model, params, batch, ["caption_span"])[:, :, 0]
 
 
 def caption_pass(
     model: Llava, params: Params, batch: Batch, names: Sequence[str], *, detach: bool = True
-) -> Array:
+) -> Float[Array, "layers batch spans width"]:
     """Mean hidden states over spans of the text-only pass: float32[all layers, B, N, D].
 
     Args:
@@ -140,7 +142,9 @@ def caption_pass(
     return out.pooled
 
 
-def has_terms(batch: Batch, running: RunningMean | None) -> tuple[Array, Array]:
+def has_terms(
+    batch: Batch, running: RunningMean | None
+) -> tuple[Bool[Array, "*lead"], Bool[Array, "*lead"]]:
     """Which samples have the pair term and the hinge term: bool[..., B] each."""
     pair = has_span(batch["image_span"]) & has_span(batch["caption_span"])
     if running is not None:
@@ -149,7 +153,7 @@ def has_terms(batch: Batch, running: RunningMean | None) -> tuple[Array, Array]:
     return pair, pair & has_span(batch["retrieved_span"])
 
 
-def has_answer(batch: Batch) -> Array:
+def has_answer(batch: Batch) -> Bool[Array, "*lead"]:
     """Which samples have the answer term: bool[..., B]."""
     return has_span(batch["answer_span"]) & has_span(batch["caption_answer_span"])
 
@@ -196,7 +200,8 @@ def loss_sums(
         detach=cfg.detach_caption,
         answers=cfg.answers,
     )
-    values, captions = {}, Average.empty()
+    values: dict[str, Average] = {}
+    captions = Average.empty()
     if passes.states is not None:
         states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
         captions = _caption_sum(states.caption, batch)
@@ -218,7 +223,7 @@ def loss_sums(
     return Sums(sums, captions)
 
 
-def total_loss(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> Array:
+def total_loss(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> Float[Array, ""]:
     """A micro-batch's share of the loss: each term's sum over its count in the global batch."""
     weights = {"lm_loss": 1.0}
     if cfg.active:

@@ -104,7 +104,7 @@ def abstract_state(state: TrainState) -> TrainState:
 def opt_shardings(
     abstract: Any, trained: Mapping[str, jax.Array | jax.ShapeDtypeStruct], mesh: Mesh
 ) -> Any:
-    """Moments are cut as their parameters are; counters are replicated."""
+    """The optimizer state's shardings: moments as their parameters, counters replicated."""
 
     def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Any:
         keys = [str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.read_table import id_of
 
 # Values of a column that says whether a request is harmful.
 HARMFUL = {
@@ -59,3 +61,39 @@ def harmful_of(value: Any, *, key: str, where: str) -> bool | None:
     if word not in HARMFUL:
         raise UserError(f'{where}: "{key}" must be one of {", ".join(HARMFUL)}, got {value!r:.40}')
     return HARMFUL[word]
+
+
+@dataclasses.dataclass(frozen=True)
+class HarmfulColumn:
+    """Where a file says whether a request is harmful.
+
+    Attributes:
+        name: the column; None: there is none.
+        default: of rows that don't say it.
+    """
+
+    name: str | None
+    default: bool | None
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], option: str, usual: Sequence[str], *, path: Path
+    ) -> HarmfulColumn:
+        """From the option `harmful`: "yes", "no", or a column; and the usual column names."""
+        if option in ("yes", "no"):
+            return cls(column(names, "", usual), option == "yes")
+        return cls(
+            column(names, option, usual, key="harmful (yes, no or a column)", path=path), None
+        )
+
+    def of_row(self, row: Mapping[str, Any], *, where: str) -> bool | None:
+        """What a row says, or the default."""
+        said = harmful_of(row.get(self.name), key=self.name, where=where) if self.name else None
+        return self.default if said is None else said
+
+
+def id_or(row: Mapping[str, Any], name: str | None, number: int, *, where: str) -> int | str:
+    """A row's id; its number where there is no such column, or nothing in it."""
+    if name is None or row.get(name) in (None, ""):
+        return number
+    return id_of(row, name, where=where)

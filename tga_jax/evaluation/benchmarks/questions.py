@@ -1,24 +1,65 @@
-"""Any LLaVA question file: {"question_id", "image", "text"}, and what it may say besides.
+"""Any question file: JSON, JSONL, CSV, TSV or XLSX; LLaVA's {"question_id", "image", "text"}, and
 
 "label"             the right answer; "accept": further right ones
-"category"          the scene, unless the option `scene` names other keys
+"category"          the scene, unless the option `scene` names other columns
 "harmful"           true or false
 "image_caption" or "caption", "retrieved"    texts that the prompt may have
+
+Columns of other names are named by options, so a benchmark that is not known here needs no code.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.benchmarks.options import yes_or_no
-from tga_jax.evaluation.benchmarks.read_table import id_of, read_rows, text_of
+from tga_jax.evaluation.benchmarks.columns import HarmfulColumn, column, id_or, known
+from tga_jax.evaluation.benchmarks.read_table import Row, columns_of, read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
 
-OPTIONS = ("scene", "harmful", "only")
+OPTIONS = ("text", "image", "label", "id", "scene", "harmful", "only")
+TEXT_COLUMNS = ("text", "question", "prompt", "instruction")
+IMAGE_COLUMNS = ("image", "image_path", "img")
+ID_COLUMNS = ("question_id", "id", "index")
 _OWN = {"question_id", "image", "text", "label", "harmful", "image_caption"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    text: str
+    image: str | None
+    label: str | None
+    id: str | None
+    scene: list[str]
+    harmful: HarmfulColumn
+
+    @classmethod
+    def of(cls, names: list[str], options: Mapping[str, str], path: Path) -> _Columns:
+        def chosen(key: str, usual: tuple[str, ...]) -> str | None:
+            return column(names, options.get(key, ""), usual, key=key, path=path)
+
+        text = chosen("text", TEXT_COLUMNS)
+        if text is None:
+            raise UserError(
+                f"{path}: no column of questions; name it by ?text=COLUMN, of {known(names)}"
+            )
+        scenes = options.get("scene", "category").split("+")
+        if len(scenes) > 2:
+            raise UserError(f"questions: scene={options['scene']!r}: one or two columns")
+        if "scene" in options:
+            for name in scenes:
+                column(names, name, (), key="scene", path=path)
+        return cls(
+            text=text,
+            image=chosen("image", IMAGE_COLUMNS),
+            label=chosen("label", ("label",)),
+            id=chosen("id", ID_COLUMNS),
+            scene=scenes,
+            harmful=HarmfulColumn.of(names, options.get("harmful", ""), ("harmful",), path=path),
+        )
 
 
 def read(
@@ -26,44 +67,42 @@ def read(
 ) -> Iterator[EvalItem | Missing]:
     """Reads a question file.
 
-    Options: scene: one or two keys of the records, joined by "+" (category); harmful: yes or no
-    where the records don't say; only: "kind:what+describe" keeps records whose "kind" is one of
-    these.
+    Options: text, image, label, id: the columns' names; scene: one or two columns, joined by "+"
+    (category); harmful: yes or no for all questions that don't say it themselves, or the column
+    that says it; only: "kind:what+describe" keeps records whose "kind" is one of these.
     """
-    keys = options.get("scene", "category").split("+")
-    if len(keys) > 2:
-        raise UserError(f"questions: scene={options['scene']!r}: one or two keys")
-    default = yes_or_no(options, "harmful", default=None)
+    rows = read_rows(path)
+    if not rows:
+        return
+    columns = _Columns.of(columns_of(rows), options, path)
     key, _, wanted = options.get("only", "").partition(":")
-    for number, row in enumerate(read_rows(path), start=1):
-        where = f"{path}: record number {number} (question_id {row.get('question_id')})"
+    for number, row in enumerate(rows, start=1):
         if key and str(row.get(key)) not in wanted.split("+"):
             continue
-        yield _item(row, keys, default=default, image_dir=image_dir, where=where)
+        yield _item(row, columns, number, image_dir=image_dir, path=path)
 
 
 def _item(
-    row: Mapping[str, Any],
-    keys: list[str],
-    *,
-    default: bool | None,
-    image_dir: Path | None,
-    where: str,
+    row: Row, columns: _Columns, number: int, *, image_dir: Path | None, path: Path
 ) -> EvalItem:
-    harmful, label = row.get("harmful", default), row.get("label")
-    if harmful not in (True, False, None):
-        raise UserError(f'{where}: "harmful" must be true or false, got {harmful!r:.40}')
+    name = columns.id or "question_id"
+    where = f"{path}: record number {number} ({name} {row.get(name)})"
+    image = row.get(columns.image) if columns.image else None
+    label = row.get(columns.label) if columns.label else None
+    return EvalItem(
+        id=id_or(row, columns.id, number, where=where),
+        text=text_of(row, columns.text, where=where),
+        image=None if image in (None, "") else text_of(row, str(columns.image), where=where),
+        image_dir=image_dir,
+        scene=scene_name(*(row.get(key) for key in columns.scene)),
+        harmful=columns.harmful.of_row(row, where=where),
+        label=None if label in (None, "") else str(label),
+        extra=_extra(row),
+    )
+
+
+def _extra(row: Row) -> dict[str, Any]:
     extra = {name: value for name, value in row.items() if name not in _OWN}
     if "image_caption" in row:
         extra["caption"] = row["image_caption"]
-    image = row.get("image")
-    return EvalItem(
-        id=id_of(row, "question_id", where=where),
-        text=text_of(row, "text", where=where),
-        image=None if image is None else text_of(row, "image", where=where),
-        image_dir=image_dir,
-        scene=scene_name(*(row.get(key) for key in keys)),
-        harmful=None if harmful is None else bool(harmful),
-        label=None if label is None else str(label),
-        extra=extra,
-    )
+    return extra

@@ -33,7 +33,7 @@ from tga_jax.evaluation.items import EvalItem, Missing
 
 Scorer = Callable[[EvalItem, str], bool | None]
 
-COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "retrieved")
+COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "retrieved", "control")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Kind:
     read: Callable[..., Iterator[EvalItem | Missing]]
     options: tuple[str, ...]
     correct: Scorer = answers.label_in_answer
+    lenient: Scorer | None = None  # an own rule beside the published one: accuracy_lenient
     yes_no: bool = False  # precision, recall, F1 and yes ratio make sense
     free_answers: bool = False  # exact match makes sense
 
@@ -56,7 +57,12 @@ KINDS: dict[str, Kind] = {
     "questions": Kind(questions.read, questions.OPTIONS, free_answers=True),
     "texts": Kind(texts.read, texts.OPTIONS, free_answers=True),
     "pope": Kind(pope.read, pope.OPTIONS, answers.pope_correct, yes_no=True),
-    "scienceqa": Kind(scienceqa.read, scienceqa.OPTIONS, answers.scienceqa_correct),
+    "scienceqa": Kind(
+        scienceqa.read,
+        scienceqa.OPTIONS,
+        answers.scienceqa_correct,
+        lenient=answers.scienceqa_correct_lenient,
+    ),
 }
 
 
@@ -78,7 +84,7 @@ def parse_entries(text: str) -> list[Entry]:
     """`config.evaluate.benchmarks` -> entries.
 
     Raises:
-        UserError: an unknown kind or option, or two entries of one name.
+        UserError: an unknown kind, option or control, or two entries of one name.
     """
     parts = re.split(rf"[,\n]\s*(?={_HEAD})", text.strip().rstrip(","))
     entries = [_entry(part.strip().rstrip(",")) for part in parts if part.strip()]
@@ -87,6 +93,13 @@ def parse_entries(text: str) -> list[Entry]:
         if names.count(name) > 1:
             raise UserError(
                 f"config.evaluate.benchmarks: two are called {name!r}; name one NAME=KIND:PATH"
+            )
+    for entry in entries:
+        control = entry.options.get("control", entry.name)
+        if control not in names:
+            raise UserError(
+                f"config.evaluate.benchmarks: {entry.name}: control={control!r} is no benchmark of "
+                f"this run; there are {', '.join(names)}"
             )
     return entries
 

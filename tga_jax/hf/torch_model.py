@@ -1,4 +1,4 @@
-"""Replies from a model in a local folder, through transformers and torch where they are installed.
+"""Replies from a model in a local folder, through transformers and torch where both are there.
 
 Both are optional and imported only when such a judge is asked for.
 """
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.model_judges import Chat
+
+Chat = list[dict[str, Any]]  # messages with a role and parts, as chat templates take them
 
 
 @dataclasses.dataclass(frozen=True)
