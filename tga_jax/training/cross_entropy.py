@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from tga_jax.labels import IGNORE_INDEX
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.layers import product
 from tga_jax.parallel.sharding import BATCH_AXES, EMBED_AXIS, mesh_ways
 
@@ -161,6 +162,9 @@ class Order:
             (0, batch * (chunks * chunk - length)),
             constant_values=IGNORE_INDEX,
         )
+        count = jnp.sum(flat != IGNORE_INDEX)
+        if part.rows:  # all devices go through as many, so that they meet in collectives
+            count = jax.lax.pmax(count, part.rows)
         used = jnp.arange(chunks) * batch * chunk < count
         places = jnp.argsort(flat == IGNORE_INDEX, stable=True)
         return cls(places, used, (batch, length, chunk))
