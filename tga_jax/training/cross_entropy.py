@@ -16,7 +16,6 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from tga_jax.labels import IGNORE_INDEX
-from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.layers import product
 from tga_jax.parallel.sharding import BATCH_AXES, EMBED_AXIS, mesh_ways
 
