@@ -333,6 +333,9 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
         dict(
             path="",  # "": config.data.path
             image_dir="",  # "": config.data.image_dir
+            # Samples, captions or retrieved texts that changed since the stage was begun stop it;
+            # true goes on with them, from the step where it is.
+            accept_changed_data=False,
             template=template,  # "": config.prompt.template
             steps=-1,  # -1: from `epochs`
             epochs=1.0,

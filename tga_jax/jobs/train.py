@@ -42,8 +42,10 @@ def run(job: Job) -> None:
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
-    settings = stage_settings(job, model.prompts, steps, start)
-    claim_folder(workdir / name, settings)
+    guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
+    stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
+    settings = stage_settings(job, model.prompts, steps, start, samples.used)
+    claim_folder(job, settings)
     report_samples(
         workdir / name / "samples.json",
         source.records,
@@ -51,8 +53,6 @@ def run(job: Job) -> None:
         samples.about,
         say=job.say,
     )
-    guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
-    stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
     trained = train_stage(job, model, stage, source, start)
     marker = {"step": trained, "digest": digest(settings)}
     shared_files.write_json(workdir / name / "done.json", marker)
