@@ -11,8 +11,9 @@ from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
 from tga_jax.files import file_digest, stat_digest
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
-from tga_jax.run.answerer import Answerer, answer_line
+from tga_jax.retrieval.retriever import Retriever, check_index, configured, with_retrieved
+from tga_jax.run.answerer import Answerer, answer_line, check_decoding
+from tga_jax.run.checks import MAKES_MODELS, check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
@@ -20,6 +21,20 @@ from tga_jax.run.samples import image_folder
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse questions, a model or an index that are not there, and wrong settings of decoding."""
+    config = job.config
+    if not config.generate.questions:
+        raise UserError("no questions: set config.generate.questions to a JSONL file")
+    if MAKES_MODELS not in before:
+        questions = read_questions(Path(config.generate.questions))
+        if any(question.image for question in questions):
+            image_folder(config)
+    check_decoding(config.generate)
+    check_model(config, before=before)
+    check_index(job, before)
 
 
 def run(job: Job) -> None:

@@ -13,6 +13,7 @@ from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.lazy_records import text_lengths
 from tga_jax.data.prompts import Example
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
@@ -29,6 +30,12 @@ from tga_jax.run.samples import (
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse samples or a model that are not there."""
+    check_samples(job, before=before)
+    check_model(job.config, before=before)
 
 
 def run(job: Job) -> None:

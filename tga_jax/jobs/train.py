@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from tga_jax.cluster import hosts, shared_files
@@ -9,12 +11,21 @@ from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
-from tga_jax.run.stage import Stage
-from tga_jax.run.stage_data import batch_source, check_counts, most_shapes, stage_samples
+from tga_jax.run.stage import Stage, check_dtypes, compiler_options, stage_factors
+from tga_jax.run.stage_data import (
+    batch_source,
+    check_counts,
+    check_division,
+    most_shapes,
+    packing_of,
+    stage_samples,
+)
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
@@ -25,6 +36,26 @@ from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import peak_flops
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse what can be known to be wrong with the stage before any job runs."""
+    config, name = job.config, job.name
+    check_counts(config[name], name)
+    check_dtypes(config)
+    compiler_options(config.compiler_options)
+    profile_config(job, name)
+    check_samples(job, name, before=before)
+    llava = check_model(config, before=before)
+    if llava is None:
+        return
+    guide = config.guide
+    if guide.layers.strip() != "auto" or "analyze" not in before:
+        guide_config(config, job.workdir, llava.config.decoder.layers, name)
+    shards = batch_shards(mesh_of(config.mesh))
+    check_division(config[name], name, packing=packing_of(config), shards=shards)
+    factors = stage_factors(llava, config[name].trainable)
+    check_checkpoint_room(llava, factors, job.workdir)
 
 
 def run(job: Job) -> None:
