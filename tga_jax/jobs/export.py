@@ -112,7 +112,9 @@ def trained_paths(job: Job, model: OpenModel) -> list[str]:
     found: dict[str, None] = {}
     for stage in STAGES:
         if finished_stage(job.workdir, stage):
-            factors = stage_factors(model.llava, job.config[stage].trainable)
+            factors = stage_factors(
+                model.llava, job.config[stage].trainable, job.config.lora.train_decoder
+            )
             found |= {path: None for path, factor in factors.items() if factor is not None}
     return list(found)
 
@@ -149,11 +151,14 @@ def stage_facts(folder: Path) -> StageFacts:
     """What a finished stage did, as its folder says."""
     path = folder / "settings.json"
     settings = read_json(path)[folder.name]
-    trained = [pattern for pattern, factor in settings["trainable"] if factor is not None]
+    done = read_json(folder / "done.json")
+    counts = done.get("trained") or {p: None for p, f in settings["trainable"] if f is not None}
+    trained = [part if n is None else f"{part} ({n:,} parameters)" for part, n in counts.items()]
     return StageFacts(
         name=folder.name,
         steps=settings["steps"],
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
         trained=", ".join(trained),
+        terms=done.get("terms", {}),
     )
