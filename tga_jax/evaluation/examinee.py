@@ -15,10 +15,11 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
-from tga_jax.files import digest, read_jsonl, stat_digest, write_jsonl
+from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
+from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import make_prompter

@@ -8,7 +8,7 @@ import importlib.metadata
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ def fingerprint(
     return parts
 
 
-def code_digest() -> str:
-    """Of all of this package's sources."""
+def code_digest(*rooms: str) -> str:
+    """A hash of the sources of some rooms of this package; of all of them where none is named."""
     root = Path(__file__).parents[1]
     sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    sources = [path for path in sources if not rooms or path.parts[0] in rooms]
     whole = hashlib.sha256()
     for path in sources:
         whole.update(str(path).encode() + b"\0" + (root / path).read_bytes())
@@ -119,3 +120,17 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         out |= flat(inner, f"{prefix}.{key}" if prefix else key)
     return out
+
+
+def stat_digest(paths: Iterable[Path]) -> str:
+    """A hash of the names, sizes and times of change of files; one that is not there counts too."""
+    found = [[path.name, *_size_and_time(path)] for path in paths]
+    return digest(found)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        about = path.stat()
+    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
+        return -1, -1
+    return about.st_size, about.st_mtime_ns
