@@ -15,7 +15,7 @@ first-run: $(STAMP)
 	$(BIN)/python -m examples.first_run --workdir=runs/first
 
 test: lint
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile" -n $(TEST_PROCESSES) --dist loadfile
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile" -n $(TEST_PROCESSES) --dist loadfile --durations=10
 
 test-slow: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "slow"
