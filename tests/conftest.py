@@ -30,6 +30,8 @@ CHEAP = {
 }
 for _name, _value in CHEAP.items():
     os.environ.setdefault(_name, _value)
+# Files are named from the repository's root, wherever pytest was started.
+os.chdir(Path(__file__).parents[1])
 
 # Tracing makes millions of short-lived objects beside the many that imported libraries keep: with
 # the default thresholds the collector takes a fifth of the time.

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_two_ways_have_the_same_losses_and_the_segment_computes_more(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["method_cost", "--small"])
+    monkeypatch.setattr(sys, "argv", ["method_cost", "--small", "--vision-layers=2"])
     args = method_cost.arguments()
     train_step.make(args, tmp_path)
     losses = method_cost.check(args, tmp_path)

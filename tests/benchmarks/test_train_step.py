@@ -20,7 +20,7 @@ ARMS = {"tga_jax", "sdpa", "selected", "release"}
 
 def test_contenders_have_the_same_losses_and_gradients(tmp_path, monkeypatch) -> None:
     threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["train_step", "--small"])
+    monkeypatch.setattr(sys, "argv", ["train_step", "--small", "--vision-layers=2"])
     args = train_step.arguments()
     train_step.make(args, tmp_path)
     try:
