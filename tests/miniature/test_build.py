@@ -205,5 +205,8 @@ def test_text_evaluation_is_half_unsafe_and_knows_its_answers(world):
 
 
 def test_corpus_groups_are_a_choice(tmp_path):
-    build_world(tmp_path, sizes=replace(SIZES, corpus_groups=("seen", *HIDDEN), harmful_corpus=0.5))
+    build_world(
+        tmp_path,
+        sizes=replace(SMALL, corpus=300, corpus_groups=("seen", *HIDDEN), harmful_corpus=0.5),
+    )
     assert words_of(HIDDEN).search((tmp_path / "corpus.txt").read_text())
