@@ -70,17 +70,19 @@ def _run(form: str, center: str, accumulate: int, rate: float, same_batch: bool)
     step = make_train_step(
         tiny.model(), objective, optimizer, learning_rate=schedule(settings), steps=8
     )
-    compiled, metrics = jit_step(step, state), []
+    traces: list[TrainState] = []
+    compiled = jit_step(lambda state, batch: (traces.append(state), step(state, batch))[1], state)
+    metrics = []
     for i in range(3):
         rows = tiny.batch(KINDS, seed=0 if same_batch else i, answers=ANSWERS)
         rows["images"] = rows["images"][:, :0]  # token embeddings stand in
         state, values = compiled(state, tiny.micro_batches(rows, accumulate))
         metrics.append({k: float(v) for k, v in values.items()})
-    assert compiled._cache_size() == 1
+    assert len(traces) == 1
     return Run(start, jax.device_get(state), metrics)
 
 
-@pytest.mark.parametrize(("center", "parts"), [("none", 4), ("running", 2), ("running", 4)])
+@pytest.mark.parametrize(("center", "parts"), [("none", 4), ("running", 2)])
 def test_accumulation_changes_nothing(center: str, parts: int) -> None:
     whole, split = run(center=center), run(center=center, accumulate=parts)
     for one, other in zip(whole.metrics, split.metrics, strict=True):
