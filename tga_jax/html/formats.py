@@ -7,7 +7,7 @@ import math
 
 MINUS = "\u2212"
 PLAIN = ("auc",)  # metrics that are no shares
-COUNTS = ("missing", "no_verdict", "empty", "no_control")
+COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 
 @dataclasses.dataclass(frozen=True)
