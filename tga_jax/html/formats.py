@@ -12,12 +12,16 @@ COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A value, its 95% interval where it is known, and of how many items it is."""
+    """A value, its 95% interval where it is known, and of how many items it is.
+
+    few: whether it is of too few independent items to say much.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     count: int | None = None
+    few: bool = False
 
     @property
     def excludes_zero(self) -> bool:
