@@ -49,11 +49,21 @@ class Arm:
 
     def figure(self, benchmark: str, scene: str, metric: str) -> Figure | None:
         """A figure of evaluate/metrics.json."""
-        for row in self.rows:
-            if (row["benchmark"], row["scene"], row["metric"]) == (benchmark, scene, metric):
-                low, high = row["interval"]
-                return Figure(row["value"], low, high, row["count"], row.get("few", False))
-        return None
+        row = self.row(benchmark, scene, metric)
+        if row is None:
+            return None
+        low, high = row["interval"]
+        return Figure(row["value"], low, high, row["count"], row.get("few", False))
+
+    def row(self, benchmark: str, scene: str, metric: str) -> Json | None:
+        """The row of evaluate/metrics.json with a figure and all that is known of it."""
+        wanted = (benchmark, scene, metric)
+        found = (row for row in self.rows if _place(row) == wanted)
+        return next(found, None)
+
+
+def _place(row: Json) -> tuple[str, str, str]:
+    return row["benchmark"], row["scene"], row["metric"]
 
 
 @dataclasses.dataclass(frozen=True)

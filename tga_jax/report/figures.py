@@ -38,7 +38,7 @@ from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.trade_off import trade_off
 
 Differences = Mapping[Place, Difference]
-DASH = "\u2013"
+DASH, NO_CONTROL = "\u2013", "no_control"
 # Metric of a count -> what it says of so many of all.
 WARNINGS = {
     "missing": "questions could not be asked, as a part of the benchmark is not there; the figures "
@@ -48,8 +48,6 @@ WARNINGS = {
     "empty": "answers are empty; they count as neither refused nor right",
     "truncated": "answers were cut off by the limit of new tokens; they are judged as far as they "
     "go",
-    "no_control": "harmful questions have no harmless ones to be compared with, so there is no AUC "
-    "and no rate at matched over-refusal",
 }
 
 
@@ -76,7 +74,8 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
         _warning(arm, row)
         for arm in arms
         for row in arm.rows
-        if row["metric"] in COUNTS and row["scene"] == ALL and row["value"]
+        if row["metric"] in COUNTS and row["scene"] == ALL
+        if row["value"] or row["metric"] == NO_CONTROL
     ]
     if is_mixed(arms):
         found.append(f"The figures are not all under one prompt: {profile_text(arms)}.")
@@ -88,6 +87,11 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
 
 
 def _warning(arm: Arm, row: Json) -> str:
+    if row["metric"] == NO_CONTROL:
+        return (
+            f"{arm.name}, benchmark {row['benchmark']}: there is no AUC and no rate at matched "
+            f"over-refusal, as {row.get('why', 'it has no harmless items')}."
+        )
     number = f"{row['value']:,.0f}" + (f" of {row['count']:,}" if row["count"] else "")
     return f"{arm.name}, benchmark {row['benchmark']}: {number} {WARNINGS[row['metric']]}."
 
@@ -137,7 +141,7 @@ def headline_table(arms: Sequence[Arm], differences: Differences) -> Table:
     profiles = " / ".join(dict.fromkeys(evaluate_profile(arm) for arm in arms))
     for line in lines(arms):
         metric = line.headline.metric
-        where = "/".join(part for part in (line.benchmark, line.scene) if part)
+        where = _place(line) + _control(line, arms)
         cells = [figure_text(metric, line.of(arm)) for arm in arms]
         if two:
             difference = difference_of(line, differences)
@@ -174,6 +178,13 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
 
 def _place(line: Line) -> str:
     return "/".join(part for part in (line.benchmark, line.scene) if part) or "summary"
+
+
+def _control(line: Line, arms: Sequence[Arm]) -> str:
+    """Whose harmless items a figure of the margin is against, where they are not its own."""
+    rows = [row for arm in arms if (row := arm.row(*line.place))]
+    names = dict.fromkeys(row.get("control", {}).get("name", "own") for row in rows)
+    return f", against the harmless of {' and '.join(names)}" if set(names) - {"own"} else ""
 
 
 def all_arms(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:

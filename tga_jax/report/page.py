@@ -119,7 +119,7 @@ def _title(report: Report) -> str:
 
 def _verdict(report: Report) -> list[str]:
     if not report.pair:
-        return ["Base models were made; no model was aligned yet."]
+        return ["No model has been evaluated or trained here yet; see below what there is."]
     arms = report.run.arms
     found = lines(arms)
     return verdict(found, arms, report.reference, report.pair[-1], report.differences)

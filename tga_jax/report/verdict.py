@@ -44,6 +44,7 @@ def verdict(
             harmless = _same_place(found, line, harmless_key)
             names = harmful_name, harmless_name
             sentences.append(_sentence(line, harmless, names, reference, candidate, differences))
+            sentences += _lowest(line, candidate)
             others = [arm for arm in arms if arm not in (reference, candidate)]
             sentences += _others(line, others, harmful_name)
     sentences = sentences or [NONE]
@@ -94,7 +95,7 @@ def _sentence(
         text = _alone(line, harmless, names, candidate)
     else:
         text = _pair(line, harmless, names, reference, candidate, differences)
-    return f"{where_of(line)}: {text}.{_lowest(line, candidate)}"
+    return f"{where_of(line)}: {text}."
 
 
 def _alone(line: Line, harmless: Line | None, names: tuple[str, str], candidate: Arm) -> str:
@@ -121,7 +122,7 @@ def _pair(
     both = f"between {candidate.name} and {reference.name} "
     text = _compared(
         line, names[0], reference, candidate, differences, who=candidate.name,
-        than=f" than {reference.name}", between=f"There is no clear difference {both}",
+        than=f" than {reference.name}", between=f"there is no clear difference {both}",
     )  # fmt: skip
     if harmless is not None and harmless.of(candidate) and harmless.of(reference):
         text += "; " + _compared(
@@ -157,10 +158,10 @@ def _compared(
     return f"{who} refuses {more} {what}{than} ({values})"
 
 
-def _lowest(line: Line, candidate: Arm) -> str:
+def _lowest(line: Line, candidate: Arm) -> list[str]:
     """The scene of a benchmark with the fewest refusals, where it has several."""
     if line.scene != ALL or line.headline.metric != "dsr":
-        return ""
+        return []
     scenes = [
         (row["value"], row["scene"], row["count"])
         for row in candidate.rows
@@ -169,12 +170,12 @@ def _lowest(line: Line, candidate: Arm) -> str:
         and "/" not in row["scene"]
     ]
     if len(scenes) < 2:
-        return ""
+        return []
     value, scene, count = min(scenes)
-    return (
-        f" {candidate.name} refuses least in the scene {words(scene)}: "
-        f"{value_text('dsr', value)} of {count}."
-    )
+    return [
+        f"In the benchmark {words(line.benchmark)}, {candidate.name} refuses least in the scene "
+        f"{words(scene)}: {value_text('dsr', value)} of {count}."
+    ]
 
 
 def _others(line: Line, others: Sequence[Arm], what: str) -> list[str]:

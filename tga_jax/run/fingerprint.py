@@ -50,7 +50,7 @@ def fingerprint(
 
 
 def versions() -> dict[str, str]:
-    """Package -> version, of what a reader of a result should know; of this project its code too."""
+    """Package -> version, of what a reader of results should know; of this project its code too."""
     found = {name: importlib.metadata.version(name) for name in ("jax", "transformers")}
     return {"tga_jax": f"{__version__}, code {code_digest()}", **found}
 
