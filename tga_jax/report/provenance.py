@@ -43,6 +43,7 @@ RULES = {
     "scienceqa": "LLaVA's rule: the letter alone, the letter and a full stop first, or one "
     "sentence 'The answer is LETTER.'.",
 }
+MODELS = {"clip": "the CLIP model", "llm": "the language model"}  # of the miniature
 PHASES = {
     "clip": "Training the CLIP model",
     "llm": "Training the language model",
@@ -187,8 +188,9 @@ def _shipped(base_models: Json) -> str:
     found = base_models.get("shipped_seconds") or {}
     if not found:
         return ""
-    times = ", ".join(f"{name} {seconds_text(float(value))}" for name, value in found.items())
+    models = {MODELS.get(name, name): seconds_text(float(value)) for name, value in found.items()}
+    times = ", ".join(f"{name} {text}" for name, text in models.items())
     return (
-        f"The models {' and '.join(found)} were taken ready-made from the project, which took this "
-        f"run no time. Training them once took: {times}."
+        f"Taken ready-made from the project, which took this run no time: {' and '.join(models)}. "
+        f"Training once took: {times}."
     )
