@@ -41,13 +41,21 @@ return {
 
 
 def measured(
-    page: Path, script: str, *, width: int = 1280, style: str = "", dark: bool = False
+    page: Path,
+    script: str,
+    *,
+    width: int = 1280,
+    style: str = "",
+    dark: bool = False,
+    printed: bool = False,
 ) -> Any:
     """What a script returns that runs at the end of a copy of the page.
 
     The copy stands in a frame of the wished width, as a window can't be as narrow as a phone.
     """
     text = POLICY.sub("", page.read_text())
+    if printed:
+        text = text.replace("@media print", "@media all")
     inner = (
         f"<style>{style}</style><script>addEventListener('load', () => parent.postMessage("
         f"JSON.stringify((() => {{{script}}})()), '*'))</script>"
@@ -68,11 +76,10 @@ def measured(
     return json.loads(html.unescape(found[1]))
 
 
-def layout(page: Path, *, width: int, wide_font: bool = False, dark: bool = False) -> list[str]:
+def layout(page: Path, *, width: int, wide_font: bool = False, **forms: bool) -> list[str]:
     """What is cut off, leaves the page sideways, or lies on something else; none is right."""
     style = WIDE if wide_font else ""
-    found = measured(page, LAYOUT.read_text(), width=width, style=style, dark=dark)
-    return list(found)
+    return list(measured(page, LAYOUT.read_text(), width=width, style=style, **forms))
 
 
 def opening(page: Path, **filters: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium"),
 ]
+PAPER = 672  # pixels of A4 between its margins
 ARMS = ("baseline", "tga", "a_model_with_a_very_long_name-without-any-blank-in-it-7b-v1.5")
 
 
@@ -39,6 +40,10 @@ def test_nothing_is_cut_and_nothing_overlaps(shown: Path, width: int, wide_font:
 
 def test_nothing_is_cut_in_the_dark(shown: Path) -> None:
     assert layout(shown, width=1280, dark=True) == []
+
+
+def test_nothing_is_cut_on_paper(shown: Path) -> None:
+    assert layout(shown, width=PAPER, printed=True) == []
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
         if row["value"] or row["metric"] == NO_CONTROL
     ]
     if is_mixed(arms):
-        found.append(f"The figures are not all under one prompt: {profile_text(arms)}.")
+        found.append(f"The figures are not all under one prompt ({profile_text(arms)}).")
     differing = [name for name in differing_settings(arms) if name != "Prompt profile"]
     if differing:
         names = ", ".join(differing)
