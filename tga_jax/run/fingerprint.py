@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import math
@@ -14,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax import __version__
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
@@ -47,6 +49,13 @@ def fingerprint(
     return parts
 
 
+def versions() -> dict[str, str]:
+    """Package -> version, of what a reader of results should know; of this project its code too."""
+    found = {name: importlib.metadata.version(name) for name in ("jax", "transformers")}
+    return {"tga_jax": f"{__version__}, code {code_digest()}", **found}
+
+
+@functools.cache
 def code_digest(*rooms: str) -> str:
     """A hash of the sources of some rooms of this package; of all of them where none is named."""
     root = Path(__file__).parents[1]
