@@ -44,8 +44,8 @@ HARMLESS = {
 }
 MAIN = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (*MAIN, "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
-# What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings; the
-# test pictures are for these and for the seeds.
+# What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
+# the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "weight-1": {"guide": {"answer_weight": 1.0}},
     "weight-3": {"guide": {"answer_weight": 3.0}},

@@ -13,15 +13,15 @@ import pytest
 from tests import tiny
 from tests.alignment import guide_oracle
 from tga_jax.alignment.guide import GuideConfig, RunningMean
-from tga_jax.training import objective as objective_module
+from tga_jax.training import passes as passes_module
 from tga_jax.training.objective import (
     Objective,
     count_terms,
-    forward,
     loss_metrics,
     loss_sums,
     total_loss,
 )
+from tga_jax.training.passes import forward
 
 MIXED = ("full", "no_retrieved", "no_caption", "text", "tox", "full", "full")
 PROGRESS = 0.25
@@ -147,7 +147,7 @@ def test_first_step_of_running_centring_has_no_guide_terms() -> None:
     )
     assert (int(counts["guide_pair"]), int(counts["guide_hinge"])) == (0, 0)
     assert metrics["loss"] == metrics["lm_loss"] and np.isnan(metrics["guide_pair"])
-    found = np.asarray(sums.captions.compute())
+    found = np.asarray(sums.captions.pair.compute())
     np.testing.assert_allclose(found, _caption_mean((0, 2)), rtol=1e-4, atol=1e-5)
 
 
@@ -242,12 +242,12 @@ def test_caption_pass_is_detached(float64: None, monkeypatch: pytest.MonkeyPatch
     rows["images"] = rows["images"][:, :0]  # the decoder alone: it compiles faster
     part, rest = _split("decoder")
     model = tiny.model(dtype="float64")
-    states = jax.jit(functools.partial(objective_module.caption_states, model))
+    states = jax.jit(functools.partial(passes_module.caption_states, model))
     constant = states({**part, **rest}, {k: v for k, v in rows.items() if "caption" in k})
 
     detached = _guide_loss(rows, _guide())(part, rest)[1]
     attached = _guide_loss(rows, _guide(detach_caption=False))(part, rest)[1]
-    monkeypatch.setattr(objective_module, "caption_pass", lambda *_, **__: constant[:, :, None])
+    monkeypatch.setattr(passes_module, "caption_pass", lambda *_, **__: constant[:, :, None])
     constant_loss = _guide_loss(rows, _guide())
     expected = constant_loss(part, rest)[1]
     _check_directions(constant_loss, part, rest, expected)

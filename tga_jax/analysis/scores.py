@@ -17,7 +17,8 @@ from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.training.metrics import Progress
-from tga_jax.training.objective import Batch, caption_states, forward, has_terms
+from tga_jax.training.objective import has_terms
+from tga_jax.training.passes import Batch, caption_states, forward
 
 Array = jax.Array
 
