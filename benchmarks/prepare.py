@@ -54,10 +54,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records = make_pictures(folder, args.pictures)
-        rows = list(enumerate(records))
-        outcomes = list(check_rows(rows, folder, workers=0))
+        outcomes = list(check_rows(records, folder, workers=0))
         seconds = [
-            timed(lambda: list(check_rows(rows, folder, workers=0))) for _ in range(args.repeats)
+            timed(lambda: list(check_rows(records, folder, workers=0))) for _ in range(args.repeats)
         ]
         tell("prepare: check", args.pictures, seconds, core)
         seconds = [

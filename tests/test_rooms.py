@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path("tga_jax")
-GROUND = ("html", "files", "config", "errors")
+GROUND = ("html", "files", "config", "errors", "labels")
 TOWER = (  # from below
     "models", "parallel", "alignment", "inference", "hf", "cluster", "data", "training", "run",
     "preparation", "retrieval", "captioning", "planning", "miniature", "evaluation", "analysis",

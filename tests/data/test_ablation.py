@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from tga_jax.data.ablation import ablate
-from tga_jax.data.records import (
-    Record,
-    Turn,
-    has_contents,
-    has_flags,
-    picture_counts,
-    text_lengths,
-)
+from tga_jax.data.lazy_records import has_contents, has_flags, picture_counts, text_lengths
+from tga_jax.data.records import Record, Turn
 from tga_jax.errors import UserError
 
 RECORDS = [

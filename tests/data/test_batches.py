@@ -80,7 +80,7 @@ def make_example(name, length, *, caption=0, **changes):
         "caption_span": (1, caption) if caption else None,
         "images": (),
         "tox": False,
-        "cut_tokens": 0,
+        "truncated_tokens": 0,
     }
     return Example(**{**fields, **changes})
 

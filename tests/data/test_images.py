@@ -220,3 +220,40 @@ def test_the_limit_is_on_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 199)
     with pytest.raises(UserError, match="too large"):
         load_image(path, record_id="1")
+
+
+def deep_pictures():
+    """(name, picture, its RGB): values of more than 8 bits, scaled by their range."""
+    ramp = np.arange(64 * 64).reshape(64, 64)
+    sixteen = (ramp * 16 + ramp // 256).astype(np.uint16)
+    signed = (ramp - 2000).astype(np.int32)
+    broken = (ramp / 4095).astype(np.float32)
+    broken[0, :2] = np.nan, np.inf
+    return [
+        ("16.png", sixteen, sixteen / 257),
+        ("16.tif", sixteen, sixteen / 257),
+        ("dark.png", (ramp // 16).astype(np.uint16), ramp // 16),
+        ("32.tif", signed, (signed + 2000) * 255 / 4095),
+        ("unit.tif", (ramp / 4095).astype(np.float32), ramp * 255 / 4095),
+        ("byte.tif", (ramp / 16.1).astype(np.float32), ramp / 16.1),
+        ("any.tif", (ramp - 7.5).astype(np.float32) * 100, ramp * 255 / 4095),
+        ("one.tif", np.full((4, 4), -3, np.float32), np.zeros((4, 4))),
+        ("nan.tif", broken, np.where(np.isfinite(broken), broken, 0) * 255),
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_values_of_more_than_8_bits_are_scaled(tmp_path, number):
+    name, values, wanted = deep_pictures()[number]
+    Image.fromarray(values).save(tmp_path / name)
+    pixels = np.asarray(load_image(tmp_path / name, record_id="x"))
+    assert pixels.shape == (*values.shape, 3)
+    for channel in range(3):
+        np.testing.assert_allclose(pixels[..., channel], wanted, atol=0.51)
+    assert images.check_picture(tmp_path / name, where="x")
+
+
+def test_pictures_of_8_bits_are_not_called_deep(tmp_path):
+    for mode in ("RGB", "L", "1", "P", "CMYK", "LA", "RGBA"):
+        picture(9, 9).convert(mode).save(tmp_path / f"{mode}.tif")
+        assert not images.check_picture(tmp_path / f"{mode}.tif", where="x")

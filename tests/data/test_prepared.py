@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,10 +19,11 @@ from PIL import Image
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import arguments, make_inputs, row
 from tga_jax.data.images import ImageTransform
+from tga_jax.data.lazy_records import has_flags, text_lengths
 from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.data.prepared import VERSION, PreparedRecords
 from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import Record, Turn, has_flags, read_records, text_lengths
+from tga_jax.data.records import Record, Turn, read_records
 from tga_jax.data.stored import split_of
 from tga_jax.errors import UserError
 from tga_jax.main import main
@@ -52,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         more = {"image_caption": f"cup {i}", "retrieved_caption": "a tea set"} if i % 3 else {}
         if i % 6:
             more |= {"image": pictures}
-        samples.append(row(f"tox{i}" if i == 9 else f"r{i}", talk, **more))
+        samples.append(row(f"tox-{i}" if i == 9 else f"r{i}", talk, **more))
     (inputs / "samples.json").write_text(json.dumps(samples))
     assert main(arguments(inputs, workdir, "--config.prepare.workers=0", job="prepare")) == 0
     return inputs, workdir
@@ -106,6 +108,7 @@ def test_lengths_and_flags_are_known_without_reading(made):
     assert list(kept.picture_counts) == [len(r.images) for r in records]
     assert kept.has_flags.tolist() == has_flags(records).tolist()
     assert kept.has_flags.any(axis=0).all() and not kept.has_flags.all(axis=0).any()
+    assert [r.number for r in kept] == [r.number for r in records] == list(range(COUNT))
     assert kept[-1] == kept[COUNT - 1] and [r.id for r in kept[2:4]] == ["r2", "r3"]
     with pytest.raises(IndexError):
         kept[COUNT]
@@ -145,24 +148,24 @@ def test_damage_is_one_line_that_names_the_folder(made, tmp_path):
 
 def test_outcomes_come_in_order_from_any_number_of_processes(made):
     inputs, _ = made
-    rows = list(enumerate(read_records(inputs / "samples.json"))) * 3
+    rows = read_records(inputs / "samples.json") * 3
     here = list(check_rows(rows, inputs / "images", workers=0))
     assert here == list(check_rows(iter(rows), inputs / "images", workers=2))
-    assert [outcome.number for outcome in here] == [number for number, _ in rows]
+    assert [outcome.number for outcome in here] == [record.number for record in rows]
 
 
 def test_the_digest_covers_texts_and_pictures(made):
     inputs, _ = made
     record = read_records(inputs / "samples.json")[2]
-    digests = {check_row((0, record), inputs / "images").digest}
+    digests = {check_row(record, inputs / "images").digest}
     for change in (
         {"caption": "x"}, {"retrieved": None}, {"tox": True}, {"id": "x"}, {"images": ("s3.webp",)},
         {"turns": (Turn("a", "b"),)},
     ):  # fmt: skip
         changed = Record(**{**vars(record), **change})
-        digests.add(check_row((0, changed), inputs / "images").digest)
+        digests.add(check_row(changed, inputs / "images").digest)
     assert len(digests) == 7
-    assert check_row((5, record), inputs / "images").digest in digests
+    assert check_row(dataclasses.replace(record, number=5), inputs / "images").digest in digests
 
 
 def test_telephone_pictures_of_two_frames_stay_as_they_are(tmp_path):
@@ -172,7 +175,7 @@ def test_telephone_pictures_of_two_frames_stay_as_they_are(tmp_path):
     with Image.open(io.BytesIO((tmp_path / "a.jpg").read_bytes())) as image:
         assert image.format == "MPO" and image.n_frames == 2
     record = Record("1", ("a.jpg",), (Turn("q", "a"),), None, None, False)
-    outcome = check_row((0, record), tmp_path)
+    outcome = check_row(record, tmp_path)
     assert outcome.example["images"] == [(tmp_path / "a.jpg").read_bytes()]
     assert outcome.example["image_formats"] == ["jpeg"] and outcome.encoded == ()
 

@@ -287,7 +287,7 @@ def test_whole_turns_are_dropped_first(named_tokenizer):
         example = make_prompter(tokenizer, max_length=limit).encode(record)
         kept = expected or len(example.tokens)
         assert len(example.tokens) == kept <= limit
-        assert example.cut_tokens == three - kept
+        assert example.truncated_tokens == three - kept
     # The dropped turn had the picture: it is gone from the example, and with it the caption pass.
     assert example.images == () and example.image_spans == () and example.caption_span is None
     assert tokenizer.decode(example.tokens).endswith(f"{TURNS[1].answer}{tokenizer.eos_token}")
@@ -301,7 +301,7 @@ def test_a_long_first_answer_loses_its_tail(named_tokenizer):
         example = make_prompter(tokenizer, max_length=limit).encode(make_record())
         np.testing.assert_array_equal(example.tokens, whole.tokens[:limit])
         np.testing.assert_array_equal(example.labels, whole.labels[:limit])
-        assert example.cut_tokens == len(whole.tokens) - limit
+        assert example.truncated_tokens == len(whole.tokens) - limit
         assert example.image_spans == whole.image_spans
         assert example.retrieved_span == whole.retrieved_span
     with pytest.raises(UserError, match=f"record r7: .*{len(whole.tokens)} tokens.*{first_label}"):
@@ -323,7 +323,7 @@ def test_a_long_caption_loses_its_tail(named_tokenizer):
     prompter = make_prompter(tokenizer, max_length=300)
     example = prompter.encode(make_record(caption="a white cup " * 200))
     assert len(example.caption_tokens) == 300 and example.caption_span[1] == 300
-    assert example.cut_tokens == 0
+    assert example.truncated_tokens == 0
 
 
 def test_questions_are_never_cut(named_tokenizer):

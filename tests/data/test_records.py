@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from tga_jax.data.records import Question, Record, Turn, read_questions, read_records
+from tga_jax.data.records import (
+    Question,
+    Record,
+    Turn,
+    parse_record,
+    read_questions,
+    read_records,
+    read_rows,
+)
 from tga_jax.errors import UserError
 
 ROW = {
@@ -34,7 +42,7 @@ def test_optional_keys(tmp_path):
     rows = [
         {**ROW, "id": "1", "image_caption": "a cup", "retrieved_caption": " ", "tox": 0},
         {**ROW, "id": "my_TOX_2", "image": ["a.jpg", "b.jpg"]},
-        {**ROW, "id": "tox3", "tox": False, "image": None},
+        {**ROW, "id": "tox-3", "tox": False, "image": None},
         {**ROW, "id": "4", "tox": 1},
     ]
     records = read_records(write(tmp_path / "r.json", rows))
@@ -43,17 +51,36 @@ def test_optional_keys(tmp_path):
     assert (records[0].caption, records[0].retrieved) == ("a cup", None)
 
 
-def test_side_files_fill_only_what_is_absent(tmp_path):
-    rows = [{**ROW, "id": 1, "image_caption": "own"}, {**ROW, "id": 2}, {**ROW, "id": 3}]
-    captions = '{"id": "1", "caption": "x"}\n{"id": 2, "caption": "two\u2028lines"}\n'
-    retrieved = '{"id": "2", "text": "old", "score": 1}\n{"id": "2", "text": "new"}\n'
-    records = read_records(
-        write(tmp_path / "r.json", rows),
-        captions=write(tmp_path / "c.jsonl", captions),
-        retrieved=write(tmp_path / "t.jsonl", retrieved),
-    )
-    assert [r.caption for r in records] == ["own", "two\u2028lines", None]
-    assert [r.retrieved for r in records] == [None, "new", None]
+@pytest.mark.parametrize(
+    ("name", "marked"),
+    [
+        ("tox", True), ("tox_12", True), ("a/tox/7", True), ("set-tox-3", True), ("my_TOX_2", True),
+        ("x.tox", True), ("Toxostoma_rufum_0001", False), ("detox", False), ("toxicology", False),
+        ("tox3", False), ("in-toxic-7", False), ("7", False),
+    ],
+)  # fmt: skip
+def test_only_an_id_part_that_is_tox_marks_a_sample(name, marked):
+    assert parse_record({**ROW, "id": name}, where="x").tox is marked
+    assert parse_record({**ROW, "id": name, "tox": 1}, where="x").tox
+    assert not parse_record({**ROW, "id": name, "tox": False}, where="x").tox
+
+
+def test_a_first_turn_of_the_model_is_left_out_as_llava_does():
+    talk = [says("gpt", "Welcome."), says("human", "<image>\nWhat?"), says("gpt", "A ball.")]
+    record = parse_record({**ROW, "conversations": talk}, where="x")
+    assert record.turns == (Turn("<image>\nWhat?", "A ball."),) and record.left_out_turn
+    assert not parse_record(ROW, where="x").left_out_turn
+    with pytest.raises(UserError, match=r"conversations\[1\]: a gpt turn without a human turn"):
+        parse_record({**ROW, "conversations": [*talk[:1], *talk]}, where="x")
+
+
+def test_rows_that_are_no_records_are_told_apart(tmp_path):
+    rows = [ROW, {**ROW, "id": "v", "video": "a.mp4"}, 3, {**ROW, "id": 8, "video": None}]
+    records, bad = read_rows(write(tmp_path / "r.json", rows))
+    assert [(r.id, r.number) for r in records] == [("7", 0), ("8", 3)]
+    assert [(b.number, b.id) for b in bad] == [(1, "v"), (2, None)]
+    assert bad[0].listed()["record"] == 2 and "is a video row" in bad[0].reason
+    assert "record number 2 (id v)" in bad[0].reason
 
 
 def test_an_empty_answer_and_an_open_question_are_kept(tmp_path):
@@ -79,6 +106,9 @@ def says(role, value="x"):
         ('[{"id": 1},\n {"id" 2}]', "line 2, column 8"),
         ('{"id": 1, "conversations": []}\n{"id": ', "line"),
         ('{"id": "a",\n "conversations": []}', "line 1"),
+        ('{"data": [{"id": 1}], "info": 2}', "one JSON object (keys 'data', 'info'), not a list"),
+        ('{"data":\n [{"id": 1}]}', "one JSON object (keys 'data'), not a list"),
+        ('{"id": 1,\n "conversations": []}', "write a list [...], or one record a line"),
         ("[" * 100_000, "nested too deeply"),
         ([3], "record number 1: expected a JSON object"),
         ([{**ROW, "id": None}], 'has no "id"'),
@@ -88,6 +118,7 @@ def says(role, value="x"):
         ([{**ROW, "conversations": []}], '(id 7): "conversations" is missing'),
         ([{**ROW, "conversations": "hi"}], '"conversations" is missing, empty or not'),
         ([{**ROW, "conversations": [says("gpt")]}], "gpt turn without a human turn"),
+        ([{**ROW, "video": "a.mp4"}], "(id 7): is a video row"),
         ([{**ROW, "conversations": [says("human"), says("human")]}], "two human turns in a row"),
         ([{**ROW, "conversations": [says("bot")]}], "got 'bot'"),
         ([{**ROW, "conversations": [says("human", 3)]}], '"value" must be a string'),

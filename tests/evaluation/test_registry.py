@@ -10,7 +10,7 @@ import pytest
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import load
 from tga_jax.evaluation.benchmarks.read_table import read_rows
-from tga_jax.evaluation.benchmarks.registry import Entry, parse_entries
+from tga_jax.evaluation.benchmarks.registry import COMMON_OPTIONS, KINDS, Entry, parse_entries
 from tga_jax.evaluation.items import scene_groups, scene_name
 
 
@@ -97,3 +97,12 @@ def test_scenes_of_two_parts_count_in_four_groups() -> None:
     assert scene_groups("gun/hard") == ("all", "gun", "*/hard", "gun/hard")
     assert scene_groups("gun") == ("all", "gun") and scene_groups("") == ("all",)
     assert scene_name("a/b", None, "", 3) == "a-b/3"
+
+
+def test_every_kind_and_option_is_explained() -> None:
+    page = Path("docs/benchmarks.md").read_text()
+    for name, kind in KINDS.items():
+        section = page.split(f"### {name}", 1)[1].split("\n### ")[0]
+        lacking = [option for option in kind.options if f"{option}" not in section]
+        assert not lacking, (name, lacking)
+    assert all(f"`{option}" in page for option in COMMON_OPTIONS if option != "examples")

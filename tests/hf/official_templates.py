@@ -31,7 +31,7 @@ LLAVA_15 = (
 )
 # Their children of HuggingFaceH4 (vsft): without generation marks.
 LLAVA_15_VSFT = LLAVA_15.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-# v1.6-mistral-7b and bakLlava: "<\s>" is five characters and no token; other roles raise.
+# v1.6-mistral-7b and bakLlava: "<\s>" is four characters and no token; other roles raise.
 LLAVA_16_MISTRAL = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}"
     + _PICTURES

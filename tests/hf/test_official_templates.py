@@ -5,6 +5,7 @@ The oracle is transformers' own `apply_chat_template` with pictures as items of 
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 
@@ -229,3 +230,26 @@ def test_the_clock_is_not_read(infos):
     with pytest.raises(UserError, match=r"writes today's date; set config\.prompt\.date"):
         prompter(info, date=None)
     prompter(infos["llama 3"], date=None)  # writes none
+
+
+def test_a_template_that_leaves_out_pictures_is_refused(infos):
+    info = infos["onevision"]
+    tokenizer = write_first_picture_only(info.tokenizer)
+    second = Record("r2", ("a.png", "b.png"), (Turn("<image>a", "A"), Turn("<image>b", "B")), None,
+                    None, False)  # fmt: skip
+    made = Prompter(
+        tokenizer, template="tokenizer", image_token="<image>", image_tokens=4, max_length=99,
+        use_retrieved=False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="r2: its prompt template writes 1 of its 2 pictures"):
+        made.encode(second)
+
+
+def write_first_picture_only(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = ONEVISION.replace("{{ '<image>' }}", "{{ picture }}").replace(
+        "{% for content in message['content']",
+        "{% set picture = '<image>' if loop.first else '' %}{% for content in message['content']",
+        1,
+    )
+    return tokenizer

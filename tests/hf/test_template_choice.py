@@ -66,14 +66,20 @@ def test_a_chat_template_comes_before_a_name(tmp_path):
     assert choice.name == "tokenizer" and "chat_template.json" in choice.reason
 
 
-@pytest.mark.parametrize("name", NAMED_TEMPLATES)
+@pytest.mark.parametrize("name", [name for name in NAMED_TEMPLATES if name != "plain"])
 def test_an_export_of_ours_is_known_by_its_name(tmp_path, name):
     """So that texts which replace a system text find the template's own."""
     info = load_tokenizer(write_prepending(tmp_path / "m"))
     save_tokenizer(tmp_path / "out", info.tokenizer, chat_template=chat_template(name, info=info))
     again = template_facts(load_tokenizer(tmp_path / "out"), names=())
     assert choose_template("auto", again).name == name
-    other = chat_template("vicuna_v1", info=info, system="Be brief.")
+
+
+@pytest.mark.parametrize(("name", "system"), [("vicuna_v1", "Be brief."), ("plain", None)])
+def test_another_export_is_used_as_it_is(tmp_path, name, system):
+    """With a system text of its own; and "plain", which asks nothing, is never chosen."""
+    info = load_tokenizer(write_prepending(tmp_path / "m"))
+    other = chat_template(name, info=info, system=system)
     save_tokenizer(tmp_path / "other", info.tokenizer, chat_template=other)
     again = template_facts(load_tokenizer(tmp_path / "other"), names=())
     assert choose_template("auto", again).name == "tokenizer"

@@ -201,7 +201,9 @@ def test_normalized_image_token_is_read_as_transformers_reads_it(tmp_path, add):
 def test_normalized_image_token_behind_a_newline_is_refused_with_the_remedy(tmp_path):
     info = load_tokenizer(tmp_path, image_token_id=added_plainly(tmp_path))
     question = Question(id="q7", image="x.png", text="What is it?")
-    with pytest.raises(UserError, match='q7: .* "normalized": false .*tokenizer.json'):
+    with pytest.raises(
+        UserError, match='q7: .*reads 0 of its 1 .* "normalized": false .*tokenizer.json'
+    ):
         prompter(info, "chatml").encode_question(question)
 
 

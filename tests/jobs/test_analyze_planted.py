@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from tests.jobs.analysis import command, make_analysis_inputs, table
 from tests.jobs.inputs import read_jsonl, write_jsonl
+from tga_jax.config import base_config
 from tga_jax.evaluation.profiles import apology_tokens
 from tga_jax.main import main
 from tga_jax.run.guide import summary_path
@@ -22,16 +23,17 @@ MIDDLE, HARM, SORRY = 2, 0, 1  # the planted layer of three; coordinates of the 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs with a checkpoint that says "I" from layer MIDDLE on where it read " grass".
+    """Inputs with a checkpoint that apologizes from layer MIDDLE on where it read " grass".
 
     Its blocks write nothing, but for block MIDDLE: there, attention looks everywhere alike and
-    moves the mark of " grass" (coordinate HARM) to coordinate SORRY, which the head reads as "I".
+    moves the mark of " grass" (coordinate HARM) to coordinate SORRY, which the head reads as an
+    apology.
     """
     folder = make_analysis_inputs(tmp_path_factory.mktemp("planted"))
     path = folder / "checkpoint" / "model.safetensors"
     tokenizer = AutoTokenizer.from_pretrained(folder / "checkpoint")
     (grass,) = tokenizer(" grass", add_special_tokens=False).input_ids
-    (sorry,) = apology_tokens(tokenizer, ("I cannot",))
+    sorry = apology_tokens(tokenizer, tuple(base_config().evaluate.apologies))[0]
     tensors = {name: value.clone() for name, value in load_file(path).items()}
     for name, value in tensors.items():
         if "language_model" not in name and "projector" not in name:

@@ -58,13 +58,16 @@ def test_captions_are_the_answers_of_generate(inputs: Path, run: Path) -> None:
     }
     assert len(set(answers.values())) > 1 and all(answers.values())
     assert read_jsonl(run / "captions.jsonl") == [
-        {"id": "p0", "caption": answers[0]}, {"id": "p1", "caption": OWN},
-        {"id": "p2", "caption": answers[2]}, {"id": "p3", "caption": answers[3]},
-        {"id": "again", "caption": answers[0]}, {"id": "tox-2", "caption": "it is bad"},
+        {"id": name, "image": f"{number}.png", "caption": caption}
+        for name, number, caption in (
+            ("p0", 0, answers[0]), ("p1", 1, OWN), ("p2", 2, answers[2]), ("p3", 3, answers[3]),
+            ("again", 0, answers[0]), ("two", 0, answers[0]), ("two", 3, answers[3]),
+            ("tox-2", 0, "it is bad"),
+        )
     ]  # fmt: skip
     assert report(run)["counts"] == {
-        "records": 11, "without_picture": 1, "tox": 1, "ambiguous_ids": 1, "own": 2,
-        "pictures": 3, "unreadable": 0, "empty": 0, "written": 6,
+        "records": 11, "without_picture": 1, "tox": 1, "own": 2,
+        "pictures": 3, "unreadable": 0, "empty": 0, "written": 8,
     }  # fmt: skip
     speed = report(run)["speed"]["0-of-1"]
     assert speed["tokens"] == 12  # of the second batch; these captions do not end by themselves
@@ -165,7 +168,7 @@ def test_empty_captions_are_left_out(inputs, tmp_path, monkeypatch) -> None:
     first: list[int] = []
     assert main(command(inputs, tmp_path)) == 0
     assert [row["id"] for row in read_jsonl(tmp_path / "captions.jsonl")] == [
-        "p0", "p1", "p3", "again", "tox-2"
+        "p0", "p1", "p3", "again", "two", "two", "tox-2"
     ]  # fmt: skip
     assert report(tmp_path)["counts"]["empty"] == 1
 
@@ -183,8 +186,12 @@ def test_the_output_may_be_named_as_the_captions_file(inputs, run, tmp_path) -> 
     named = "--config.data.captions={workdir}/captions.jsonl"
     assert main(command(inputs, tmp_path, named, job="caption,inspect")) == 0
     assert (tmp_path / "captions.jsonl").read_bytes() == (run / "captions.jsonl").read_bytes()
-    shown = {row["id"]: row for row in read_jsonl(tmp_path / "inspect/samples.jsonl")}
-    assert shown["again"]["caption_span"] and not shown["two"]["caption_span"]
+    shown = read_jsonl(tmp_path / "inspect/samples.jsonl")
+    assert {row["id"] for row in shown if row["caption_span"]} == {
+        "p0", "p1", "p2", "p3", "again", "two",
+    }  # fmt: skip
+    first, second = (row["caption_input_ids"] for row in shown if row["id"] == "two")
+    assert first != second
 
 
 def test_another_checkpoint_with_a_template_of_its_own(inputs, tmp_path) -> None:

@@ -95,11 +95,13 @@ def test_every_row_says_what_produced_it(run: Path) -> None:
     assert metrics["questions", "all", "dsr"]["count"] == 4
     assert metrics["questions", "b", "over_refusal"]["count"] == 2
     assert metrics["scenes", "cup", "dsr"]["count"] == 2
-    for metric in ("auc", "dsr_at_1pct", "dsr_at_5pct", "accuracy", "exact_match"):
+    for metric in ("auc", "accuracy", "exact_match"):
         assert ("questions", "all", metric) in metrics
     assert ("questions", "all", "agreement_with_gcg") in metrics
-    # the scenes are harmful alone: their threshold is that of the other pictures
-    assert metrics["scenes", "all", "auc"]["benign_of"] == "all benchmarks"
+    assert metrics["questions", "all", "auc"]["control"] == {"name": "own", "count": 4}
+    # the scenes are harmful alone, and nothing is borrowed for them
+    assert ("scenes", "all", "auc") not in metrics
+    assert "no harmless items" in metrics["scenes", "all", "no_control"]["why"]
 
 
 def test_answers_and_margins_are_those_of_transformers(inputs: Path, run: Path) -> None:

@@ -92,7 +92,8 @@ def test_every_headline_figure_is_on_the_page_and_in_both_tables(run: Path) -> N
             assert shown in text and shown in markdown
             assert shown.replace("%", "\\%").replace("[", "{[}").replace("]", "{]}") in latex
     assert {"picture_dsr", "text_dsr", "over_refusal", "naming_accuracy", "margin_auc"} <= keys
-    assert {"picture_dsr_at_5pct", "picture_dsr_at_1pct"} <= keys
+    # 60 harmless pictures carry a rate at 5%, and none at 1%
+    assert "picture_dsr_at_5pct" in keys and "picture_dsr_at_1pct" not in keys
 
 
 def test_all_rows_are_kept_with_their_arm(run: Path) -> None:
@@ -211,13 +212,13 @@ def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
 
 
 def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
-    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=8)
+    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
     assert report(workdir) == 0
     assert "All arms" in page_of(workdir) and "zz_literal" in page_of(workdir)
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
-    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=8)
+    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
     assert report(workdir) == 0
     section = page_of(workdir).split('<section id="arms"')[1].split("</section>")[0]
     assert section.count("<circle") == 6 and section.count('class="dot other"') == 2

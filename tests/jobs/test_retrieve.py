@@ -30,6 +30,7 @@ CORPUS = ["a photo of a dog", "the red bus", "A photo of a dog!", "a bus on the 
           "dog on blue street " * 9, "photo of the red dog", "", "street", "blue dog"]  # fmt: skip
 LONG = "--config.data.buckets=(256,)"
 KEPT = [CORPUS[i].strip() for i in (0, 1, 3, 4, 5, 7, 8)] + [CAPTIONS[0]]
+LINES = [1, 2, 4, 5, 6, 8, 9, 10]  # of these in the corpus
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,9 @@ def test_index_and_texts_are_those_of_transformers(inputs: Path, run: Path) -> N
     rows = read_jsonl(run / "retrieved.jsonl")
     assert [row["id"] for row in rows] == [f"p{i}" for i in range(4)]  # no text row, no tox row
     for row, wanted in zip(rows, scores, strict=True):
-        assert row["text_id"] == wanted.argmax() and row["text"] == KEPT[row["text_id"]]
+        number = int(wanted.argmax())
+        assert row["text"] == KEPT[number] and row["text_id"] == f"corpus.txt:{LINES[number]}"
+        assert row["image"] == f"{row['id'][1]}.png"
         assert row["score"] == pytest.approx(wanted.max(), abs=1e-4)
     counts = json.loads((run / "retrieve/report.json").read_text())["counts"]
     assert counts["written"] == 4 and counts["tox"] == 1 and counts["without_picture"] == 1
@@ -181,7 +184,9 @@ def test_noise_gives_a_share_of_the_pictures_random_texts(inputs, run, tmp_path)
         assert noised["text"] != caption
     texts, images = oracle(inputs)
     for row, image in zip(noisy, images, strict=True):
-        assert row["score"] == pytest.approx(float(image @ texts[row["text_id"]]), abs=1e-4)
+        assert row["score"] == pytest.approx(
+            float(image @ texts[KEPT.index(row["text"])]), abs=1e-4
+        )
 
 
 def test_every_kind_of_corpus(inputs, tmp_path, capsys) -> None:

@@ -25,7 +25,7 @@ def test_beam_writes_what_one_machine_writes(tmp_path):
     for number in range(20):
         Image.new("RGB", (9, 9 + number), (number, 0, 0)).save(tmp_path / f"{number}.png")
     rows = [
-        (n, Record(str(n), (f"{n}.png",), (Turn("q", "a"),), f"c {n}", None, False))
+        Record(str(n), (f"{n}.png",), (Turn("q", "a"),), f"c {n}", None, False, number=n)
         for n in range(24)  # the last four have no file
     ]
     here = list(check_rows(rows, tmp_path, workers=0))
@@ -48,8 +48,8 @@ def test_beam_writes_what_one_machine_writes(tmp_path):
     assert [e["id"] for e in one] == [e["id"] for e in other]
     assert [list(e["images"]) for e in one] == [list(e["images"]) for e in other]
     noted = list(read_outcomes(notes))
-    assert [(o.number, o.digest, o.reason, o.figures) for o in noted] == [
-        (o.number, o.digest, o.reason, o.figures) for o in here
+    assert [(o.bad, o.digest, o.figures) for o in noted] == [
+        (o.bad, o.digest, o.figures) for o in here
     ]
 
 

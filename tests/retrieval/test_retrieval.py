@@ -14,7 +14,7 @@ from tga_jax.retrieval.choose import Query, Rules, find, noised_ids
 from tga_jax.retrieval.index import choose_backend, open_index, seal_index, text_rows
 from tga_jax.retrieval.scann_search import ScannSearch, scann_parameters
 from tga_jax.retrieval.search import ExactSearch
-from tga_jax.retrieval.texts import Text, clean, cut, normal_form, read_lines, tidy
+from tga_jax.retrieval.texts import Text, clean, normal_form, read_lines, tidy, truncate
 
 CLIP = {"name": "clip", "digest": "d"}
 needs_scann = pytest.mark.skipif(not scann_search.available(), reason="no scann wheel here")
@@ -50,7 +50,7 @@ def test_texts_are_cleaned_and_kept_once():
     kept, counts = tidy([Text(str(i), t) for i, t in enumerate(texts)], most=10)
     assert [t.text for t in kept] == ["A cup.", "Caf\u00e9", "one two"]
     assert counts == {"read": 7, "empty": 2, "cut": 1, "duplicates": 2, "kept": 3}
-    assert clean("a\u2028b\tc") == "a b c" and cut("x" * 9, 4) == "xxxx"
+    assert clean("a\u2028b\tc") == "a b c" and truncate("x" * 9, 4) == "xxxx"
     assert normal_form("The CUP, red!") == "the cup red"
 
 
@@ -58,6 +58,11 @@ def test_corpus_files_name_the_bad_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": 7, "text": "x"}\n\n{"text": "y"}\n')
     assert list(read_lines(path)) == [Text("7", "x"), Text("a.jsonl:3", "y")]
+    path.write_text('{"id": null, "text": "x"}\n')
+    assert list(read_lines(path)) == [Text("a.jsonl:1", "x")]
+    path.write_text('{"id": 1, "conversations": []}\n')
+    with pytest.raises(UserError, match="line 1: expected .* samples are read from .json"):
+        list(read_lines(path))
     path.write_text('{"text": "x"}\n{"text": 3}\n')
     with pytest.raises(UserError, match="line 2"):
         list(read_lines(path))
@@ -95,6 +100,14 @@ def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
 
 
 @needs_scann
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 40])
+def test_few_texts_are_searched_whatever_the_threshold(count):
+    x = vectors(count)
+    found = ScannSearch.build(x, scann_parameters(count, exact_below=0))(x, 3)[0]
+    assert found.shape == (count, min(count, 3)) and found[:, 0].tolist() == list(range(count))
+
+
+@needs_scann
 def test_the_tree_recalls_what_exact_search_finds():
     x = vectors(60_000, 64, clusters=1000)
     q = vectors(200, 64, seed=5, clusters=1000)
@@ -125,22 +138,22 @@ def test_own_texts_are_never_found(tmp_path):
     own = [f"THING {n}!" for n in order[:9]]  # more than the first search looks at
     one = Query("a", image, tuple(own), np.zeros((9, 16), np.float32))
     found = find(index, [one], rules(), set())[0]
-    assert (found.text_id, found.excluded) == (order[9], 9)
+    assert (found.number, found.excluded) == (order[9], 9)
     assert found.score == pytest.approx(float(index.embeddings[order[9]] @ image))
     # Near-duplicates: both the cosine and the words must agree.
     near = Query("a", image, ("thing five",), image[None])
-    assert find(index, [near], rules(duplicate_jaccard=0.5), set())[0].text_id == order[0]
-    assert find(index, [near], rules(duplicate_jaccard=0.3), set())[0].text_id == order[1]
+    assert find(index, [near], rules(duplicate_jaccard=0.5), set())[0].number == order[0]
+    assert find(index, [near], rules(duplicate_jaccard=0.3), set())[0].number == order[1]
     every = Query("a", image, tuple(f"thing {n}" for n in range(60)), np.zeros((60, 16)))
-    assert find(index, [every], rules(noise=1.0), {"a"})[0].text_id is None
+    assert find(index, [every], rules(noise=1.0), {"a"})[0].number is None
 
 
 def test_lots_follow_seed_and_id_alone(tmp_path):
     index = open_index(make_index(tmp_path / "i"), clip_digest="d")
     queries = [Query(str(i), index.embeddings[i]) for i in range(50)]
     sampled = rules(choice="sampled")
-    there = [f.text_id for f in find(index, queries, sampled, set())]
-    back = [f.text_id for f in find(index, queries[::-1], sampled, set())][::-1]
+    there = [f.number for f in find(index, queries, sampled, set())]
+    back = [f.number for f in find(index, queries[::-1], sampled, set())][::-1]
     near = np.argsort(-(index.embeddings[:50] @ index.embeddings.T), axis=1)[:, :4]
     assert there == back and all(t in row for t, row in zip(there, near, strict=True))
     assert 20 < sum(t != n[0] for t, n in zip(there, near, strict=True)) < 50  # about 3 of 4
@@ -148,7 +161,7 @@ def test_lots_follow_seed_and_id_alone(tmp_path):
     noised = noised_ids([q.id for q in queries], noisy)
     assert len(noised) == 5 and noised == noised_ids([q.id for q in queries[::-1]], noisy)
     for one, query, row in zip(find(index, queries, noisy, noised), queries, near, strict=True):
-        assert one.noised == (query.id in noised) == (one.text_id != row[0])
+        assert one.noised == (query.id in noised) == (one.number != row[0])
 
 
 def test_an_edited_index_is_refused(tmp_path):

@@ -50,12 +50,19 @@ def test_absent_texts_and_unknown_ids_are_counted(
     good: Path, tmp_path: Path, no_steps: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     about = trained(good, tmp_path / "files")
+    nobody = {"unclear_ids": {"count": 0, "first": []}, "unclear_samples": 0}
     assert about == {
-        "samples": 6, "pictures": 4, "text_only": 1, "tox": 1,
+        "samples": 6, "used": 6, "bad": 0, "too_long": 0, "truncated": 0, "left_out_turns": 0,
+        "scaled_pictures": 0, "skipped": [], "pictures": 4, "text_only": 1, "tox": 1,
         "pictures_without_caption": {"count": 0, "first": []},
         "pictures_without_retrieved": {"count": 1, "first": ["p3"]},
-        "captions": {"texts": 2, "unknown_ids": {"count": 1, "first": ["x"]}},
-        "retrieved": {"texts": 1, "unknown_ids": {"count": 0, "first": []}},
+        "captions": {
+            "texts": 2, "known_ids": 1, "unknown_ids": {"count": 1, "first": ["x"]}, **nobody
+        },
+        "duplicate_ids": {"count": 0, "first": []},
+        "retrieved": {
+            "texts": 1, "known_ids": 1, "unknown_ids": {"count": 0, "first": []}, **nobody
+        },
     }  # fmt: skip
     said = capfd.readouterr().err
     assert "6 samples, 4 with a picture: 0 of these without a caption" in said

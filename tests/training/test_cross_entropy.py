@@ -9,7 +9,8 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from tga_jax.training.cross_entropy import IGNORE, shift_labels, token_nll
+from tga_jax.labels import IGNORE_INDEX
+from tga_jax.training.cross_entropy import shift_labels, token_nll
 
 BATCH, LENGTH, WIDTH, VOCAB = 3, 10, 8, 40
 
@@ -19,16 +20,16 @@ def _inputs(seed: int = 0, length: int = LENGTH) -> tuple[jax.Array, jax.Array, 
     hidden = rng.normal(0, 1, (BATCH, length, WIDTH)).astype(np.float32)
     head = rng.normal(0, 1, (WIDTH, VOCAB)).astype(np.float32)
     targets = rng.integers(0, VOCAB, (BATCH, length)).astype(np.int32)
-    targets[rng.random(targets.shape) < 0.3] = IGNORE
-    targets[1] = IGNORE  # a row without an answer
+    targets[rng.random(targets.shape) < 0.3] = IGNORE_INDEX
+    targets[1] = IGNORE_INDEX  # a row without an answer
     return jnp.array(hidden), jnp.array(head), targets
 
 
 def _reference(hidden: jax.Array, head: jax.Array, targets: np.ndarray) -> jax.Array:
     nll = optax.softmax_cross_entropy_with_integer_labels(
-        hidden @ head, jnp.where(targets == IGNORE, 0, targets)
+        hidden @ head, jnp.where(targets == IGNORE_INDEX, 0, targets)
     )
-    return jnp.where(targets == IGNORE, 0.0, nll)
+    return jnp.where(targets == IGNORE_INDEX, 0.0, nll)
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3, 5, 10, 11])
@@ -50,8 +51,8 @@ def test_values_and_gradients_equal_optax(chunk: int) -> None:
     np.testing.assert_allclose(nll, expected, rtol=1e-5, atol=1e-5)
     for grad, wanted in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(nll[targets == IGNORE], 0)
-    np.testing.assert_array_equal(grads[0][targets == IGNORE], 0)
+    np.testing.assert_array_equal(nll[targets == IGNORE_INDEX], 0)
+    np.testing.assert_array_equal(grads[0][targets == IGNORE_INDEX], 0)
 
 
 def test_only_a_chunk_of_logits_exists_at_once() -> None:
@@ -104,6 +105,6 @@ def test_bfloat16_head_gradient_does_not_get_worse_with_the_number_of_chunks() -
 
 
 def test_shift_labels() -> None:
-    labels = np.array([[IGNORE, 4, 5, 6], [1, 2, IGNORE, 3]])
-    expected = [[4, 5, 6, IGNORE], [2, IGNORE, 3, IGNORE]]
+    labels = np.array([[IGNORE_INDEX, 4, 5, 6], [1, 2, IGNORE_INDEX, 3]])
+    expected = [[4, 5, 6, IGNORE_INDEX], [2, IGNORE_INDEX, 3, IGNORE_INDEX]]
     np.testing.assert_array_equal(shift_labels(jnp.array(labels)), expected)

@@ -142,6 +142,22 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path: Path) -> None:
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("position", [0, 1, 5])
+def test_a_batch_that_cannot_be_made_ends_in_a_checkpoint(tmp_path: Path, position: int) -> None:
+    _train(tmp_path / "whole", FakeBatches())
+
+    def vanish(at: int) -> None:
+        if at == position:
+            raise UserError("record x: image 'x.png': no such file in images")
+
+    with pytest.raises(UserError, match="record x: image") as error:
+        _train(tmp_path / "stopped", FakeBatches(vanish), save_every=100)
+    assert f"(after step {position})" in str(error.value)
+    assert _steps_saved(tmp_path / "stopped") == ([str(position)] if position else [])
+    _train(tmp_path / "stopped", FakeBatches(), save_every=100)
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("log_every", [1, 100])
 @pytest.mark.parametrize("save_every", [1, 4, 100])
 def test_non_finite_loss_names_step_and_samples(

@@ -43,7 +43,7 @@ def _examples() -> tuple[list[Example], dict[str, np.ndarray]]:
                 caption_span=span("caption_span", i),
                 images=("x",) if image else (),
                 tox=kind == "tox",
-                cut_tokens=0,
+                truncated_tokens=0,
             )
         )
     return examples, rows["images"]

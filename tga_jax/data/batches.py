@@ -11,8 +11,8 @@ import numpy as np
 
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example
-from tga_jax.data.tokenise import NO_LABEL
 from tga_jax.errors import UserError
+from tga_jax.labels import IGNORE_INDEX
 
 # Samples are sorted by length among this many batches: enough that a batch holds like lengths,
 # few enough that the order stays random.
@@ -215,7 +215,7 @@ def collate(
     images = [e.image_spans[0] if e.image_spans else None for e in examples]
     arrays = {
         "tokens": _joined([[e.tokens for e in row] for row in rows], length, pad_id),
-        "labels": _joined([_labels(row) for row in rows], length, NO_LABEL),
+        "labels": _joined([_labels(row) for row in rows], length, IGNORE_INDEX),
         "segments": _joined([_numbers(row) for row in rows], length, 0),
         "positions": _joined([[np.arange(len(e.tokens)) for e in r] for r in rows], length, 0),
         "image_span": _spans(images, starts),
@@ -260,7 +260,7 @@ def _labels(row: Sequence[Example]) -> list[np.ndarray]:
     """A sample's first token is predicted by nothing, so not by the sample before it either."""
     labels = [np.array(example.labels) for example in row]
     for later in labels[1:]:
-        later[:1] = NO_LABEL
+        later[:1] = IGNORE_INDEX
     return labels
 
 

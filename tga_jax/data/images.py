@@ -4,8 +4,10 @@ Pixels stay uint8 until they are on the device; the model code computes
 `(pixels * rescale - mean) / std` there in float32.
 """
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -45,6 +47,11 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
         raise UserError(f"{where}: cannot be opened in {root}") from error
     if not resolved.is_relative_to(root.resolve()):
         raise UserError(f"{where}: is a link that leaves the image folder {root}")
+    if not exists and root == Path():
+        raise UserError(
+            f"{where}: no such file in the current folder; set config.data.image_dir to the folder "
+            "of the pictures"
+        )
     if not exists:
         raise UserError(f"{where}: no such file in {root}")
     return path
@@ -54,21 +61,52 @@ def load_image(path: Path | str, *, record_id: str) -> Image.Image:
     """Decodes a picture to RGB with `Image.convert("RGB")`, as LLaVA does.
 
     So transparency is dropped, not composited; EXIF orientation is not applied; of an animation
-    the first frame is used; the content decides the format, not the file's extension.
+    the first frame is used; the content decides the format, not the file's extension. Only values
+    of more than 8 bits, which LLaVA would clip to white, are scaled first; see `to_8_bits`.
 
     Raises:
-        UserError: for a file that is no picture, is cut short, or has over `MAX_PIXELS` pixels.
+        UserError: for a file that is no picture, is truncated, or has over `MAX_PIXELS` pixels.
     """
     return decode_image(path, where=f"record {record_id}: image {path}")
 
 
 def decode_image(file: Path | str | BinaryIO, *, where: str) -> Image.Image:
     """As `load_image`, of a file that may be in memory; `where` is what an error starts with."""
+    with open_picture(file, where=where) as image:
+        return to_8_bits(image).convert("RGB")
+
+
+def check_picture(file: Path | str | BinaryIO, *, where: str) -> bool:
+    """Whether a picture's values are of more than 8 bits, so that they will be scaled.
+
+    The file is decoded to its end, as a truncated one can't be told by its header. A JPEG is
+    decoded at an eighth of its size, which is faster and reads the same bytes.
+
+    Raises:
+        UserError: as `load_image` does.
+    """
+    with open_picture(file, where=where) as image:
+        image.draft(image.mode, (1, 1))
+        image.load()
+        return is_deep(image)
+
+
+@contextlib.contextmanager
+def open_picture(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.Image]:
+    """Opens a picture; whatever is wrong with it, then or inside, becomes a `UserError`.
+
+    Args:
+        file: on a disk or in memory.
+        where: what an error starts with.
+
+    Raises:
+        UserError: as `load_image` does.
+    """
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            return image.convert("RGB")
+            yield image
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{where}: too large ({error}; at most {MAX_PIXELS} pixels); shrink it"
@@ -76,6 +114,30 @@ def decode_image(file: Path | str | BinaryIO, *, where: str) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: not a readable picture ({reason})") from error
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture is of one channel of 16-bit, 32-bit or float values."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Scales a picture whose values are of more than 8 bits by their range; returns others as such.
+
+    The range is the smallest usual one that holds the values: 0..1 (of floats), 0..255, which
+    changes nothing, or 0..65535; where none does, it is from their minimum to their maximum. NaN
+    and infinite values become 0.
+    """
+    if not is_deep(image):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    values = np.where(np.isfinite(values), values, 0.0)
+    low, high = float(values.min()), float(values.max())
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    fitting = [top for top in usual if low >= 0 and high <= top]
+    low, high = (0.0, fitting[0]) if fitting else (low, high)
+    scaled = (values - low) * (255 / ((high - low) or 1.0))
+    return Image.fromarray(np.round(scaled).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ was interrupted, the batches are the same; the whole state of a loader is its st
 """
 
 import contextlib
-import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,11 @@ import numpy as np
 
 from tga_jax.data.batches import balanced_rows, collate, plan_order
 from tga_jax.data.images import ImageTransform, load_pixels
+from tga_jax.data.in_parallel import end_with_parent
+from tga_jax.data.lazy_records import picture_counts, text_lengths
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example, Prompter
-from tga_jax.data.records import Record, picture_counts, text_lengths
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
 
@@ -189,7 +188,7 @@ class Loader(Iterator[Batch]):
                 grain.MultiprocessingOptions(
                     num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch)
                 ),
-                worker_init_fn=_end_with_parent,
+                worker_init_fn=end_with_parent,
             )
         self._started = not self._workers
         with _children_without_sigterm():  # Grain makes its threads here, processes at `next`
@@ -270,18 +269,6 @@ def _children_without_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent(index: int, count: int) -> None:
-    """In a worker process: nothing else ends it where the parent could not say goodbye."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def _numbers(example: Example) -> range:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tga_jax.data.records import (
+from tga_jax.data.lazy_records import (
     LazyRecords,
-    Record,
     has_contents,
     has_flags,
     picture_counts,
     text_lengths,
 )
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tga_jax.data.records import LazyRecords, Record
-from tga_jax.data.stored import to_record
+from tga_jax.data.lazy_records import LazyRecords
+from tga_jax.data.records import BadRow, Record
+from tga_jax.data.stored import Figures, to_record
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 
-VERSION = 2  # of what the folder holds
+VERSION = 3  # of what the folder holds
 
 
 def is_prepared(folder: Path) -> bool:
@@ -35,7 +37,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def index_path(folder: Path, split: str) -> Path:
-    """int32[records, 5]: text length, pictures, has a caption, has a retrieved text, is "tox"."""
+    """Returns where a split's index is: int32[records, 8], the `stored.Figures` of each."""
     return folder / f"index-{split}.npy"
 
 
@@ -45,9 +47,12 @@ class PreparedRecords(LazyRecords):
     Travels to worker processes as the folder's name, which open the files for themselves.
 
     Attributes:
-        text_lengths: int32[records], as `records.text_length`.
+        text_lengths: int32[records], as `lazy_records.text_length`.
         picture_counts: int32[records].
-        has_flags: bool[records, 4], as `records.has_flags`.
+        has_flags: bool[records, 4], as `lazy_records.has_flags`.
+        scaled: int32[records], how many pictures had values of more than 8 bits.
+        left_out: the rows of the input that job `prepare` left out of this split, and those that
+            are in no split because they are no records.
         digest: of the content of all records.
     """
 
@@ -69,17 +74,25 @@ class PreparedRecords(LazyRecords):
         self.digest: str = report["content"]
         self._count: int = report["splits"][split]
         index = _load_index(index_path(self.folder, split), self._count)
-        self.text_lengths, self.picture_counts = index[:, 0], index[:, 1]
-        self.has_flags = index[:, 1:] > 0
+        self._numbers, self.text_lengths, self.picture_counts = index[:, :3].T
+        self.has_flags = index[:, 2:6] > 0
+        self._left_out_turns, self.scaled = index[:, 6:].T
+        self.left_out = tuple(
+            BadRow(row["record"] - 1, row["id"], row["reason"])
+            for row in report["skipped_records"]
+            if row["split"] in ("", split)
+        )
 
     def __len__(self) -> int:
         return self._count
 
     def _read(self, index: int) -> Record:
         try:
-            return to_record(self._source[index])
+            record = to_record(self._source[index])
         except Exception as error:  # as in _source
             raise self._broken(error) from error
+        turn = bool(self._left_out_turns[index])
+        return replace(record, number=int(self._numbers[index]), left_out_turn=turn)
 
     def _broken(self, error: Exception) -> UserError:
         if isinstance(error, UserError):
@@ -115,6 +128,6 @@ def _load_index(path: Path, count: int) -> np.ndarray:
         index = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run job prepare again") from error
-    if index.shape != (count, 5):
+    if index.shape != (count, len(Figures._fields)):
         raise UserError(f"{path}: does not fit report.json; run job prepare again")
     return index

@@ -14,7 +14,9 @@ import numpy as np
 from tga_jax.data.chat_template import ChatTemplate
 from tga_jax.data.records import Question, Record, Turn
 from tga_jax.data.templates import (
+    IMAGE_MARK,
     Message,
+    Rendered,
     Span,
     Template,
     caption_prompt,
@@ -23,8 +25,9 @@ from tga_jax.data.templates import (
     retrieved_text,
     without_marks,
 )
-from tga_jax.data.tokenise import NO_LABEL, Tokenise, TokenPrompt
+from tga_jax.data.tokenise import Tokenise, TokenPrompt, most_tokens
 from tga_jax.errors import UserError
+from tga_jax.labels import IGNORE_INDEX
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class Example:
             where that did not fit.
         images: file names, one for each image span.
         tox: the pictures are to be replaced by blank ones.
-        cut_tokens: how many tokens of the sample did not fit `max_length`.
+        truncated_tokens: how many tokens of the sample did not fit `max_length`.
         contents: the pictures' bytes, of prepared data; else empty, and they are files.
     """
 
@@ -58,10 +61,14 @@ class Example:
     caption_span: Span | None
     images: tuple[str, ...]
     tox: bool
-    cut_tokens: int
+    truncated_tokens: int
     contents: tuple[bytes, ...] = ()
     answer_span: Span | None = None
     caption_answer_span: Span | None = None
+
+
+class TooLong(UserError):
+    """A sample whose first answer begins beyond `max_length`: it could give no loss."""
 
 
 class Prompter:
@@ -88,7 +95,7 @@ class Prompter:
             template: one of `templates.TEMPLATE_NAMES`.
             image_token: the token that stands for a picture.
             image_tokens: tokens per picture.
-            max_length: the longest prompt in tokens; samples are cut as `encode` says.
+            max_length: the longest prompt in tokens; samples are truncated as `encode` says.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
             date: what a chat template that writes today's date writes.
@@ -123,24 +130,51 @@ class Prompter:
         """Encodes a sample with its answers, for training, scoring and inspection.
 
         A sample over `max_length` loses whole turns from its end. If that is not enough, the
-        first answer loses its tail; questions and pictures are never cut.
+        first answer loses its tail; questions and pictures are never truncated.
 
         Raises:
-            UserError: when nothing is left to learn, naming the record.
+            TooLong: when no token of an answer fits.
+            UserError: when there is nothing to learn, naming the record.
         """
         messages = self._template.arrange(count_marks(record))
         whole = self._prompt(record, messages)
         if not whole.has_labels:
             raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
         kept, prompt = self._fit(record, messages, whole)
-        cut = len(whole.tokens) - len(prompt.tokens)
-        return self._example(record, messages[:kept], prompt=prompt, cut_tokens=cut)
+        lost = len(whole.tokens) - len(prompt.tokens)
+        return self._example(record, messages[:kept], prompt=prompt, truncated_tokens=lost)
+
+    def check(self, record: Record) -> int:
+        """Returns how many tokens of a sample do not fit `max_length`.
+
+        A sample is tokenised only where its text alone leaves a doubt, so that this is quick.
+
+        Raises:
+            TooLong, UserError: as `encode` does.
+        """
+        messages = self._template.arrange(count_marks(record))
+        if self._surely_fits(self._render(record, messages), messages):
+            return 0
+        return self.encode(record).truncated_tokens
+
+    def _surely_fits(self, rendered: Rendered, messages: Sequence[Message]) -> bool:
+        """Whether the text shows that encoding it raises nothing and truncates nothing."""
+        text, images = rendered.text, sum(message.images for message in messages)
+        answers = (text[slice(*span)] for span in rendered.answer_spans)
+        token = self._tokenise.image_token
+        return (
+            any(char.isalnum() for answer in answers for char in answer)
+            and text.count(IMAGE_MARK) == images
+            and (token == IMAGE_MARK or token not in text)
+            and (not images or self._tokenise.always_reads_image_token)
+            and most_tokens(text) + images * self._tokenise.image_tokens <= self.max_length
+        )
 
     def encode_question(self, question: Question) -> Example:
         """Encodes a prompt that ends where the answer begins; no labels.
 
         Raises:
-            UserError: when it is longer than `max_length`: a question is never cut.
+            UserError: when it is longer than `max_length`: a question is never truncated.
         """
         record = Record(
             id=str(question.id),
@@ -156,23 +190,19 @@ class Prompter:
             raise self._too_long(record, len(prompt.tokens))
         if not len(prompt.tokens):
             raise UserError(f"question {record.id}: its prompt is empty with this template")
-        return self._example(record, messages, prompt=prompt, cut_tokens=0)
+        return self._example(record, messages, prompt=prompt, truncated_tokens=0)
+
+    def _render(self, record: Record, messages: Sequence[Message]) -> Rendered:
+        retrieved = retrieved_text(record) if self._use_retrieved else None
+        return self._template.render(messages, retrieved=retrieved)
 
     def _prompt(self, record: Record, messages: Sequence[Message]) -> TokenPrompt:
-        retrieved = retrieved_text(record) if self._use_retrieved else None
-        prompt = self._tokenise(self._template.render(messages, retrieved=retrieved))
-        missing = sum(message.images for message in messages) - len(prompt.image_spans)
-        if missing > 0:
-            raise UserError(
-                f"record {record.id}: the tokenizer does not read {missing} of its image tokens as "
-                'such, where no blank stands before them; set "normalized": false for the image '
-                "token in the checkpoint's tokenizer.json"
-            )
-        if missing:
-            raise UserError(
-                f"record {record.id}: its text or the system text holds the tokenizer's image "
-                "token where no picture is; remove it"
-            )
+        rendered = self._render(record, messages)
+        prompt = self._tokenise(rendered)
+        pictures, written = sum(m.images for m in messages), rendered.text.count(IMAGE_MARK)
+        if len(prompt.image_spans) != pictures:
+            problem = _picture_problem(pictures, written, found=len(prompt.image_spans))
+            raise UserError(f"record {record.id}: {problem}")
         return prompt
 
     def _fit(
@@ -185,21 +215,26 @@ class Prompter:
             prompt = self._prompt(record, messages[:kept])
         if len(prompt.tokens) <= self.max_length and prompt.has_labels:
             return kept, prompt
-        # Not even the first turn with an answer fits: cut the end of that answer.
+        # Not even the first turn with an answer fits: that answer loses its end.
         kept = 1 + next(i for i, message in enumerate(messages) if (message.answer or "").strip())
-        prompt = self._prompt(record, messages[:kept]).cut(self.max_length)
+        prompt = self._prompt(record, messages[:kept]).truncate(self.max_length)
         if not prompt.has_labels:
             raise self._too_long(record, len(whole.tokens))
         return kept, prompt
 
     def _too_long(self, record: Record, length: int) -> UserError:
-        return UserError(
+        return TooLong(
             f"record {record.id}: its {length} tokens leave no room for an answer within "
             f"max_length {self.max_length}; raise max_length or shorten the record"
         )
 
     def _example(
-        self, record: Record, messages: Sequence[Message], *, prompt: TokenPrompt, cut_tokens: int
+        self,
+        record: Record,
+        messages: Sequence[Message],
+        *,
+        prompt: TokenPrompt,
+        truncated_tokens: int,
     ) -> Example:
         images = record.images[: len(prompt.image_spans)]
         caption_tokens, caption_span = np.zeros(0, np.int32), None
@@ -222,7 +257,7 @@ class Prompter:
             caption_span=caption_span,
             images=images,
             tox=record.tox,
-            cut_tokens=cut_tokens,
+            truncated_tokens=truncated_tokens,
             contents=record.contents[: len(images)],
             answer_span=answer_span,
             caption_answer_span=caption_answer_span,
@@ -237,18 +272,39 @@ class Prompter:
         if not text.strip():
             return nothing
         rendered = caption_prompt(self._template, messages, caption=text, question=question)
-        uncut = self._tokenise(rendered)
-        prompt = uncut.cut(self.max_length)
-        (places,) = np.nonzero(prompt.labels != NO_LABEL)
+        whole_prompt = self._tokenise(rendered)
+        prompt = whole_prompt.truncate(self.max_length)
+        (places,) = np.nonzero(prompt.labels != IGNORE_INDEX)
         if not len(places):
             return nothing
-        whole = len(prompt.tokens) == len(uncut.tokens)
+        whole = len(prompt.tokens) == len(whole_prompt.tokens)
         return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
+
+
+def _picture_problem(pictures: int, written: int, *, found: int) -> str:
+    """Why a prompt has another number of pictures than its record.
+
+    Args:
+        pictures: of the record.
+        written: into the prompt by the template.
+        found: in the prompt by the tokenizer.
+    """
+    if written < pictures:
+        return f"its prompt template writes {written} of its {pictures} pictures; name another"
+    if found < pictures:
+        return (
+            f"the tokenizer reads {found} of its {pictures} image tokens as such, only those "
+            'behind a blank; set "normalized": false for the image token in tokenizer.json'
+        )
+    return (
+        "its text or the system text holds the tokenizer's image token where no picture is; "
+        "remove it"
+    )
 
 
 def _before_labels(labels: np.ndarray) -> Span | None:
     """The place of the last token before the first that is learnt."""
-    places = np.flatnonzero(labels != NO_LABEL)
+    places = np.flatnonzero(labels != IGNORE_INDEX)
     return (int(places[0]) - 1, int(places[0])) if len(places) and places[0] else None
 
 

@@ -10,15 +10,13 @@ A record, as LLaVA writes it, with this method's three optional keys:
 Everything that can be wrong with such a file is found here, before any model is loaded.
 """
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
-
-from tga_jax.data.rows import json_rows, kind
+from tga_jax.data.rows import json_rows, kind, tolerant_rows
 from tga_jax.errors import UserError
 
 
@@ -34,8 +32,16 @@ class Turn:
 class Record:
     """One training sample.
 
-    `images` are file names relative to the image folder; `contents` are those files' bytes where
-    the sample comes from prepared data, else there are none.
+    Attributes:
+        id: the row's own.
+        images: file names relative to the image folder.
+        turns: of the conversation.
+        caption: of the first picture.
+        retrieved: a text that was found for the first picture.
+        tox: the pictures are to be replaced by blank ones.
+        contents: the pictures' bytes where the sample comes from prepared data, else none.
+        number: the row's place in its file, from 0.
+        left_out_turn: the conversation began with a gpt turn, which was left out.
     """
 
     id: str
@@ -45,6 +51,13 @@ class Record:
     retrieved: str | None
     tox: bool
     contents: tuple[bytes, ...] = field(default=(), repr=False)
+    number: int = field(default=0, repr=False, compare=False)
+    left_out_turn: bool = field(default=False, repr=False, compare=False)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether any of its answers is more than blanks."""
+        return any((turn.answer or "").strip() for turn in self.turns)
 
 
 @dataclass(frozen=True)
@@ -59,77 +72,63 @@ class Question:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_records(
-    path: Path | str, *, captions: Path | None = None, retrieved: Path | None = None
-) -> list[Record]:
-    """Reads a LLaVA file (a JSON list, or one JSON object a line).
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is left out.
 
-    Args:
-        path: the file; whether it is a list or JSONL is seen from its content.
-        captions: optional JSONL {"id", "caption"}, for records without "image_caption".
-        retrieved: optional JSONL {"id", "text"}, for records without "retrieved_caption".
+    Attributes:
+        number: its place in its file, from 0.
+        id: the record's; None where the row has none.
+        reason: why, naming the file or the record.
+    """
+
+    number: int
+    id: str | None
+    reason: str
+
+    def listed(self) -> dict[str, Any]:
+        """It as reports list it, with the first row as record 1."""
+        return {"id": self.id, "record": self.number + 1, "reason": self.reason}
+
+
+def read_records(path: Path | str) -> list[Record]:
+    """Reads a LLaVA file (a JSON list, or one JSON object a line) in which every row is right.
 
     Raises:
         UserError: naming the file, the record and what is wrong with it.
     """
-    records = [parse_record(row, where=where) for where, row in json_rows(Path(path))]
-    if captions is not None:
-        texts = texts_by_id(Path(captions), key="caption")
-        records = [replace(r, caption=r.caption or texts.get(r.id)) for r in records]
-    if retrieved is not None:
-        texts = texts_by_id(Path(retrieved), key="text")
-        records = [replace(r, retrieved=r.retrieved or texts.get(r.id)) for r in records]
-    return records
+    return [
+        parse_record(row, where=where, number=number)
+        for number, (where, row) in enumerate(json_rows(Path(path)))
+    ]
 
 
-def text_length(record: Record) -> int:
-    """The number of characters; enough to group samples of like length."""
-    return sum(len(turn.question) + len(turn.answer or "") for turn in record.turns)
+def read_rows(path: Path) -> tuple[list[Record], list[BadRow]]:
+    """Reads a LLaVA file: the rows that are records, and those that are none.
+
+    Raises:
+        UserError: the file is missing or broken as a whole.
+    """
+    records: list[Record] = []
+    bad: list[BadRow] = []
+    for number, (where, value) in enumerate(tolerant_rows(path)):
+        try:
+            if isinstance(value, UserError):
+                raise value
+            records.append(parse_record(value, where=where, number=number))
+        except UserError as error:
+            name = value.get("id") if isinstance(value, dict) else None
+            bad.append(BadRow(number, None if name is None else str(name), str(error)))
+    return records, bad
 
 
-def text_lengths(records: Sequence[Record]) -> Sequence[int]:
-    """`text_length` of every record; prepared data knows them without reading its records."""
-    known = getattr(records, "text_lengths", None)
-    return [text_length(record) for record in records] if known is None else known
+SHOWN = 20  # ids that a report names, of each kind
 
 
-def picture_counts(records: Sequence[Record]) -> Sequence[int]:
-    """How many pictures every record has; likewise."""
-    known = getattr(records, "picture_counts", None)
-    return [len(record.images) for record in records] if known is None else known
-
-
-class LazyRecords(Sequence[Record]):
-    """Records that are read when asked for; a kind of them says how, in `_read`."""
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        count = len(self)
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(count))]
-        if not -count <= index < count:
-            raise IndexError(index)
-        return self._read(int(index) % count)
-
-    @abstractmethod
-    def _read(self, index: int) -> Record:
-        """The record at 0 <= index < len(self)."""
-
-
-def has_flags(records: Sequence[Record]) -> np.ndarray:
-    """What every record has: bool[records, 4] (pictures, caption, retrieved text, "tox")."""
-    known = getattr(records, "has_flags", None)
-    if known is not None:
-        return np.asarray(known)
-    return np.array([(r.images != (), bool(r.caption), bool(r.retrieved), r.tox) for r in records])
-
-
-def has_contents(records: Sequence[Record]) -> bool:
-    """Whether the records bring their pictures along, so that no picture folder is needed."""
-    return bool(getattr(records, "has_contents", False))
+def named(ids: Iterable[str]) -> dict[str, Any]:
+    """Returns how many ids there are, and the first of them in their order."""
+    every = sorted(ids)
+    return {"count": len(every), "first": every[:SHOWN]}
 
 
 def read_questions(path: Path | str) -> list[Question]:
@@ -143,40 +142,39 @@ def read_questions(path: Path | str) -> list[Question]:
     return [_question(row, where=where) for where, row in json_rows(Path(path))]
 
 
-def texts_by_id(path: Path, *, key: str) -> dict[str, str]:
-    """Returns {id: text} of a JSONL file; a later line for the same id replaces an earlier one."""
-    texts = {}
-    for where, row in json_rows(path):
-        row_id = str(_id(row, key="id", where=where))
-        text = _optional_text(row, key=key, where=f"{where} (id {row_id})")
-        if text is not None:
-            texts[row_id] = text
-    return texts
-
-
 # --- JSON objects -> records ---
 
 
-def parse_record(row: Mapping[str, Any], *, where: str) -> Record:
-    """A LLaVA row as a record; `where` is what an error message starts with.
+def parse_record(row: Mapping[str, Any], *, where: str, number: int = 0) -> Record:
+    """Returns a LLaVA row as a record.
+
+    Args:
+        row: as JSON has it.
+        where: what an error message starts with.
+        number: the row's place in its file.
 
     Raises:
         UserError: saying what is wrong with it.
     """
-    record_id = str(_id(row, key="id", where=where))
+    record_id = str(row_id(row, key="id", where=where))
     where = f"{where} (id {record_id})"
+    if row.get("video") is not None:
+        raise UserError(f'{where}: is a video row ("video"), and only pictures and texts are read')
+    turns, left_out = _turns(row.get("conversations"), where=where)
     return Record(
         id=record_id,
         images=_images(row, where=where),
-        turns=_turns(row.get("conversations"), where=where),
-        caption=_optional_text(row, key="image_caption", where=where),
-        retrieved=_optional_text(row, key="retrieved_caption", where=where),
+        turns=turns,
+        caption=optional_text(row, key="image_caption", where=where),
+        retrieved=optional_text(row, key="retrieved_caption", where=where),
         tox=_tox(row, record_id=record_id, where=where),
+        number=number,
+        left_out_turn=left_out,
     )
 
 
 def _question(row: Mapping[str, Any], *, where: str) -> Question:
-    question_id = _id(row, key="question_id", where=where)
+    question_id = row_id(row, key="question_id", where=where)
     where = f"{where} (question_id {question_id})"
     image = row.get("image")
     if image is not None:
@@ -186,13 +184,14 @@ def _question(row: Mapping[str, Any], *, where: str) -> Question:
         id=question_id,
         image=image,
         text=_text(row.get("text"), key="text", where=where),
-        caption=_optional_text(row, key="caption", where=where),
-        retrieved=_optional_text(row, key="retrieved", where=where),
+        caption=optional_text(row, key="caption", where=where),
+        retrieved=optional_text(row, key="retrieved", where=where),
         extra={key: value for key, value in row.items() if key not in known},
     )
 
 
-def _id(row: Mapping[str, Any], *, key: str, where: str) -> int | str:
+def row_id(row: Mapping[str, Any], *, key: str, where: str) -> int | str:
+    """Returns the id that `row` has under `key`; a UserError says that it has none."""
     value = row.get(key)
     if value is None or value == "":
         raise UserError(f'{where}: has no "{key}"')
@@ -212,12 +211,17 @@ def _images(row: Mapping[str, Any], *, where: str) -> tuple[str, ...]:
     return names
 
 
-def _turns(conversations: Any, *, where: str) -> tuple[Turn, ...]:
+def _turns(conversations: Any, *, where: str) -> tuple[tuple[Turn, ...], bool]:
+    """Returns the turns, and whether a first one of the model was left out, as LLaVA does."""
     if not isinstance(conversations, list) or not conversations:
         raise UserError(f'{where}: "conversations" is missing, empty or not a list')
+    first = conversations[0]
+    left_out = isinstance(first, dict) and first.get("from") == "gpt"
+    if left_out and len(conversations) == 1:
+        raise UserError(f"{where}: conversations[0]: a gpt turn without a human turn")
     turns: list[Turn] = []
-    for number, message in enumerate(conversations, start=1):
-        here = f"{where}: conversations[{number - 1}]"
+    for number, message in enumerate(conversations[left_out:], start=left_out):
+        here = f"{where}: conversations[{number}]"
         if not isinstance(message, dict):
             raise UserError(f"{here}: expected an object, got {kind(message)}")
         text = _text(message.get("value"), key="value", where=here)
@@ -233,19 +237,21 @@ def _turns(conversations: Any, *, where: str) -> tuple[Turn, ...]:
                 raise UserError(f"{here}: a gpt turn without a human turn before it")
             case other:
                 raise UserError(f'{here}: "from" must be "human" or "gpt", got {other!r}')
-    return tuple(turns)
+    return tuple(turns), left_out
 
 
 def _tox(row: Mapping[str, Any], *, record_id: str, where: str) -> bool:
+    """Takes the key "tox", or else an id of which one part is "tox", as in "set-tox-3"."""
     value = row.get("tox")
     if value is None:
-        return "tox" in record_id.lower()
+        return "tox" in re.split(r"[\W_]+", record_id.lower())
     if value not in (0, 1):
         raise UserError(f'{where}: "tox" must be 0, 1, true or false, got {value!r}')
     return bool(value)
 
 
-def _optional_text(row: Mapping[str, Any], *, key: str, where: str) -> str | None:
+def optional_text(row: Mapping[str, Any], *, key: str, where: str) -> str | None:
+    """Returns the text that `row` has under `key`; None where it is absent or blank."""
     value = row.get(key)
     if value is None:
         return None

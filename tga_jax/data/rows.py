@@ -1,11 +1,15 @@
 """JSON files -> their rows: a list, or one value a line."""
 
+import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.files import json_values
+from tga_jax.files import json_values, read_text
+
+RECORD_KEYS = {"id", "question_id", "conversations"}  # one of them is in every row
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -29,14 +33,36 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     Raises:
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
+    values = json_values(path)
+    begin = list(islice(values, 2))
+    if begin and (len(begin) == 1 or isinstance(begin[0], UserError)):
+        _refuse_object(path)
     index = -1
-    for index, value in enumerate(json_values(path)):
+    for index, value in enumerate(chain(begin, values)):
         where = f"{path}: record number {index + 1}"
         if not isinstance(value, dict | UserError):
             value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
         yield where, value
     if index < 0:
         raise UserError(f"{path}: holds no records")
+
+
+def _refuse_object(path: Path) -> None:
+    """Refuses a file that is one JSON object, unless that is a record on one line."""
+    text = read_text(path).strip()
+    if not text.startswith("{"):
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # lines of objects, or malformed: said elsewhere
+        return
+    holds_more = any(isinstance(item, list | dict) for item in value.values())
+    if "\n" in text or (holds_more and not RECORD_KEYS & value.keys()):
+        keys = ", ".join(map(repr, list(value)[:5]))
+        raise UserError(
+            f"{path}: line 1: holds one JSON object (keys {keys}), not a list of records: write a "
+            "list [...], or one record a line"
+        )
 
 
 def kind(value: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tga_jax.data.prompts import Example
 from tga_jax.data.templates import Span
-from tga_jax.data.tokenise import NO_LABEL
+from tga_jax.labels import IGNORE_INDEX
 
 COLOURS = {"image": "\033[35m", "retrieved": "\033[33m", "caption": "\033[36m", "label": "\033[32m"}
 RESET = "\033[0m"
@@ -31,12 +31,12 @@ def render_colour(example: Example, tokenizer: Any) -> str:
     marks = [(span, f"image {number}") for number, span in enumerate(example.image_spans)]
     if example.retrieved_span is not None:
         marks.append((example.retrieved_span, "retrieved"))
-    (labels,) = np.nonzero(example.labels != NO_LABEL)
+    (labels,) = np.nonzero(example.labels != IGNORE_INDEX)
     marks += [((at, at + 1), "label") for at in labels.tolist()]
     legend = " ".join(_coloured(name, name) for name in COLOURS)
-    cut = f", {example.cut_tokens} cut" if example.cut_tokens else ""
+    lost = f", {example.truncated_tokens} truncated" if example.truncated_tokens else ""
     lines = [
-        f"--- {_printable(example.id)}: {len(example.tokens)} tokens{cut}   [{legend}]",
+        f"--- {_printable(example.id)}: {len(example.tokens)} tokens{lost}   [{legend}]",
         _painted(example.tokens, marks, tokenizer),
     ]
     if example.caption_span is not None:

@@ -2,37 +2,35 @@
 
 import json
 import zlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tga_jax.data.records import Record, Turn
 
 TRAIN, VALIDATION = "train", "validation"
 
-Row = tuple[int, Record]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a row of the input.
+class Figures(NamedTuple):
+    """What prepared data knows of a record without reading it: a row of its index.
 
     Attributes:
         number: the row's place in the input, from 0.
-        id: the record's; None where the row has none.
-        reason: why it is left out, "" when it is kept.
-        example: what is written, in the form of `tfds_builder.features`; None when left out.
-        digest: SHA-256 of the example, "" when left out.
-        figures: text length, pictures, has a caption, has a retrieved text, is marked "tox".
-        encoded: why pictures were encoded anew, one reason a picture.
+        text_length: see `lazy_records.text_length`.
+        pictures: how many it has.
+        caption: 1 if it has one.
+        retrieved: 1 if it has a retrieved text.
+        tox: 1 if it is marked so.
+        left_out_turn: 1 if its conversation began with a gpt turn, which was left out.
+        scaled: how many of its pictures had values of more than 8 bits.
     """
 
     number: int
-    id: str | None
-    reason: str = ""
-    example: dict[str, Any] | None = None
-    digest: str = ""
-    figures: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    encoded: tuple[str, ...] = ()
+    text_length: int
+    pictures: int
+    caption: int
+    retrieved: int
+    tox: int
+    left_out_turn: int
+    scaled: int
 
 
 def split_of(record: Record, share: float) -> str:
@@ -40,12 +38,6 @@ def split_of(record: Record, share: float) -> str:
     is in both; about `share` of them are in "validation"."""
     key = record.images[0] if record.images else record.id
     return VALIDATION if zlib.crc32(f"split {key}".encode()) / 2**32 < share else TRAIN
-
-
-# --- records -> examples ---
-
-
-# --- examples -> records ---
 
 
 def to_record(example: dict[str, Any]) -> Record:
@@ -66,6 +58,3 @@ def to_record(example: dict[str, Any]) -> Record:
         tox=bool(example["tox"]),
         contents=tuple(bytes(content) for content in example["images"]),
     )
-
-
-# --- many of them, in processes ---

@@ -12,8 +12,9 @@ import numpy as np
 
 from tga_jax.data.templates import IMAGE_MARK, Rendered, Span
 from tga_jax.errors import UserError
+from tga_jax.labels import IGNORE_INDEX
 
-NO_LABEL = -100
+ADDED_TOKENS = 4  # at most, which a tokenizer writes around a text, as its BOS
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,10 @@ class TokenPrompt:
 
     @property
     def has_labels(self) -> bool:
-        return bool(np.any(self.labels != NO_LABEL))
+        return bool(np.any(self.labels != IGNORE_INDEX))
 
-    def cut(self, length: int) -> "TokenPrompt":
-        """Cuts the tail off.
+    def truncate(self, length: int) -> "TokenPrompt":
+        """Returns the prompt without its tail.
 
         Pictures and the retrieved text stand before the first answer, so a prompt of one answer
         that keeps a label keeps them whole.
@@ -61,18 +62,21 @@ class Tokenise:
                 "the tokenizer is a slow one, without character offsets; use a fast one"
             )
         self._tokenizer = tokenizer
-        self._image_token = image_token
+        self.image_token = image_token
         self._image_id = _image_id(tokenizer, image_token)
-        self._image_tokens = image_tokens
+        self.image_tokens = image_tokens
+        added = tokenizer.added_tokens_decoder.get(self._image_id)
+        # One that goes through the normalizer may be missed where it stands in a text.
+        self.always_reads_image_token = added is not None and not added.normalized
 
     def __call__(self, rendered: Rendered) -> TokenPrompt:
         """Tokenises a prompt, repeats its image tokens, and finds all token spans."""
-        rendered = _with_image_token(rendered, self._image_token)
+        rendered = _with_image_token(rendered, self.image_token)
         ids, offsets = self._ids_and_offsets(rendered.text)
-        repeats = np.where(ids == self._image_id, self._image_tokens, 1)
+        repeats = np.where(ids == self._image_id, self.image_tokens, 1)
         tokens, chars = np.repeat(ids, repeats), np.repeat(offsets, repeats, axis=0)
         ends = np.cumsum(repeats)[ids == self._image_id].tolist()
-        labels = np.full_like(tokens, NO_LABEL)
+        labels = np.full_like(tokens, IGNORE_INDEX)
         for answer in rendered.answer_spans:
             span = token_span(chars, answer)
             if span is not None:
@@ -81,7 +85,7 @@ class Tokenise:
         return TokenPrompt(
             tokens=tokens,
             labels=labels,
-            image_spans=tuple((end - self._image_tokens, end) for end in ends),
+            image_spans=tuple((end - self.image_tokens, end) for end in ends),
             retrieved_span=None if retrieved is None else token_span(chars, retrieved),
         )
 
@@ -100,6 +104,16 @@ class Tokenise:
         if len(ids) and ids[-1] == eos and offsets[-1, 0] == offsets[-1, 1]:
             ids, offsets = ids[:-1], offsets[:-1]
         return ids, offsets
+
+
+def most_tokens(text: str) -> int:
+    """Returns a number of tokens that no tokenizer exceeds for a text, without tokenising it.
+
+    A token holds a byte or more of the text in its normal form, and no Unicode normal form makes
+    more than 11 bytes out of one (U+FDFA in NFKC, 3 bytes, becomes 33). ASCII stays as it is.
+    """
+    plain = len(text.encode("ascii", "ignore"))
+    return plain + 11 * (len(text.encode()) - plain) + ADDED_TOKENS
 
 
 def token_span(chars: np.ndarray, span: Span) -> Span | None:

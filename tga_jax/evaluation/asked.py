@@ -8,6 +8,7 @@ from pathlib import Path
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark, load
 from tga_jax.evaluation.benchmarks.registry import parse_entries
+from tga_jax.evaluation.items import DUPLICATE_OF
 from tga_jax.evaluation.wrappers import draw_pictures
 from tga_jax.run.job import Job
 
@@ -30,6 +31,9 @@ def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
             lost = [part for part in benchmark.missing if part.scene == scene]
             where = f"{benchmark.name} {scene}".strip()
             job.say(f"MISSING in {where}: {lost[0].what}{_more(len(lost) - 1)}")
+        twice = sum(DUPLICATE_OF in item.extra for item in benchmark.items)
+        if twice:
+            job.say(f"{benchmark.name}: {twice} ids occur twice; the second is called ID#2")
         benchmarks.append(benchmark)
     return benchmarks
 

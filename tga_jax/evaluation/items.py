@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ALL = "all"
+DUPLICATE_OF = "duplicate_of"  # in `extra`: the id that this item shares in the published file
 
 
 @dataclasses.dataclass(frozen=True)

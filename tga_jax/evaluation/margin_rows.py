@@ -13,6 +13,11 @@ MATCHED = {"dsr_at_1pct": 0.01, "dsr_at_5pct": 0.05}
 MATCHED_DRAWS = 300
 
 
+def carried_rates(harmless: int) -> dict[str, float]:
+    """Those of `MATCHED` that so many harmless items carry: at least one of them is the rate."""
+    return {name: rate for name, rate in MATCHED.items() if harmless * rate >= 1 - 1e-9}
+
+
 def margin_rows(
     scene: str, group: Sequence[Result], benign: Sequence[Result], *, control: str
 ) -> Iterator[Row]:
@@ -40,7 +45,7 @@ def _margin_figures(
 ) -> Iterator[Row]:
     high, low = ([r.margin for r in part if r.margin is not None] for part in (harmful, against))
     clusters = ([r.cluster for r in harmful], [r.cluster for r in against])
-    fitting = {name: rate for name, rate in MATCHED.items() if len(low) * rate >= 1 - 1e-9}
+    fitting = carried_rates(len(low))
     more: dict[str, Any] = {"control": {"name": control, "count": len(low)}}
     absent = {
         name: f"needs {round(1 / rate)} harmless items, there are {len(low)}"

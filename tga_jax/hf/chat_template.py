@@ -208,7 +208,8 @@ def _around_own(tokenizer: Any, *, trained: bool) -> str:
     text = own.render([Said("user", "probe")], prompt=False)
     strip = adds_bos(tokenizer) and _same_without_bos(tokenizer, text)
     # With its calls for today's date as they are; and Jinja drops a last newline.
-    source = tokenizer.get_chat_template().removesuffix("\n")
+    source = tokenizer.chat_template
+    source = (source["default"] if isinstance(source, dict) else source).removesuffix("\n")
     return before + source + (_AFTER_OWN_WITHOUT_BOS if strip else _AFTER_OWN)
 
 

@@ -54,7 +54,9 @@ class OwnTemplate:
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(f"{LABEL}: the tokenizer has no chat template; name another")
         own = tokenizer.chat_template
-        own = tokenizer.get_chat_template() if isinstance(own, dict) else own
+        own = own.get("default") if isinstance(own, dict) else own
+        if own is None:
+            raise UserError(f'{LABEL}: it has several, and none is called "default"; name another')
         self._tokenizer, self.source = tokenizer, with_date(own, date)
         self.special = _special_tokens(tokenizer)
         self.content = self._find_content()

@@ -107,7 +107,8 @@ def template_facts(
         decoder: the model type of its language model.
     """
     own = info.tokenizer.chat_template
-    ours = (name for name in NAMED_TEMPLATES if own == chat_template(name, info=info))
+    asking = (name for name in NAMED_TEMPLATES if name != "plain")  # which has no questions
+    ours = (name for name in asking if own == chat_template(name, info=info))
     lasts = (name.rstrip("/").rpartition("/")[2].lower() for name in names)
     return TemplateFacts(
         file=info.template_file,

@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.hf.tokenizer import load_fast
 
 Chat = list[dict[str, Any]]  # messages with a role and parts, as chat templates take them
 
@@ -87,16 +89,19 @@ def _load(folder: str, pictures: bool) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise UserError("a local judge needs torch and transformers: pip install both") from error
-    names = ("AutoProcessor", "AutoModelForImageTextToText")
-    if not pictures:
-        names = ("AutoTokenizer", "AutoModelForCausalLM")
-    prepare, model = (getattr(transformers, name) for name in names)
+    names = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    model = getattr(transformers, names[pictures])
     try:
-        processor = prepare.from_pretrained(folder, trust_remote_code=False, padding_side="left")
+        if pictures:
+            processor = transformers.AutoProcessor.from_pretrained(
+                folder, trust_remote_code=False, padding_side="left"
+            )
+        else:  # AutoTokenizer does not always read tokenizer.json as it stands
+            processor = load_fast(Path(folder), padding_side="left")
         weights = model.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, dtype="auto"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"config.evaluate.local.folder={folder!r}: {reason}") from error
     tokenizer = getattr(processor, "tokenizer", processor)

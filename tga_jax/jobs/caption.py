@@ -8,17 +8,17 @@ logs together hold every picture, captions.jsonl is written, in the order of the
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from tga_jax.captioning.captioner import Captioner
-from tga_jax.captioning.log import CaptionLog, Key, Part, part_of
+from tga_jax.captioning.log import CaptionLog, Part, part_of
+from tga_jax.captioning.wanted import Wanted, choose
 from tga_jax.cluster import hosts
 from tga_jax.data.records import Record
+from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json, write_jsonl
 from tga_jax.run.budget import Budget
@@ -28,38 +28,13 @@ from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
 
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What captions.jsonl is to hold.
-
-    Attributes:
-        own: id -> the caption that its sample has.
-        shown: id -> the picture to describe.
-        ids: of both, in the order of the samples.
-        counts: what was left out.
-    """
-
-    own: dict[str, str]
-    shown: dict[str, Key]
-    ids: list[str]
-    counts: dict[str, int]
-
-    @property
-    def pictures(self) -> dict[Key, str]:
-        """Each picture once, with the first id that shows it."""
-        first: dict[Key, str] = {}
-        for one, key in self.shown.items():
-            first.setdefault(key, one)
-        return first
-
-
 def run(job: Job) -> None:
     """Write captions.jsonl and caption/report.json, or this host's part of them."""
     folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
     part = part_of(job.config.caption.shard)
     wanted = choose(read_samples(job, path), image_folder(job.config))
     captioner = Captioner(job)
-    about = digest([[one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.ids])
+    about = digest([[*one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.shows])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
     if finished.is_done and path.exists():
         job.say(f"finished before: {path}")
@@ -88,38 +63,12 @@ def read_samples(job: Job, output: Path) -> list[Record]:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file")
     given = Path(data.captions) if data.captions else None
     same = given is not None and given.resolve() == output.resolve()
-    return usable_records(job, Path(data.path), captions=None if same else given)
-
-
-def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
-    """Which ids keep a caption and which pictures need one: the first picture of a sample.
-
-    An id with several pictures gets none: captions.jsonl could not say for which.
-    """
-    counts = {"records": len(records), "without_picture": 0, "tox": 0, "ambiguous_ids": 0}
-    own: dict[str, str] = {}
-    names: dict[str, dict[str, None]] = {}
-    for record in records:
-        if not record.images:
-            counts["without_picture"] += 1
-        elif record.caption:
-            own.setdefault(record.id, record.caption)
-        elif record.tox:
-            counts["tox"] += 1
-        else:
-            names.setdefault(record.id, {})[record.images[0]] = None
-    shown = {one: _key(image_dir, *found) for one, found in names.items() if len(found) == 1}
-    counts["ambiguous_ids"] = len(names) - len(shown)
-    own = {one: caption for one, caption in own.items() if one not in shown}
-    ids = [one for one in dict.fromkeys(r.id for r in records) if one in own or one in shown]
-    if not ids:
-        raise UserError("config.data.path: no sample has a picture to caption")
-    return Wanted(own, shown, ids, counts | {"own": len(own)})
-
-
-def _key(folder: Path, name: str) -> Key:
-    path = folder / name
-    return name, path.stat().st_size if path.is_file() else None
+    return usable_records(
+        [Path(data.path)],
+        max_bad_fraction=data.max_bad_fraction,
+        say=job.say,
+        texts=read_side_files({"captions": None if same else given}),
+    )
 
 
 def write_part(
@@ -132,7 +81,7 @@ def write_part(
 ) -> None:
     """Describe this host's pictures that no log has; those unreadable before are tried again.
 
-    Batches are cut from all its readable pictures, so that a killed run's are those of a whole
+    Batches are made of all its readable pictures, so that a killed run's are those of a whole
     one: sums over other shapes may differ in the last bit.
     """
     mine = list(wanted.pictures.items())[part.index :: part.count]
@@ -172,7 +121,11 @@ def merge(job: Job, wanted: Wanted, log: CaptionLog, budget: Budget) -> dict[str
     unreadable = [key[0] for key, text in texts.items() if text is None]
     budget.check(len(unreadable))
     captions = {one: texts[key] for one, key in wanted.shown.items()} | wanted.own
-    rows = [{"id": one, "caption": captions[one]} for one in wanted.ids if captions[one]]
+    rows = [
+        {"id": one[0], "image": one[1], "caption": captions[one]}
+        for one in wanted.shows
+        if captions[one]
+    ]
     write_jsonl(path, rows)
     empty = sum(text == "" for text in texts.values())
     job.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")

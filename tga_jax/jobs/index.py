@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
@@ -34,7 +35,10 @@ def run(job: Job) -> None:
     sources = list(corpus_files(job))
     texts, counts = tidy(read_corpus(job, sources), most=cfg.max_characters)
     if not texts:
-        raise UserError(f"no texts to index in {', '.join(map(str, sources))}")
+        raise UserError(
+            f"no texts to index in {', '.join(map(str, sources))}: set config.retrieval.corpus to "
+            "files of texts, or run job caption"
+        )
     job.say(", ".join(f"{count} {what}" for what, count in counts.items()))
     rows = text_rows(texts)
     signature = {
@@ -106,6 +110,15 @@ def corpus_files(job: Job) -> Iterator[Path]:
         yield path
 
 
+def check_captions(path: Path, records: Sequence[Record]) -> None:
+    """Refuse a LLaVA file as a corpus that holds no text."""
+    if not any(record.caption for record in records):
+        raise UserError(
+            f"config.retrieval.corpus: {path}: none of its {len(records)} records has an "
+            '"image_caption"; name files of texts (.txt, .jsonl), or the output of job caption'
+        )
+
+
 def read_corpus(job: Job, sources: list[Path]) -> Iterator[Text]:
     """The texts of the files, in their order."""
     data = job.config.data
@@ -113,7 +126,10 @@ def read_corpus(job: Job, sources: list[Path]) -> Iterator[Text]:
     as_records = () if job.config.retrieval.corpus else (Path(data.path or "."),)
     for path in sources:
         if path.suffix == ".json" or path in as_records:
-            records = usable_records(job, path)
+            fraction = data.max_bad_fraction
+            records = usable_records([path], max_bad_fraction=fraction, say=job.say)
+            if path not in as_records:
+                check_captions(path, records)
             yield from (Text(r.id, r.caption) for r in records if r.caption)
         elif path == captions:
             yield from read_lines(path, key="caption")

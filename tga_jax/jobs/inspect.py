@@ -12,6 +12,7 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
+from tga_jax.run.sample_report import say_samples
 from tga_jax.run.samples import image_folder, read_samples
 
 
@@ -19,26 +20,18 @@ def run(job: Job) -> None:
     """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
     config = job.config
     model = open_model(job, mesh_of(config.mesh))
-    records, prompter = (
-        read_samples(config, job.workdir),
-        make_prompter(config, model.prompts, training=True),
-    )
-    lines, cut = [], []
-    for number, record in enumerate(records):
+    prompter = make_prompter(config, model.prompts, training=True)
+    samples = read_samples(config, job.workdir, prompter, say=job.say)
+    say_samples(samples.records, samples.about, say=job.say)
+    lines = []
+    for number, record in enumerate(samples.records):
         example = prompter.encode(record)
         for place in range(len(example.images)):
             folder = Path() if example.contents else image_folder(config)
             example_pixels(example, place, image_dir=folder, transform=model.transform)
         lines.append(inspect_line(example))
-        if example.cut_tokens:
-            cut.append(example.id)
         if number < config.inspect.show:
             print(render_colour(example, model.source.tokenizer.tokenizer), file=sys.stderr)
     path = job.workdir / "inspect" / "samples.jsonl"
     write_jsonl(path, lines)
     job.say(f"{len(lines)} samples -> {path}")
-    if cut:
-        job.say(
-            f"{len(cut)} samples are longer than config.data.max_length and lose turns or the "
-            f"tail of an answer: {', '.join(cut[:5])}{' ...' if len(cut) > 5 else ''}"
-        )

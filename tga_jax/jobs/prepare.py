@@ -17,8 +17,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.data.in_parallel import cores
 from tga_jax.data.prepared import is_prepared, read_report
-from tga_jax.data.stored import TRAIN, VALIDATION, Row, split_of
+from tga_jax.data.records import Record
+from tga_jax.data.side_texts import SIDE_FILES, text_warnings
+from tga_jax.data.stored import TRAIN, VALIDATION, split_of
 from tga_jax.errors import UserError
 from tga_jax.files import write_json
 from tga_jax.preparation import tfds_builder
@@ -26,7 +29,7 @@ from tga_jax.preparation.check import check_rows
 from tga_jax.preparation.inputs import Inputs, about_ids, made_from, read_inputs
 from tga_jax.preparation.tally import Tally
 from tga_jax.run.job import Job
-from tga_jax.run.samples import image_folder
+from tga_jax.run.samples import image_folder, side_file
 from tga_jax.training.metrics import Progress
 
 SECONDS_BETWEEN_LINES = 5.0  # of progress
@@ -39,18 +42,22 @@ def run(job: Job) -> None:
         raise UserError(f"config.data.validation={share}: must lie in 0..1, below 1")
     if workers < -1:
         raise UserError(f"config.prepare.workers={workers}: -1, 0 or more")
-    inputs, image_dir = read_inputs(job.config, job.workdir), image_folder(job.config)
-    settings, folder = made_from(job.config, job.workdir, inputs, image_dir), job.workdir / "data"
+    data, folder = job.config.data, job.workdir / "data"
+    files = {name: side_file(job.config, job.workdir, name) for name in SIDE_FILES}
+    inputs, image_dir = read_inputs(data.path, files), image_folder(job.config)
+    settings = made_from(
+        inputs, image_dir, validation=share, max_bad_fraction=data.max_bad_fraction
+    )
     if is_finished(folder, settings):
         job.say(f"finished before: {folder}")
         return
-    splits: dict[str, list[Row]] = {TRAIN: [], VALIDATION: []}
-    for row in inputs.rows:
-        splits[split_of(row[1], share)].append(row)
-    splits = {name: rows for name, rows in splits.items() if rows}
-    tally = Tally(job.config.data.max_bad_fraction, inputs.total, say=job.say)
-    for outcome in inputs.bad:
-        tally.add("", outcome)
+    splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
+    for record in inputs.records:
+        splits[split_of(record, share)].append(record)
+    splits = {name: records for name, records in splits.items() if records}
+    tally = Tally(data.max_bad_fraction, inputs.total, say=job.say)
+    for bad in inputs.bad:
+        tally.add_bad("", bad)
     began = time.monotonic()
     with temporary_folder(job.workdir / "prepare.tmp") as temporary:
         new = temporary / "data"
@@ -61,6 +68,7 @@ def run(job: Job) -> None:
             folder.rename(temporary / "old")
         new.rename(folder)
     say_speed(job, tally, time.monotonic() - began, folder, inputs)
+    say_findings(job, report)
 
 
 def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
@@ -81,7 +89,7 @@ def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def write(
-    config: ConfigDict, new: Path, splits: dict[str, list[Row]], tally: Tally, image_dir: Path
+    config: ConfigDict, new: Path, splits: dict[str, list[Record]], tally: Tally, image_dir: Path
 ) -> dict[str, int]:
     """The dataset; the records go through the tally on their way."""
     if not splits:
@@ -103,7 +111,7 @@ def write(
         return counts
 
     workers, total = config.prepare.workers, sum(map(len, splits.values()))
-    workers = len(os.sched_getaffinity(0)) if workers == -1 else workers
+    workers = cores() if workers == -1 else workers
     progress, shown = Progress("prepare", total), time.monotonic()
 
     def examples(split: str) -> Iterator[tuple[int, Any]]:
@@ -145,6 +153,19 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def say_findings(job: Job, report: dict[str, Any]) -> None:
+    """What of the samples is not used as it is written, and which texts are nobody's."""
+    counts = {
+        'samples marked "tox", with a blank picture': report["tox"],
+        "first gpt turns left out": report["left_out_turns"],
+        "pictures scaled to 8 bits": report["scaled_pictures"],
+        "ids that occur twice": report["duplicate_ids"]["count"],
+    }
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    for line in [*([", ".join(said)] if said else []), *text_warnings(report)]:
+        job.say(line)
 
 
 def say_speed(job: Job, tally: Tally, seconds: float, folder: Path, inputs: Inputs) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from tga_jax.data.records import Record
+from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.choose import Found, noised_ids
 from tga_jax.retrieval.clip_embedder import embed_to_file
+from tga_jax.retrieval.pictures import Sample, choose_samples
 from tga_jax.retrieval.retriever import Retriever
+from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
 from tga_jax.run.job import Job
 from tga_jax.run.samples import image_folder
@@ -24,16 +26,6 @@ from tga_jax.run.work import Work
 
 EXAMPLES = 20
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """A picture to find a text for, and the texts that it must not get."""
-
-    id: str
-    image: str
-    caption: str
-    own: tuple[str, ...]
 
 
 def run(job: Job) -> None:
@@ -67,16 +59,27 @@ def run(job: Job) -> None:
     unreadable = int(np.sum(~np.any(images != 0, axis=1)))  # with those of a killed run
     budget.check(unreadable)
     found = search(retriever, samples, images)
-    texts = retriever.index.texts
-    rows = [
-        {"id": s.id, "text": texts[f.text_id].text, "text_id": f.text_id, "score": f.score}
-        for s, f in zip(samples, found, strict=True)
-        if f is not None and f.text_id is not None
+    chosen = [
+        (sample, one)
+        for sample, one in zip(samples, found, strict=True)
+        if one is not None and one.number is not None
     ]
+    rows = [line(retriever.index.texts, sample, one) for sample, one in chosen]
     write_jsonl(path, rows)
-    write_json(folder / "report.json", report(retriever, samples, found, rows, counts))
+    captions = [sample.caption for sample, _ in chosen]
+    write_json(folder / "report.json", report(retriever, found, rows, captions, counts))
     work.finish()
     job.say(f"{len(rows)} of {len(samples)} pictures have a text -> {path}")
+
+
+def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
+    """A line of retrieved.jsonl."""
+    assert found.number is not None
+    text = texts[found.number]
+    return {
+        "id": sample.id, "image": sample.image, "text": text.text, "text_id": text.id,
+        "score": found.score,
+    }  # fmt: skip
 
 
 def read_all(job: Job) -> list[Record]:
@@ -87,41 +90,12 @@ def read_all(job: Job) -> list[Record]:
         raise UserError("no samples: set config.retrieval.data or config.data.path")
     captions = Path(config.data.captions or job.workdir / "captions.jsonl")
     extra = captions if config.data.captions or captions.is_file() else None
-    return [
-        record
-        for name in names or [config.data.path]
-        for record in usable_records(job, Path(name), captions=extra)
-    ]
-
-
-def choose_samples(records: Sequence[Record]) -> tuple[list[Sample], dict[str, int]]:
-    """One sample for each id with a picture, and what was left out.
-
-    A picture's own texts are the captions of all records that show it and their answers. An id
-    with several pictures gets no text: retrieved.jsonl could not say for which.
-    """
-    captions: dict[str, dict[str, None]] = {}
-    pictures: dict[str, set[tuple[str, ...]]] = {}
-    own_caption: dict[str, str] = {}
-    counts = {"records": len(records), "without_picture": 0, "tox": 0, "ambiguous_ids": 0}
-    for record in records:
-        counts["without_picture"] += not record.images
-        counts["tox"] += bool(record.images) and record.tox
-        if not record.images or record.tox:
-            continue
-        pictures.setdefault(record.id, set()).add(record.images)
-        own_caption.setdefault(record.id, record.caption or "")
-        own = captions.setdefault(record.images[0], {})
-        answers = [turn.answer for turn in record.turns]
-        own |= dict.fromkeys(text for text in (record.caption, *answers) if text)
-    samples = [
-        Sample(one, names[0], own_caption[one], tuple(captions[names[0]]))
-        for one, shown in pictures.items()
-        for names in shown
-        if len(shown) == 1
-    ]
-    counts["ambiguous_ids"] = len(pictures) - len(samples)
-    return samples, counts
+    return usable_records(
+        [Path(name) for name in names or [config.data.path]],
+        max_bad_fraction=config.data.max_bad_fraction,
+        say=job.say,
+        texts=read_side_files({"captions": extra}),
+    )
 
 
 def search(
@@ -130,7 +104,7 @@ def search(
     """A text for each picture; None for one that could not be read."""
     readable = np.any(images != 0, axis=1)
     noised = noised_ids(
-        [s.id for s, ok in zip(samples, readable, strict=True) if ok], retriever.rules
+        [s.name for s, ok in zip(samples, readable, strict=True) if ok], retriever.rules
     )
     found: list[Found | None] = [None] * len(samples)
     size = retriever.embedder.batch_size
@@ -140,7 +114,7 @@ def search(
             continue
         chosen = [samples[i] for i in rows]
         new = retriever.find(
-            [s.id for s in chosen], np.asarray(images[rows]), [s.own for s in chosen], noised
+            [s.name for s in chosen], np.asarray(images[rows]), [s.own for s in chosen], noised
         )
         for i, one in zip(rows, new, strict=True):
             found[i] = one
@@ -149,39 +123,39 @@ def search(
 
 def report(
     retriever: Retriever,
-    samples: Sequence[Sample],
     found: Sequence[Found | None],
     rows: Sequence[dict[str, Any]],
+    captions: Sequence[str],
     counts: dict[str, int],
 ) -> dict[str, Any]:
-    """What was found, in figures and examples."""
+    """What was found, in figures and examples.
+
+    Args:
+        retriever: that found it.
+        found: for every picture; None for one that could not be read.
+        rows: the lines of retrieved.jsonl.
+        captions: of the same pictures as `rows`.
+        counts: what was left out before.
+    """
     seen = [one for one in found if one is not None]
     scores = [one.score for one in seen if one.score is not None]
-    by_id = {sample.id: sample for sample in samples}
     rng = np.random.default_rng(retriever.rules.seed)
     shown = sorted(rng.permutation(len(rows))[:EXAMPLES].tolist())
     return {
         "settings": retriever.settings,
         "counts": {
             **counts,
-            "pictures": len(samples),
+            "pictures": len(found),
             "unreadable": len(found) - len(seen),
-            "without_text": sum(one.text_id is None for one in seen),
+            "without_text": sum(one.number is None for one in seen),
             "written": len(rows),
             "noised": sum(one.noised for one in seen),
             "own_texts_excluded": sum(one.excluded for one in seen),
             "pictures_with_own_excluded": sum(one.excluded > 0 for one in seen),
-            "different_texts": len({row["text_id"] for row in rows}),
+            "different_texts": len({one.number for one in seen} - {None}),
         },
         "score_quantiles": {
             str(q): round(float(np.quantile(scores, q)), 4) for q in QUANTILES if scores
         },
-        "examples": [
-            {
-                **rows[i],
-                "image": by_id[rows[i]["id"]].image,
-                "caption": by_id[rows[i]["id"]].caption,
-            }
-            for i in shown
-        ],
+        "examples": [rows[i] | {"caption": captions[i]} for i in shown],
     }

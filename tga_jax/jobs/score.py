@@ -9,13 +9,15 @@ from typing import Any
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
-from tga_jax.data.records import Record, text_lengths
+from tga_jax.data.lazy_records import text_lengths
+from tga_jax.data.records import Record
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
+from tga_jax.run.sample_report import say_samples
 from tga_jax.run.samples import image_folder, read_samples, samples_digest
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
@@ -25,8 +27,11 @@ from tga_jax.training.step import nested
 def run(job: Job) -> None:
     """Write score/<weights>.jsonl, and the same as score/scores.jsonl."""
     config, weights = job.config, current_weights(job)
-    records = read_samples(config, job.workdir)
     model = open_model(job, mesh_of(config.mesh))
+    prompter = make_prompter(config, model.prompts)
+    samples = read_samples(config, job.workdir, prompter, say=job.say)
+    records = samples.records
+    say_samples(records, samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
     work, path = (

@@ -14,7 +14,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
 from tga_jax.run.stage import Stage
-from tga_jax.run.stage_data import batch_source, check_counts, most_shapes
+from tga_jax.run.stage_data import batch_source, check_counts, most_shapes, stage_samples
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
@@ -37,13 +37,20 @@ def run(job: Job) -> None:
         check_finished(job, model.prompts, done=done, start=start)
         job.say(f"finished before: {workdir / name}")
         return
-    source, steps = batch_source(job, model)
+    samples = stage_samples(job, model)
+    source, steps = batch_source(job, model, samples.records)
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
     settings = stage_settings(job, model.prompts, steps, start)
     claim_folder(workdir / name, settings)
-    report_samples(job, source.records)
+    report_samples(
+        workdir / name / "samples.json",
+        source.records,
+        samples.checked,
+        samples.about,
+        say=job.say,
+    )
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
     trained = train_stage(job, model, stage, source, start)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.config import LlavaConfig
 
 SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption_answer_span")
@@ -87,7 +88,7 @@ def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[
     }
     for name in ("tokens", "caption_tokens"):
         arrays[name][:] = _words(rng, arrays[name].shape, config)
-    arrays["labels"][:] = -100
+    arrays["labels"][:] = IGNORE_INDEX
     arrays["caption_segments"][:] = 1
     for number in range(shape.packing):
         start = number * each

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.data.stored import Outcome, Row
+from tga_jax.data.records import BadRow, Record
+from tga_jax.data.stored import Figures
 from tga_jax.files import read_jsonl
-from tga_jax.preparation.check import check_row
+from tga_jax.preparation.check import Outcome, check_row
 
 
-def beam_examples(rows: Sequence[Row], image_dir: Path, notes: Path) -> Any:
+def beam_examples(records: Sequence[Record], image_dir: Path, notes: Path) -> Any:
     """A PTransform that yields (number, example) of every usable row.
 
     Args:
-        rows: the records of a split.
+        records: of a split.
         image_dir: where their pictures are; all workers must see it.
         notes: prefix of files that get a line a row, for `read_outcomes`.
     """
@@ -27,7 +28,7 @@ def beam_examples(rows: Sequence[Row], image_dir: Path, notes: Path) -> Any:
     def transform(pipeline: Any) -> Any:
         outcomes = (
             pipeline
-            | "Rows" >> beam.Create(rows)
+            | "Rows" >> beam.Create(records)
             | "Spread" >> beam.Reshuffle()
             | "Check" >> beam.Map(check_row, image_dir)
         )
@@ -39,17 +40,27 @@ def beam_examples(rows: Sequence[Row], image_dir: Path, notes: Path) -> Any:
 
 
 def read_outcomes(notes: Path) -> Iterator[Outcome]:
-    """The outcomes that `beam_examples` noted, without examples, in the order of the rows."""
-    lines = [
-        line for path in notes.parent.glob(f"{notes.name}-*.jsonl") for line in read_jsonl(path)
+    """Yields what `beam_examples` noted, without the examples, in the order of the rows."""
+    outcomes = [
+        _outcome(line)
+        for path in notes.parent.glob(f"{notes.name}-*.jsonl")
+        for line in read_jsonl(path)
     ]
-    for line in sorted(lines, key=lambda line: line["number"]):
-        figures, encoded = tuple(line.pop("figures")), tuple(line.pop("encoded"))
-        yield Outcome(**line, figures=figures, encoded=encoded)
+    return iter(sorted(outcomes, key=lambda outcome: outcome.number))
 
 
 def _line(outcome: Outcome) -> str:
     return json.dumps(dataclasses.asdict(dataclasses.replace(outcome, example=None)))
+
+
+def _outcome(line: dict[str, Any]) -> Outcome:
+    bad, figures = line["bad"], line["figures"]
+    return Outcome(
+        bad=None if bad is None else BadRow(**bad),
+        digest=line["digest"],
+        figures=None if figures is None else Figures(*figures),
+        encoded=tuple(line["encoded"]),
+    )
 
 
 def _keyed(outcome: Outcome) -> list[tuple[int, dict[str, Any]]]:

@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import io
 import json
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from tga_jax.data.images import FORMATS, decode_image, resolve_image
-from tga_jax.data.records import Record, text_length
-from tga_jax.data.stored import Outcome, Row
-from tga_jax.data.templates import count_marks
+from tga_jax.data.images import decode_image, is_deep, open_picture, resolve_image
+from tga_jax.data.in_parallel import map_in_order
+from tga_jax.data.lazy_records import text_length
+from tga_jax.data.records import BadRow, Record
+from tga_jax.data.row_check import check_texts
+from tga_jax.data.stored import Figures
 from tga_jax.errors import UserError
 
-RECORDS_A_TASK = 16  # what a worker process gets at a time
+SCALED = "scaled"  # why a picture is encoded anew whose values are of more than 8 bits
 
 
-def check_row(row: Row, image_dir: Path) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a record.
+
+    Attributes:
+        bad: why it is left out, None when it is kept.
+        example: what is written, in the form of `tfds_builder.features`; None when left out.
+        digest: SHA-256 of the example, "" when left out.
+        figures: what the index says of it, None when left out.
+        encoded: why pictures were encoded anew, one reason a picture.
+    """
+
+    bad: BadRow | None = None
+    example: dict[str, Any] | None = None
+    digest: str = ""
+    figures: Figures | None = None
+    encoded: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The place of the record's row in the input, from 0."""
+        known = self.bad or self.figures
+        assert known is not None
+        return known.number
+
+
+def check_row(record: Record, image_dir: Path) -> Outcome:
     """Reads a record's pictures and checks all that can be checked without a model."""
-    number, record = row
     try:
-        count_marks(record)
-        if not any((turn.answer or "").strip() for turn in record.turns):
-            raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
+        check_texts(record)
         pictures = [_read_picture(record, name, image_dir) for name in record.images]
     except UserError as error:
-        return Outcome(number, record.id, reason=str(error))
+        return Outcome(BadRow(record.number, record.id, str(error)))
     example = _example(record, pictures)
-    return Outcome(
-        number,
-        record.id,
-        example=example,
-        digest=_digest(example),
-        figures=(
-            text_length(record),
-            len(record.images),
-            int(record.caption is not None),
-            int(record.retrieved is not None),
-            int(record.tox),
-        ),
-        encoded=tuple(change for _, _, change in pictures if change),
+    encoded = tuple(change for _, _, change in pictures if change)
+    figures = Figures(
+        number=record.number,
+        text_length=text_length(record),
+        pictures=len(record.images),
+        caption=int(record.caption is not None),
+        retrieved=int(record.retrieved is not None),
+        tox=int(record.tox),
+        left_out_turn=int(record.left_out_turn),
+        scaled=encoded.count(SCALED),
     )
+    return Outcome(None, example, _digest(example), figures, encoded)
 
 
 def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, str, str]:
@@ -67,7 +86,7 @@ def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, st
     except OSError as error:
         raise UserError(f"{where}: cannot be read: {error.strerror}") from error
     pixels = decode_image(io.BytesIO(content), where=where)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with open_picture(io.BytesIO(content), where=where) as image:
         # Telephones write JPEG files of several pictures; the first is an ordinary JPEG.
         form = "JPEG" if image.format == "MPO" else str(image.format)
         change = _change(image, form, path.suffix.lower())
@@ -80,6 +99,8 @@ def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, st
 
 def _change(image: Image.Image, form: str, suffix: str) -> str:
     """Why a picture is not kept as it is, "" if it is."""
+    if is_deep(image):
+        return SCALED
     claimed = Image.registered_extensions().get(suffix, form)
     if (form if claimed == "MPO" else claimed) != form:
         return "format"
@@ -114,39 +135,7 @@ def _digest(example: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_rows(rows: Iterable[Row], image_dir: Path, *, workers: int) -> Iterator[Outcome]:
-    """`check_row` of every row, in order, in `workers` processes; 0: in this one."""
-    if not workers:
-        yield from (check_row(row, image_dir) for row in rows)
-        return
-    rows = iter(rows)
-    tasks = iter(lambda: list(islice(rows, RECORDS_A_TASK)), [])
-    # Forked processes would inherit JAX's threads in an unknown state.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    try:
-        waiting: deque[Future[list[Outcome]]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(_check_task, task, image_dir))
-            if len(waiting) > 4 * workers:  # no more in memory than keeps all of them busy
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _check_task(rows: list[Row], image_dir: Path) -> list[Outcome]:
-    return [check_row(row, image_dir) for row in rows]
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def check_rows(records: Iterable[Record], image_dir: Path, *, workers: int) -> Iterator[Outcome]:
+    """Yields `check_row` of every record, in order, from `workers` processes; 0: from this one."""
+    check = functools.partial(check_row, image_dir=image_dir)
+    return map_in_order(check, records, workers=workers)

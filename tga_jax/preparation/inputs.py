@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from tga_jax.data.prepared import VERSION
-from tga_jax.data.records import Record, texts_by_id
-from tga_jax.data.stored import Outcome, Row
+from tga_jax.data.records import BadRow, Record, named, read_rows
+from tga_jax.data.sample_sets import duplicate_ids
+from tga_jax.data.side_texts import (
+    FIELDS,
+    SIDE_FILES,
+    about_texts,
+    pictures_of,
+    read_side_files,
+    with_texts,
+)
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
-from tga_jax.run.samples import SIDE_FILES, side_file
-from tga_jax.run.usable_rows import named, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,54 +28,55 @@ class Inputs:
 
     Attributes:
         path: the LLaVA file.
-        total: how many rows it has.
-        rows: those that are records, by their place in the file, captions and texts filled in.
-        bad: the others.
-        side_texts: "captions" and "retrieved" -> {id: text}, where there is such a file.
+        files: those of `SIDE_FILES` that there are, and None for the others.
+        records: those rows that are records, captions and texts filled in.
+        bad: the other rows.
+        about_texts: what the files of texts are to the records.
     """
 
     path: Path
-    total: int
-    rows: list[Row]
-    bad: list[Outcome]
-    side_texts: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, Path | None]
+    records: list[Record]
+    bad: list[BadRow]
+    about_texts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def total(self) -> int:
+        """How many rows there are."""
+        return len(self.records) + len(self.bad)
 
 
-def read_inputs(config: ConfigDict, workdir: Path) -> Inputs:
-    """Reads config.data.path and the texts beside it; a broken row is no error here.
+def read_inputs(path: str, files: Mapping[str, Path | None]) -> Inputs:
+    """Reads a LLaVA file and the texts beside it; a broken row is no error here.
+
+    Args:
+        path: config.data.path.
+        files: of `SIDE_FILES`.
 
     Raises:
         UserError: a file is missing or broken as a whole.
     """
-    path = Path(config.data.path)
-    if not config.data.path or path.is_dir():
-        raise UserError(f"config.data.path={str(path)!r}: job prepare needs a LLaVA JSON file")
-    files = {name: side_file(config, workdir, name) for name in SIDE_FILES}
-    texts = {name: texts_by_id(p, key=SIDE_FILES[name]) for name, p in files.items() if p}
-    rows, bad = read_rows(path)
-    filled = [(number, _filled(record, texts)) for number, record in rows]
-    return Inputs(path, len(rows) + len(bad), filled, bad, texts)
+    if not path or Path(path).is_dir():
+        raise UserError(f"config.data.path={path!r}: job prepare needs a LLaVA JSON file")
+    texts = read_side_files(files)
+    records, bad = read_rows(Path(path))
+    pictures = pictures_of(records)
+    filled = with_texts(records, texts, pictures)
+    return Inputs(Path(path), files, filled, bad, about_texts(texts, filled, pictures))
 
 
-def _filled(record: Record, texts: Mapping[str, Mapping[str, str]]) -> Record:
-    return dataclasses.replace(
-        record,
-        caption=record.caption or texts.get("captions", {}).get(record.id),
-        retrieved=record.retrieved or texts.get("retrieved", {}).get(record.id),
-    )
-
-
-def made_from(config: ConfigDict, workdir: Path, inputs: Inputs, image_dir: Path) -> dict[str, Any]:
-    """All that decides what is written; pictures by name, size and time of change."""
-    names = sorted({name for _, r in inputs.rows if not r.tox for name in r.images})
-    files = {name: side_file(config, workdir, name) for name in SIDE_FILES}
+def made_from(
+    inputs: Inputs, image_dir: Path, *, validation: float, max_bad_fraction: float
+) -> dict[str, Any]:
+    """Returns all that decides what is written; pictures by name, size and time of change."""
+    names = sorted({name for r in inputs.records if not r.tox for name in r.images})
     return {
         "version": VERSION,
         "records": file_digest(inputs.path),
         "images": digest([_stat(image_dir / name) for name in names]),
-        "validation": config.data.validation,
-        "max_bad_fraction": config.data.max_bad_fraction,
-    } | {name: file_digest(path) if path else None for name, path in files.items()}
+        "validation": validation,
+        "max_bad_fraction": max_bad_fraction,
+    } | {name: file_digest(path) if path else None for name, path in inputs.files.items()}
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
@@ -84,12 +88,12 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 
 def about_ids(inputs: Inputs) -> dict[str, Any]:
-    """Ids that occur twice, side texts without a record, and pictures without texts."""
-    ids = Counter(record.id for _, record in inputs.rows)
-    pictures = [record for _, record in inputs.rows if record.images and not record.tox]
-    out: dict[str, Any] = {"duplicate_ids": named(name for name, n in ids.items() if n > 1)}
-    for name, texts in inputs.side_texts.items():
-        out[name] = {"texts": len(texts), "unknown_ids": named(texts.keys() - ids.keys())}
-    out["pictures_without_caption"] = named(r.id for r in pictures if r.caption is None)
-    out["pictures_without_retrieved"] = named(r.id for r in pictures if r.retrieved is None)
+    """Returns ids that occur twice, side texts without a record, and pictures without texts."""
+    pictures = [record for record in inputs.records if record.images and not record.tox]
+    out: dict[str, Any] = {"duplicate_ids": duplicate_ids(inputs.records)} | dict(
+        inputs.about_texts
+    )
+    for name in SIDE_FILES:
+        lacking = (r.id for r in pictures if getattr(r, FIELDS[name]) is None)
+        out[f"pictures_without_{FIELDS[name]}"] = named(lacking)
     return out

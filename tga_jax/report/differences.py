@@ -10,7 +10,7 @@ import numpy as np
 
 from tga_jax.evaluation import metrics
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.margin_rows import MATCHED
+from tga_jax.evaluation.margin_rows import carried_rates
 from tga_jax.evaluation.summary import Result, by_scene, compare
 from tga_jax.html.formats import Figure
 from tga_jax.report.collect import Arm
@@ -79,7 +79,7 @@ def _margins(group: Sequence[Pair], pool: Sequence[Pair]) -> dict[str, Figure]:
     if not benign:
         return {}
     statistics: dict[str, Callable[..., float]] = {"auc": metrics.auc}
-    for name, rate in MATCHED.items():
+    for name, rate in carried_rates(len(benign)).items():
         statistics[name] = lambda positive, negative, rate=rate: metrics.matched_share(
             positive, negative, rate
         )

@@ -65,13 +65,13 @@ class Found:
     """The chosen text; None where the index has none but the picture's own.
 
     Attributes:
-        text_id: its number in the index.
+        number: its number in the index.
         score: its cosine with the picture.
         excluded: how many nearer texts were the picture's own.
         noised: whether it was drawn at random.
     """
 
-    text_id: int | None
+    number: int | None
     score: float | None
     excluded: int
     noised: bool

@@ -108,7 +108,7 @@ class Retriever:
         return [rows[i] for i in range(len(asked))]
 
     def _text(self, found: Found) -> str | None:
-        return None if found.text_id is None else self.index.texts[found.text_id].text
+        return None if found.number is None else self.index.texts[found.number].text
 
 
 def _refuse(row: int, error: UserError) -> None:

@@ -26,8 +26,8 @@ def clean(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def cut(text: str, most: int) -> str:
-    """At most `most` characters of a cleaned text, cut between words where it has any."""
+def truncate(text: str, most: int) -> str:
+    """At most `most` characters of a cleaned text, which ends between words where it has any."""
     if len(text) <= most:
         return text
     begin = text[: most + 1].rpartition(" ")[0]
@@ -52,7 +52,7 @@ def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int
 
     Args:
         texts: in the order in which the index will have them.
-        most: characters; a longer text is cut.
+        most: characters; a longer text is truncated.
 
     Returns:
         The texts kept, and how many were "read", "empty" (nothing but spaces and punctuation),
@@ -63,7 +63,7 @@ def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int
     for item in texts:
         counts["read"] += 1
         text = clean(item.text)
-        shorter = cut(text, most)
+        shorter = truncate(text, most)
         form = normal_form(shorter)
         if not form:
             counts["empty"] += 1
@@ -82,13 +82,16 @@ def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
     Raises:
         UserError: naming the file and the line.
     """
-    for number, text in files.read_lines(path):
+    for number, line in files.read_lines(path):
+        name = f"{path.name}:{number}"
         if path.suffix != ".jsonl":
-            yield Text(f"{path.name}:{number}", text)
-        elif text.strip():
-            row = files.parse_json(text, str(path), line=number)
+            yield Text(name, line)
+        elif line.strip():
+            row = files.parse_json(line, str(path), line=number)
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                hint = "; samples are read from .json files" if "conversations" in line else ""
                 raise UserError(
-                    f'{path}: line {number}: expected an object with a text under "{key}"'
+                    f'{path}: line {number}: expected an object with a text under "{key}"{hint}'
                 )
-            yield Text(str(row.get("id", f"{path.name}:{number}")), row[key])
+            found = row.get("id")
+            yield Text(name if found is None else str(found), row[key])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+from tga_jax.data.row_check import allowed_bad
 from tga_jax.errors import UserError
 
 
@@ -14,24 +14,25 @@ class Budget:
     def __init__(
         self, max_bad_fraction: float, pictures: int, *, say: Callable[[str], None]
     ) -> None:
+        """Takes the share that may be unreadable, the number of pictures, and who shows a line."""
         self._say = say
         self._refused: set[int] = set()
         self.pictures = pictures
-        self.allowed = math.floor(max_bad_fraction * pictures)
+        self.allowed = allowed_bad(max_bad_fraction, pictures)
 
-    def refuse(self, row: int, error: UserError) -> None:
-        """Skip a picture.
+    def refuse(self, number: int, error: UserError) -> None:
+        """Skips a picture.
 
         Raises:
             UserError: `error`, where it is one too many.
         """
-        self._refused.add(row)
+        self._refused.add(number)
         if len(self._refused) > self.allowed:
             raise error
         self._say(f"skipped: {error}")
 
     def check(self, unreadable: int) -> None:
-        """Count those of a killed run and of other hosts too.
+        """Counts those of a killed run and of other hosts too.
 
         Raises:
             UserError: they are too many.

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.config import STAGES
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.templates import SYSTEM_TEXTS
@@ -17,6 +18,8 @@ from tga_jax.hf.own_template import writes_date
 from tga_jax.hf.source import Source
 from tga_jax.hf.template_choice import AUTO, choose_template
 from tga_jax.run.prompt_date import prompt_date
+
+OWN = "tokenizer"  # the chat template that the checkpoint carries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,8 @@ class PromptStyle:
             say(f'prompt template "{choice.name}", {choice.reason}')
         if choice.warning:
             say(f"warning: {choice.warning}")
-        if writes_date(source.tokenizer.tokenizer):
+        names = {choice.name, *(config[s].template for s in STAGES), config.caption.template}
+        if OWN in names and writes_date(source.tokenizer.tokenizer):
             date = prompt_date(workdir, config.prompt.date)
             say(f"the chat template may write the date: {date} (config.prompt.date)")
         return cls(source, choice.name, date)

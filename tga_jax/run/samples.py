@@ -2,37 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.mixture import Mixture, parse_mixture
-from tga_jax.data.prepared import PreparedRecords, is_prepared, read_report
-from tga_jax.data.records import Record, read_records
-from tga_jax.data.stored import TRAIN, VALIDATION, split_of
+from tga_jax.data.prepared import is_prepared, read_report
+from tga_jax.data.prompts import Prompter
+from tga_jax.data.records import Record
+from tga_jax.data.row_check import Checked
+from tga_jax.data.sample_sets import SampleSet, of_split, prepared_set, read_json_sets
+from tga_jax.data.side_texts import SIDE_FILES, read_side_files
+from tga_jax.data.stored import TRAIN, VALIDATION
+from tga_jax.data.usable import usable
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
-
-# Files of texts beside the samples, as config.data names them: the key of a line's text.
-SIDE_FILES = {"captions": "caption", "retrieved": "text"}
+from tga_jax.run.usable_rows import check_samples
 
 
-def read_samples(config: ConfigDict, workdir: Path, stage: str = "") -> Sequence[Record]:
-    """The records of a stage, or of config.data.
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples of a job.
+
+    Attributes:
+        records: the usable ones.
+        checked: what checking each of their sets found.
+        about: "duplicate_ids", and what the files of texts beside them are to them; see
+            `data.sample_sets`.
+    """
+
+    records: Sequence[Record]
+    checked: tuple[Checked, ...]
+    about: Mapping[str, Mapping[str, Any]]
+
+
+def read_samples(
+    config: ConfigDict,
+    workdir: Path,
+    prompter: Prompter,
+    *,
+    say: Callable[[str], None],
+    stage: str = "",
+) -> Samples:
+    """Reads the samples of a stage, or of config.data, and checks every row of them.
+
+    Args:
+        config: the whole configuration.
+        workdir: the run's.
+        prompter: makes tokens of the records, as the job will.
+        say: is told what is left out and why.
+        stage: "pretrain", "finetune" or none.
 
     Raises:
-        UserError: there are none, or prepared data is older than what it was made from.
+        UserError: there are none, more are bad than config.data.max_bad_fraction allows, or
+            prepared data is older than what it was made from.
+    """
+    sets, about = read_sets(config, workdir, stage)
+    checked = tuple(
+        check_samples(
+            samples,
+            max_bad_fraction=config.data.max_bad_fraction,
+            image_dir=Path() if has_contents(samples.records) else image_folder(config, stage),
+            prompter=prompter,
+            say=say,
+        )
+        for samples in sets
+    )
+    records = [usable(s.records, found.keep) for s, found in zip(sets, checked, strict=True)]
+    if not _is_mixture(config, stage):
+        return Samples(records[0], checked, about)
+    weights = [weight for _, weight in sample_sets(config, stage)]
+    return Samples(Mixture(records, weights), checked, about)
+
+
+def read_sets(
+    config: ConfigDict, workdir: Path, stage: str = ""
+) -> tuple[list[SampleSet], dict[str, Any]]:
+    """Returns the sets of a stage, or of config.data, before they are checked.
+
+    What is known of their ids and of the files of texts comes second. Prepared data has its texts
+    inside: what job `prepare` found is repeated, unless other sets are mixed with it.
     """
     data = config.data
     if data.split not in (TRAIN, VALIDATION):
         raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
     if not 0 <= data.validation < 1:
         raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
-    sets = [_read_set(config, workdir, path) for path, _ in sample_sets(config, stage)]
-    if not _is_mixture(config, stage):
-        return sets[0]
-    return Mixture(sets, [weight for _, weight in sample_sets(config, stage)])
+    paths = [path for path, _ in sample_sets(config, stage)]
+    folders = [prepared_folder(config, workdir, path) for path in paths]
+    files = [Path(path) for path, folder in zip(paths, folders, strict=True) if folder is None]
+    if "" in paths and files:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
+    given = {name: Path(data[name]) if data[name] else None for name in SIDE_FILES}
+    read, about = read_json_sets(files, read_side_files(given) if files else {})
+    unprepared = iter([_of_split(one, path, data) for one, path in zip(read, files, strict=True)])
+    sets = [prepared_set(f, data.split) if f else next(unprepared) for f in folders]
+    if len(folders) == 1 and folders[0]:
+        report = read_report(folders[0])
+        about = {name: report[name] for name in (*SIDE_FILES, "duplicate_ids") if name in report}
+    return sets, about
+
+
+def _of_split(samples: SampleSet, path: Path, data: ConfigDict) -> SampleSet:
+    if not data.validation and data.split == TRAIN:
+        return samples
+    chosen = of_split(samples, data.split, data.validation)
+    if not chosen.records:
+        raise UserError(f"{path}: no record is in split {data.split!r}; see config.data.validation")
+    return chosen
 
 
 def samples_digest(config: ConfigDict, workdir: Path, stage: str = "") -> str:
@@ -111,20 +192,3 @@ def sample_sets(config: ConfigDict, stage: str = "") -> list[tuple[str, float]]:
     if _is_mixture(config, stage):
         return parse_mixture(config.data.mixture)
     return [((config[stage].path if stage else "") or config.data.path, 1.0)]
-
-
-def _read_set(config: ConfigDict, workdir: Path, path: str) -> Sequence[Record]:
-    data = config.data
-    folder = prepared_folder(config, workdir, path)
-    if folder is not None:
-        return PreparedRecords(folder, data.split)
-    if not path:
-        raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
-    extra = {name: Path(data[name]) if data[name] else None for name in SIDE_FILES}
-    records = read_records(Path(path), **extra)
-    if not data.validation and data.split == TRAIN:
-        return records
-    chosen = [r for r in records if split_of(r, data.validation) == data.split]
-    if not chosen:
-        raise UserError(f"{path}: no record is in split {data.split!r}; see config.data.validation")
-    return chosen

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from tga_jax.data.ablation import ablate
+from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import has_contents
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
-from tga_jax.run.samples import image_folder, read_samples
+from tga_jax.run.samples import Samples, image_folder, read_samples
 from tga_jax.training.feed import local_rows
 
 MOST_PICTURES = 8  # of a sample; how many a stage's shapes are counted for
@@ -30,12 +32,17 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
 
 
-def batch_source(job: Job, model: OpenModel) -> tuple[BatchSource, int]:
+def stage_samples(job: Job, model: OpenModel) -> Samples:
+    """The usable samples of the job's stage."""
+    prompter = training_prompter(job, model.prompts)
+    return read_samples(job.config, job.workdir, prompter, say=job.say, stage=job.name)
+
+
+def batch_source(job: Job, model: OpenModel, samples: Sequence[Record]) -> tuple[BatchSource, int]:
     """The batches of the job's stage, and how many steps it has."""
-    config, workdir, stage = job.config, job.workdir, job.name
+    config, stage = job.config, job.name
     cfg, data, packing = config[stage], config.data, packing_of(config)
     check_division(cfg, stage, packing=packing, shards=batch_shards(model.mesh))
-    samples = read_samples(config, workdir, stage)
     records = ablate(
         samples,
         caption_noise=data.caption_noise,

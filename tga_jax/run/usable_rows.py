@@ -1,71 +1,118 @@
-"""LLaVA files, read with the broken rows left out: as many as config.data.max_bad_fraction allows.
+"""Samples with the broken rows left out, as many as config.data.max_bad_fraction allows.
 
-All jobs that turn samples into texts or prepared data read them here, so that a file which one of
-them accepts stops none of the others.
+`usable_records` is for jobs that turn samples into texts; `check_samples` is for those that make
+tokens of them. A row that one of them accepts stops none of the others, nor job `prepare`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.data.records import Record, parse_record, texts_by_id
-from tga_jax.data.rows import tolerant_rows
-from tga_jax.data.stored import Outcome, Row
-from tga_jax.errors import UserError
-from tga_jax.run.budget import Budget
-from tga_jax.run.job import Job
+from tga_jax.cluster import hosts
+from tga_jax.data.in_parallel import cores
+from tga_jax.data.prompts import Prompter
+from tga_jax.data.records import Record
+from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
+from tga_jax.data.sample_sets import SampleSet, read_json_sets
+from tga_jax.data.side_texts import SideTexts, text_warnings
+from tga_jax.training.metrics import Progress
+
+SAID = 5  # skipped rows that are shown at once
+SECONDS_BETWEEN_LINES = 5.0  # of progress
+ONE_PROCESS_BELOW = 2000  # rows: to start worker processes would take longer than to check these
 
 
-def read_rows(path: Path) -> tuple[list[Row], list[Outcome]]:
-    """The rows that are records, by their place in the file, and the others.
+def usable_records(
+    paths: Sequence[Path],
+    *,
+    max_bad_fraction: float,
+    say: Callable[[str], None],
+    texts: Mapping[str, SideTexts] | None = None,
+) -> list[Record]:
+    """Reads LLaVA files and the texts beside them, and says what is left out.
+
+    Args:
+        paths: of the files.
+        max_bad_fraction: share of a file's rows that may be no records.
+        say: shows a line.
+        texts: as `data.side_texts.read_side_files` returns them.
 
     Raises:
-        UserError: the file is missing or broken as a whole.
+        UserError: a file is broken as a whole, or in more rows than are allowed.
     """
-    rows: list[Row] = []
-    bad: list[Outcome] = []
-    for number, (where, value) in enumerate(tolerant_rows(path)):
-        try:
-            if isinstance(value, UserError):
-                raise value
-            rows.append((number, parse_record(value, where=where)))
-        except UserError as error:
-            name = value.get("id") if isinstance(value, dict) else None
-            bad.append(Outcome(number, None if name is None else str(name), reason=str(error)))
-    return rows, bad
+    sets, about = read_json_sets(paths, texts or {})
+    for samples in sets:
+        bad, total = samples.unread, samples.total
+        allowed = allowed_bad(max_bad_fraction, total)
+        if len(bad) > allowed:
+            raise too_many(bad[allowed], allowed + 1, allowed, total)
+        if bad:
+            say(f"skipped {len(bad)} of {total} records, the first: {bad[0].reason}")
+    for line in text_warnings(about):
+        say(line)
+    records = [record for samples in sets for record in samples.records]
+    for line in marked_lines(records):
+        say(line)
+    return records
 
 
-def usable_records(job: Job, path: Path, *, captions: Path | None = None) -> list[Record]:
-    """The records of a file, with captions from another one filled in; says how many are left out.
+def marked_lines(records: Sequence[Record]) -> list[str]:
+    """Returns what is to be said of records that are not used as they are written, a line each."""
+    tox, turns = sum(r.tox for r in records), sum(r.left_out_turn for r in records)
+    lines = [f'{tox} samples are marked "tox": their pictures are blank'] if tox else []
+    return lines + ([f"{turns} conversations begin with a gpt turn, left out"] if turns else [])
+
+
+def check_samples(
+    samples: SampleSet,
+    *,
+    max_bad_fraction: float,
+    image_dir: Path,
+    prompter: Prompter,
+    say: Callable[[str], None],
+) -> Checked:
+    """Checks every row of a set once, in processes where there are many, and says what was found.
+
+    Args:
+        samples: as they were read.
+        max_bad_fraction: share of the rows that may be bad.
+        image_dir: of the pictures; not used for prepared data.
+        prompter: makes tokens of the records, as the job will.
+        say: shows a line.
 
     Raises:
-        UserError: the file is broken as a whole, or in more rows than are allowed.
+        UserError: more rows are bad than are allowed, or none is usable.
     """
-    rows, bad = read_rows(path)
-    total = len(rows) + len(bad)
-    allowed = Budget(job.config.data.max_bad_fraction, total, say=job.say).allowed
-    if len(bad) > allowed:
-        raise too_many(bad[allowed].reason, allowed + 1, allowed, total)
-    if bad:
-        job.say(f"skipped {len(bad)} of {total} records, the first: {bad[0].reason}")
-    texts = texts_by_id(captions, key="caption") if captions else {}
-    return [dataclasses.replace(r, caption=r.caption or texts.get(r.id)) for _, r in rows]
+
+    def check() -> dict[str, Any]:
+        return check_set(
+            samples,
+            max_bad_fraction=max_bad_fraction,
+            image_dir=image_dir,
+            prompter=prompter,
+            workers=cores() if len(samples.records) >= ONE_PROCESS_BELOW else 0,
+            progress=_now_and_then(Progress("samples checked", len(samples.records))),
+        ).to_json()
+
+    # All processes must draw from the same samples, whatever a shared disk shows to each.
+    checked = Checked.from_json(hosts.broadcast_from_first(check))
+    for bad in checked.skipped[:SAID]:
+        say(f"skipped: {bad.reason}")
+    say(checked.say())
+    return checked
 
 
-def too_many(reason: str, count: int, allowed: int, total: int) -> UserError:
-    """The error of the first bad record that is one too many."""
-    return UserError(
-        f"{reason} ({count} bad records, config.data.max_bad_fraction allows {allowed} of {total})"
-    )
+def _now_and_then(progress: Progress) -> Callable[[int], None]:
+    """Returns what shows a line of progress every few seconds."""
+    shown = time.monotonic()
 
+    def show(done: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+            shown = time.monotonic()
+            progress.show(done)
 
-SHOWN = 20  # ids named in the report, of each kind
-
-
-def named(ids: Iterable[str]) -> dict[str, Any]:
-    """How many ids, and the first of them."""
-    every: Sequence[str] = sorted(ids)
-    return {"count": len(every), "first": every[:SHOWN]}
+    return show

@@ -15,16 +15,16 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.layers import product
 from tga_jax.parallel.sharding import BATCH_AXES, EMBED_AXIS, mesh_ways
 
-IGNORE = -100  # label of a token that is not predicted
 AUTO = 512  # positions whose logits exist at once, where nothing else is said
 
 
 def shift_labels(labels: Int[Array, "*lead length"]) -> Int[Array, "*lead length"]:
     """Labels aligned with tokens -> labels of the next token: int32[..., T], the last ignored."""
-    last = jnp.full_like(labels[..., :1], IGNORE)
+    last = jnp.full_like(labels[..., :1], IGNORE_INDEX)
     return jnp.concatenate([labels[..., 1:], last], axis=-1)
 
 
@@ -47,7 +47,7 @@ def token_nll(
     Args:
         hidden: dtype[B, T, D], after the final norm.
         head: float[D, V]; used in dtype.
-        targets: int32[B, T]; IGNORE where nothing is predicted.
+        targets: int32[B, T]; IGNORE_INDEX where nothing is predicted.
         chunk: positions of each row at a time; 0: so many that they are `AUTO` together. From T
             on all logits exist at once, and nothing is computed again.
 
@@ -102,7 +102,7 @@ def _chunked(hidden: Array, head: Array, targets: Array, part: Partition) -> Arr
             used, lambda: _nll(_logits(h, whole), t), lambda: jnp.zeros(t.shape, jnp.float32)
         )
 
-    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE)
+    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE_INDEX)
     return order.join(jax.lax.scan(body, None, xs)[1])
 
 
@@ -132,7 +132,7 @@ def _backward(part: Partition, saved: tuple[Any, ...], grad: Any) -> tuple[Any, 
         used, *rest = xs
         return jax.lax.cond(used, products, lambda w, h, t, g: (w, jnp.zeros_like(h)), total, *rest)
 
-    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE), order.split(grad)
+    xs = order.used, order.split(hidden), order.split(targets, fill=IGNORE_INDEX), order.split(grad)
     total = None if trained is None else jnp.zeros(whole.shape, jnp.float32)
     total, dh = jax.lax.scan(body, total, xs)
     if total is not None and part.head is not None:
@@ -157,13 +157,15 @@ class Order:
         (batch, length), chunk = targets.shape, part.chunk
         chunks = -(-length // chunk)
         flat = jnp.pad(
-            targets.reshape(-1), (0, batch * (chunks * chunk - length)), constant_values=IGNORE
+            targets.reshape(-1),
+            (0, batch * (chunks * chunk - length)),
+            constant_values=IGNORE_INDEX,
         )
-        count = jnp.sum(flat != IGNORE)
+        count = jnp.sum(flat != IGNORE_INDEX)
         if part.rows:  # all devices go through as many, so that they meet in collectives
             count = jax.lax.pmax(count, part.rows)
         used = jnp.arange(chunks) * batch * chunk < count
-        places = jnp.argsort(flat == IGNORE, stable=True)
+        places = jnp.argsort(flat == IGNORE_INDEX, stable=True)
         return cls(places, used, (batch, length, chunk))
 
     def split(self, x: Array, *, fill: int = 0) -> Array:
@@ -192,11 +194,11 @@ def _logits(hidden: Array, head: Array) -> Array:
 def _nll(logits: Array, targets: Array) -> Array:
     chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(logits, axis=-1) - chosen
-    return jnp.where(targets == IGNORE, 0.0, nll)
+    return jnp.where(targets == IGNORE_INDEX, 0.0, nll)
 
 
 def _nll_gradient(logits: Array, targets: Array, grad: Array) -> Array:
     """What `grad`, float32[B, S], of the losses makes of the logits: float32[B, S, V]."""
-    grad = jnp.where(targets == IGNORE, 0.0, grad)[..., None]
+    grad = jnp.where(targets == IGNORE_INDEX, 0.0, grad)[..., None]
     hit = jnp.arange(logits.shape[-1]) == targets[..., None]
     return (jax.nn.softmax(logits, axis=-1) - hit) * grad

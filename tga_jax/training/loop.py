@@ -182,7 +182,8 @@ def train(
     """Run the stage from `state.step` to its end, and save. `log` is the first process's.
 
     Raises:
-        UserError: a loss or gradient is not finite; nothing of that step is saved.
+        UserError: a loss or gradient is not finite; nothing of that step is saved. Or a batch
+            cannot be made; the step before is saved, unless other processes would have to help.
         Preempted: SIGTERM, here or in another process; the state is saved.
     """
     done = saved = int(state.step)
@@ -205,7 +206,13 @@ def train(
             if done == config.steps:
                 break
             if batch is None:
-                batch = _fetch(batches, meter)
+                try:
+                    batch = _fetch(batches, meter)
+                except UserError as error:  # as of an image that vanished
+                    if done != saved and not hosts.several():
+                        _save(checkpoints, done, state, position, result)
+                        checkpoints.wait()
+                    raise UserError(f"{error} (after step {done})") from error
             if not _compiled(step, state, batch, held.asked, meter) or not held.go(done + 1):
                 continue
             profiler.before(done + 1)

@@ -19,8 +19,9 @@ from jaxtyping import Array, Bool, Float
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
 from tga_jax.alignment.pooling import has_span
+from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.llava import Llava, Params
-from tga_jax.training.cross_entropy import IGNORE, shift_labels
+from tga_jax.training.cross_entropy import shift_labels
 from tga_jax.training.metric_table import MEAN, names_of
 from tga_jax.training.passes import Batch, caption_pass, forward
 
@@ -82,7 +83,7 @@ def term_masks(
         captioned: `caption_counts` of the whole step. Minus a mean that is its own alone a state is
             zero, so that a sample has no term where the step has no other one.
     """
-    masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE}
+    masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE_INDEX}
     if cfg.active:
         pair, hinge = has_terms(batch, running)
         if cfg.center == "batch":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +100,28 @@ def _lost_picture(item: EvalItem) -> Missing | None:
 
 
 def _with_retrieved(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
-    """Adds the retrieved texts of a file {"id", "text"}, as job `retrieve` writes it."""
+    """Adds the retrieved texts of a file {"id", "image", "text"}, as job `retrieve` writes it.
+
+    A line whose image is another counts only where no other line has its id.
+    """
     if "retrieved" not in entry.options:
         return items
     path = Path(entry.options["retrieved"])
     rows = enumerate(read_rows(path), start=1)
-    found = {str(row.get("id")): text_of(row, "text", where=f"{path}: line {n}") for n, row in rows}
+    found: dict[str, dict[Any, str]] = {}  # id -> image -> text
+    for number, row in rows:
+        text = text_of(row, "text", where=f"{path}: line {number}")
+        found.setdefault(str(row.get("id")), {})[row.get("image")] = text
+    texts = [_own_text(found.get(str(item.id), {}), item.image) for item in items]
     return [
-        dataclasses.replace(item, extra={**item.extra, "retrieved": found[str(item.id)]})
-        if str(item.id) in found
-        else item
-        for item in items
+        item if text is None else dataclasses.replace(item, extra={**item.extra, "retrieved": text})
+        for item, text in zip(items, texts, strict=True)
     ]
+
+
+def _own_text(texts: Mapping[Any, str], image: str | None) -> str | None:
+    """The text of an image among those of an id; where there is one alone, that."""
+    return next(iter(texts.values())) if len(texts) == 1 else texts.get(image)
 
 
 def _wrapped(entry: Entry, items: list[EvalItem], drawings: Path) -> list[EvalItem]:

@@ -7,13 +7,14 @@ unsafe picture                       scene "unsafes/<category>"  harmful
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import id_of, read_rows, text_of
-from tga_jax.evaluation.items import EvalItem, Missing, scene_name
+from tga_jax.evaluation.items import DUPLICATE_OF, EvalItem, Missing, scene_name
 
 OPTIONS = ()
 
@@ -28,19 +29,22 @@ def read(
         return
     beside = file.parent / file.stem
     folder = image_dir or (beside if beside.is_dir() else file.parent)
-    found = set()
+    found, ids = set(), Counter[str]()
     for number, row in enumerate(read_rows(file), start=1):
         where = f"{file}: record number {number} (id {row.get('id')})"
         for scene, harmful, instruction in _questions(row, where=where):
             found.add(scene.split("/")[0])
+            name = f"{id_of(row, 'id', where=where)}-{scene.split('/')[0]}"
+            ids[name] += 1  # the published train.json has an id twice
             yield EvalItem(
-                id=f"{id_of(row, 'id', where=where)}-{scene.split('/')[0]}",
+                id=name if ids[name] == 1 else f"{name}#{ids[name]}",
                 text=instruction,
                 image=text_of(row, "image", where=where),
                 image_dir=folder,
                 scene=scene,
                 harmful=harmful,
-                extra={"subcategory": row.get("harmful_subcategory")},
+                extra={"subcategory": row.get("harmful_subcategory")}
+                | ({DUPLICATE_OF: name} if ids[name] > 1 else {}),
             )
     for scene in ("safe_safes", "safe_unsafes", "unsafes"):
         if scene not in found:

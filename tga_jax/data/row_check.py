@@ -1,0 +1,255 @@
+"""Whether samples can be trained on, found out before the first step.
+
+A row is bad where its picture is missing or broken, its marks do not fit its pictures, or it has no
+answer. A row whose first answer begins beyond the longest prompt is none of these, but gives no
+loss, so it is left out, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.data.images import check_picture, resolve_image
+from tga_jax.data.in_parallel import map_in_order
+from tga_jax.data.lazy_records import LazyRecords
+from tga_jax.data.prompts import Prompter, TooLong
+from tga_jax.data.records import BadRow, Record
+from tga_jax.data.sample_sets import SampleSet
+from tga_jax.data.templates import count_marks
+from tga_jax.errors import UserError
+
+KNOWN_PICTURES = 4096  # of the last ones it is remembered that they are readable
+
+
+def check_texts(record: Record) -> None:
+    """Checks what needs neither a picture nor a tokenizer.
+
+    Raises:
+        UserError: the marks do not fit the pictures, or there is no answer.
+    """
+    count_marks(record)
+    if not record.has_answer:
+        raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
+
+
+def allowed_bad(fraction: float, rows: int) -> int:
+    """Returns how many of so many rows may be bad: config.data.max_bad_fraction, rounded down."""
+    return math.floor(fraction * rows)
+
+
+def too_many(bad: BadRow, count: int, allowed: int, total: int) -> UserError:
+    """Returns the error about the first bad row that is one too many."""
+    return UserError(
+        f"{bad.reason} ({count} bad records, config.data.max_bad_fraction allows {allowed} of "
+        f"{total})"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What became of a sample.
+
+    Attributes:
+        bad: why it is left out, None when it is kept.
+        too_long: it is left out because its first answer begins too late.
+        truncated: some of its answers do not fit.
+        left_out_turn: see `Record.left_out_turn`.
+        scaled: how many of its pictures have values of more than 8 bits.
+    """
+
+    bad: BadRow | None = None
+    too_long: bool = False
+    truncated: bool = False
+    left_out_turn: bool = False
+    scaled: int = 0
+
+
+def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding:
+    """Checks a sample: texts, pictures, length. Pictures of prepared data were checked before."""
+    try:
+        check_texts(record)
+        files = () if record.tox or record.contents else record.images
+        scaled = sum(_check_file(image_dir, name, record.id) for name in files)
+        truncated = prompter.check(record) > 0
+    except UserError as error:
+        bad = BadRow(record.number, record.id, str(error))
+        return Finding(bad, too_long=isinstance(error, TooLong))
+    return Finding(None, False, truncated, record.left_out_turn, scaled)
+
+
+def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
+    path = resolve_image(image_dir, name, record_id=record_id)
+    try:
+        return _readable(path)
+    except UserError as error:
+        raise UserError(f"record {record_id}: {error}") from error
+
+
+@functools.lru_cache(KNOWN_PICTURES)
+def _readable(path: Path) -> bool:
+    return check_picture(path, where=f"image {path}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checked:
+    """What checking a set found.
+
+    Attributes:
+        total: rows that were read, those among them that are no records.
+        keep: int64[used], the places of the usable records in their set.
+        skipped: the other rows, in their order.
+        bad: how many of these config.data.max_bad_fraction counts.
+        too_long: how many begin their first answer beyond the longest prompt.
+        truncated: how many usable records have answers that do not fit.
+        left_out_turns: how many began with a gpt turn, which is left out.
+        scaled: how many pictures have values of more than 8 bits and are scaled.
+    """
+
+    total: int
+    keep: np.ndarray
+    skipped: tuple[BadRow, ...] = ()
+    bad: int = 0
+    too_long: int = 0
+    truncated: int = 0
+    left_out_turns: int = 0
+    scaled: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as a JSON value, for other processes."""
+        skipped = [dataclasses.asdict(bad) for bad in self.skipped]
+        return vars(self) | {"keep": self.keep.tolist(), "skipped": skipped}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Checked:
+        """Returns what `to_json` made a value of."""
+        skipped = tuple(BadRow(**bad) for bad in value["skipped"])
+        return cls(**{**value, "keep": np.array(value["keep"], np.int64), "skipped": skipped})
+
+    def report(self) -> dict[str, Any]:
+        """Returns it as <stage>/samples.json has it."""
+        return {
+            "samples": self.total,
+            "used": len(self.keep),
+            "bad": self.bad,
+            "too_long": self.too_long,
+            "truncated": self.truncated,
+            "left_out_turns": self.left_out_turns,
+            "scaled_pictures": self.scaled,
+            "skipped": [bad.listed() for bad in self.skipped],
+        }
+
+    def say(self) -> str:
+        """Returns it as a line; what did not occur is not mentioned."""
+        counts = {
+            "skipped as bad": self.bad,
+            "skipped with a first answer beyond max_length": self.too_long,
+            "with truncated answers": self.truncated,
+            "with a first gpt turn left out": self.left_out_turns,
+            "pictures scaled to 8 bits": self.scaled,
+        }
+        said = [f"{count} {what}" for what, count in counts.items() if count]
+        return ", ".join([f"{len(self.keep)} of {self.total} samples are usable", *said])
+
+
+def check_set(
+    samples: SampleSet,
+    *,
+    max_bad_fraction: float,
+    image_dir: Path,
+    prompter: Prompter,
+    workers: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Checked:
+    """Checks every record of a set once.
+
+    Args:
+        samples: as they were read.
+        max_bad_fraction: share of all rows that may be bad.
+        image_dir: of the pictures; not used for prepared data.
+        prompter: makes tokens of the records, as the job will.
+        workers: processes that check; with 0 this one does.
+        progress: is told how many records are done, after each.
+
+    Raises:
+        UserError: more rows are bad than are allowed, naming the first that is one too many; or no
+            record is usable.
+    """
+    records, total = samples.records, samples.total
+    allowed = allowed_bad(max_bad_fraction, total)
+    tally = _Tally(total, max(allowed, len(samples.unread)) if samples.accepted else allowed)
+    for bad in samples.unread:
+        tally.add_bad(bad)
+    for place, finding in enumerate(_findings(records, image_dir, prompter, workers)):
+        tally.add(place, finding)
+        progress(place + 1)
+    checked = tally.checked()
+    if not len(checked.keep):
+        reason = f", the first: {checked.skipped[0].reason}" if checked.skipped else ""
+        raise UserError(f"none of {checked.total} samples is usable{reason}")
+    scaled_before = getattr(records, "scaled", None)  # of prepared data, whose pictures are of 8
+    if scaled_before is None:
+        return checked
+    return dataclasses.replace(checked, scaled=int(scaled_before[checked.keep].sum()))
+
+
+def _findings(
+    records: Sequence[Record], image_dir: Path, prompter: Prompter, workers: int
+) -> Iterable[Finding]:
+    """Records in a list travel to the workers one by one, others are read there."""
+    if isinstance(records, LazyRecords):
+        at = functools.partial(_check_at, records, image_dir, prompter)
+        return map_in_order(at, range(len(records)), workers=workers)
+    check = functools.partial(check_sample, image_dir=image_dir, prompter=prompter)
+    return map_in_order(check, records, workers=workers)
+
+
+def _check_at(
+    records: Sequence[Record], image_dir: Path, prompter: Prompter, place: int
+) -> Finding:
+    return check_sample(records[place], image_dir, prompter)
+
+
+class _Tally:
+    """The findings so far."""
+
+    def __init__(self, total: int, allowed: int) -> None:
+        self._total, self._allowed = total, allowed
+        self._keep: list[int] = []
+        self._skipped: list[BadRow] = []
+        self._bad = self._truncated = self._left_out_turns = self._scaled = 0
+
+    def add_bad(self, bad: BadRow) -> None:
+        self._bad += 1
+        self._skipped.append(bad)
+        if self._bad > self._allowed:
+            raise too_many(bad, self._bad, self._allowed, self._total)
+
+    def add(self, place: int, finding: Finding) -> None:
+        if finding.bad is None:
+            self._keep.append(place)
+            self._truncated += finding.truncated
+            self._left_out_turns += finding.left_out_turn
+            self._scaled += finding.scaled
+        elif finding.too_long:
+            self._skipped.append(finding.bad)
+        else:
+            self.add_bad(finding.bad)
+
+    def checked(self) -> Checked:
+        return Checked(
+            total=self._total,
+            keep=np.array(self._keep, np.int64),
+            skipped=tuple(sorted(self._skipped, key=lambda bad: bad.number)),
+            bad=self._bad,
+            too_long=len(self._skipped) - self._bad,
+            truncated=self._truncated,
+            left_out_turns=self._left_out_turns,
+            scaled=self._scaled,
+        )
