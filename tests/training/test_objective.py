@@ -175,6 +175,19 @@ def test_text_rows_leave_projector_and_vision_alone() -> None:
     assert np.linalg.norm(grads["decoder"]["head"]) > 0
 
 
+def test_a_batch_without_answers_trains_by_its_guide_alone() -> None:
+    rows = tiny.batch(("full",) * 3)
+    rows["labels"] = np.full_like(rows["labels"], -100)
+    objective = Objective(_guide(), ce_chunk=6)
+    _, counts, metrics = _evaluate(tiny.params(), rows, objective, None)
+    assert int(counts["lm_loss"]) == 0 and int(counts["guide_pair"]) == 3
+    expected = 0.7 * metrics["guide_pair"] + 1.3 * metrics["guide_hinge"]
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    grads = _grads(rows, objective)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(grads))
+    assert np.linalg.norm(grads["projector"]["linear_2"]["kernel"]) > 0
+
+
 def test_pixels_of_a_text_row_have_no_part_in_anything() -> None:
     rows, objective = _mixed(), Objective(_guide(), ce_chunk=6)
     other = rows["images"].copy()
