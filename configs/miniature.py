@@ -35,14 +35,14 @@ PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers"
 # against the baseline's .176, for 4.5 points of naming. The search over hinge, captions, steps and
 # stages is still to be done. Where a sample has no retrieved text the hinge has nothing to do:
 # with texts in the prompt, answers were read off them, and naming fell further than anything rose.
-TGA = {"guide": PAPER | {"layers": "3-4"}}
+TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
 HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
-MAIN = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
+MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (*MAIN, "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
 # What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
 # the test pictures are for these and for the seeds.

@@ -66,6 +66,7 @@ def base_config() -> ConfigDict:
     # Columns: of the answers, of "is the request harmful", of the scene; "": see answer_files.py.
     config.judge = ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
     config.analyze = _analyze()
+    config.oracle = _oracle()
     config.export = ConfigDict(
         dict(
             dtype="",  # "": config.dtype
@@ -336,6 +337,23 @@ def _analyze() -> ConfigDict:
             scene_prompt="Describe this scene : {caption}",  # of its caption alone
             limit=0,  # prompts of each set; 0: all
             batch_size=8,
+        )
+    )
+
+
+def _oracle() -> ConfigDict:
+    """Job `oracle`: free embeddings in a picture's place; docs/method.md, analysis/matching.py."""
+    return ConfigDict(
+        dict(
+            benchmarks="",  # as config.evaluate.benchmarks, which are taken without
+            matches="mean,mean-centred,answer-centred",  # also "answer", "tokens"
+            layers="all",  # on which states are matched
+            tokens=0,  # embeddings in a picture's place; 0: as many as the model's pictures have
+            near_weight=0.0,  # holds them near the model's own embeddings
+            steps=400,
+            learning_rate=0.1,  # of Adam, in units of the spread of the model's own embeddings
+            limit=50,  # harmful and as many benign samples; 0: all
+            batch_size=10,
         )
     )
 
