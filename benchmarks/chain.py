@@ -87,7 +87,8 @@ def command(inputs: Path, workdir: Path, *more: str, job: str) -> list[str]:
 def load_epoch(arguments: list[str]) -> int:
     """Every batch of an epoch, as training takes it; returns the samples."""
     from tga_jax.data.loader import make_loader
-    from tga_jax.main import device_scope, parse_flags
+    from tga_jax.flags import parse_flags
+    from tga_jax.main import device_scope
     from tga_jax.parallel.mesh import mesh_of
     from tga_jax.run.job import Job
     from tga_jax.run.model import open_model

@@ -16,7 +16,7 @@ GROUND = ("html", "files", "config", "errors", "labels")
 TOWER = (  # from below
     "models", "parallel", "alignment", "inference", "hf", "cluster", "data", "training", "run",
     "preparation", "retrieval", "captioning", "planning", "miniature", "evaluation", "analysis",
-    "report", "jobs", "main",
+    "report", "jobs", "flags", "main",
 )  # fmt: skip
 # Package -> the rooms that may import it; whoever needs it elsewhere asks these rooms.
 ONLY_IN = {"transformers": ("hf",), "torch": ("hf",), "scann": ("retrieval",), "tensorflow": ()}

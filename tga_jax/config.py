@@ -53,7 +53,16 @@ def base_config() -> ConfigDict:
         )
     )
     config.guide = _guide()
-    config.lora = ConfigDict(dict(rank=0, alpha=16.0, targets="q,k,v,o,gate,up,down", layers="all"))
+    # Adapters of the decoder; its own weights are then frozen, unless train_decoder is true.
+    config.lora = ConfigDict(
+        dict(
+            rank=0,
+            alpha=16.0,
+            targets="q,k,v,o,gate,up,down",
+            layers="all",
+            train_decoder=False,
+        )
+    )
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
     config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in colour
@@ -363,6 +372,9 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
         dict(
             path="",  # "": config.data.path
             image_dir="",  # "": config.data.image_dir
+            # Samples, captions or retrieved texts that changed since the stage was begun stop it;
+            # true goes on with them, from the step where it is.
+            accept_changed_data=False,
             template=template,  # "": config.prompt.template
             steps=-1,  # -1: from `epochs`
             epochs=1.0,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import glob
 import hashlib
 import json
@@ -294,6 +295,31 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: Path, *, digits: int = 16) -> str:
-    """A hash of a file's bytes: the first hexadecimal digits, at most 64, of its SHA-256."""
+    """A hash of a file's bytes: the first hexadecimal digits, at most 64, of its SHA-256.
+
+    A file that was hashed before in this process, and has the same size and time of change, is
+    not read again.
+    """
+    about = path.stat()
+    return _hashed(path.resolve(), about.st_size, about.st_mtime_ns)[:digits]
+
+
+@functools.lru_cache(maxsize=4096)
+def _hashed(path: Path, size: int, changed_ns: int) -> str:
+    """`size` and `changed_ns` tell a changed file from the one that was hashed."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stat_digest(paths: Iterable[Path]) -> str:
+    """A hash of the names, sizes and times of change of files; one that is not there counts too."""
+    found = [[path.name, *_size_and_time(path)] for path in paths]
+    return digest(found)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        about = path.stat()
+    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
+        return -1, -1
+    return about.st_size, about.st_mtime_ns

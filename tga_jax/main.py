@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,13 +31,14 @@ from tga_jax.errors import (
     option_problem,
 )
 from tga_jax.files import read_json
+from tga_jax.flags import choose_jobs, expand_workdir, help_text, parse_flags
 from tga_jax.jobs.registry import FIRST_ALONE, JOBS, TOGETHER, WITHOUT_DEVICES
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv[1:]):
-        print(help_text())
+        print(help_text(__doc__ or ""))
         return 0
     try:
         flags = parse_flags(argv)
@@ -79,85 +79,6 @@ def planned_memory(workdir: Path) -> str:
     return f" (the plan in {path} says {needed / 2**30:.1f} GiB a device)" if needed else ""
 
 
-def help_text() -> str:
-    """What a newcomer needs."""
-    width = max(map(len, JOBS))
-    jobs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in JOBS.items())
-    configs = "\n".join(f"  {p}" for p in sorted(Path("configs").glob("*.py")))
-    return (
-        f"{__doc__}\nJobs:\n{jobs}\n\nConfigs here:\n{configs or '  (none)'}\n\n"
-        "Every key and its default: tga_jax/config.py. Set one with --config.KEY=VALUE, for\n"
-        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json."
-    )
-
-
-def parse_flags(argv: Sequence[str]) -> Any:
-    """absl flags with the configuration behind --config."""
-    from absl import flags
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
-    flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
-    flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
-    flags.DEFINE_integer("process", -1, "Which one this is, from 0.", flag_values=values)
-    sys.argv = list(argv)  # config_flags looks for overrides there, whatever it is asked to parse
-    try:
-        rest = values(argv)[1:]
-        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
-        if not missing:
-            values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
-    except (KeyError, AttributeError) as error:
-        raise UserError(unknown_key(str(error), argv)) from error
-    except Exception as error:  # absl, ml_collections and the config file raise what they like
-        raise UserError(f"{load_problem(error)} (see --help)") from error
-    flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
-    if rest:
-        raise UserError(f"{rest[0]!r} is not a flag (see --help)")
-    if missing:
-        example = {"config": "configs/from_hf.py", "workdir": "runs/mine"}[missing[0]]
-        raise UserError(
-            f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
-        )
-    return values
-
-
-def unknown_key(message: str, argv: Sequence[str]) -> str:
-    """What is wrong with a key that the configuration lacks; ml_collections knows its last part."""
-    quoted = re.findall(r"['\"]([\w.]+)['\\\"]", message) or [message]
-    flags = [
-        arg.lstrip("-").partition("=")[0] for arg in argv if arg.lstrip("-").startswith("config.")
-    ]
-    wrong = next((flag for flag in flags if quoted[0] in flag.split(".")), quoted[0])
-    meant = re.search(r'Did you mean "(\w+)"', message)
-    known = wrong.split(".")[: wrong.split(".").index(quoted[0])]
-    wrong = ".".join([*known, quoted[0]])
-    hint = f"; did you mean {'.'.join([*known, meant[1]])}?" if meant else ""
-    return f"there is no config key {wrong}{hint} (tga_jax/config.py has all keys)"
-
-
-def load_problem(error: Exception) -> str:
-    """Why the configuration could not be read, in one line and without a traceback's frames."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if any(line.startswith("Traceback") for line in lines):
-        return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {lines[-1]}"
-    gone = [line for line in lines if "No such file" in line]
-    return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)
-
-
-def choose_jobs(flag: str, config: Any) -> list[str]:
-    """The jobs of --job, or else of config.jobs."""
-    jobs = [job.strip() for job in flag.split(",")] if flag else list(config.jobs)
-    for job in jobs:
-        if job not in JOBS:
-            raise UserError(f"--job: there is no job {job!r}; there are {', '.join(JOBS)}")
-    return jobs
-
-
 def run_jobs(
     config: Any, workdir: Path, jobs: Sequence[str], partners: Mapping[str, str | int]
 ) -> None:
@@ -175,10 +96,20 @@ def run_jobs(
     with connect.connected(found, config.distributed):
         alike = fingerprint(config, jobs, workdir=workdir) if found else {}
         connect.check_alike(alike)
+        check_jobs(config, workdir, jobs)
         for name in jobs:
             with device_scope(config, mesh=name not in WITHOUT_DEVICES):
                 run_job(Job(config, workdir, name))
             hosts.barrier(name)
+
+
+def check_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
+    """Refuse what can be known to be wrong with any of the jobs before the first one runs."""
+    from tga_jax.run.job import Job
+
+    for place, name in enumerate(jobs):
+        module = importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}")
+        module.check(Job(config, workdir, name), tuple(jobs[:place]))
 
 
 def run_job(job: Any) -> None:
@@ -199,18 +130,6 @@ def run_job(job: Any) -> None:
         if problem is None:
             raise
         raise UserError(problem) from error
-
-
-def expand_workdir(config: Any, workdir: Path) -> Any:
-    """`{workdir}` in any text value stands for the workdir, so that jobs can build on others."""
-    from ml_collections import ConfigDict
-
-    def expand(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: expand(inner) for key, inner in value.items()}
-        return value.replace("{workdir}", str(workdir)) if isinstance(value, str) else value
-
-    return ConfigDict(expand(config.to_dict())).lock()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from examples.first_run.prepare import copy_photographs, file_name, make_samples
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import read_jsonl
 from tga_jax.data.loader import BatchSource, make_loader
-from tga_jax.main import device_scope, parse_flags
+from tga_jax.flags import parse_flags
+from tga_jax.main import device_scope
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model, open_source

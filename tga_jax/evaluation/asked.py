@@ -13,6 +13,32 @@ from tga_jax.evaluation.wrappers import draw_pictures
 from tga_jax.run.job import Job
 
 
+def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> None:
+    """Refuse benchmarks that are not there or not whole; nothing is drawn and no image is read.
+
+    Args:
+        job: whose config.evaluate.benchmarks they are.
+        before: jobs that run earlier; "miniature" writes benchmarks of its own.
+        text: stands in for config.evaluate.benchmarks.
+
+    Raises:
+        UserError: one is missing, or lacks files and config.evaluate.partial is not set.
+    """
+    config = job.config
+    entries = parse_entries(text or config.evaluate.benchmarks)
+    if not entries:
+        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
+    if "miniature" in before:
+        return
+    images = Path(config.data.image_dir) if config.data.image_dir else None
+    drawings = job.workdir / "evaluate"
+    benchmarks = [
+        load(entry, drawings=drawings / entry.name / "pictures", images=images) for entry in entries
+    ]
+    lost = [part.what for benchmark in benchmarks for part in benchmark.missing]
+    check_missing(benchmarks, f": {lost[0]}" if lost else "", partial=config.evaluate.partial)
+
+
 def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
     """Everything that will be asked, read and checked before any model is loaded.
 

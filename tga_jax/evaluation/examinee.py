@@ -15,7 +15,7 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
-from tga_jax.files import digest, read_jsonl, write_jsonl
+from tga_jax.files import digest, read_jsonl, stat_digest, write_jsonl
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
@@ -159,13 +159,13 @@ def question(item: EvalItem) -> Question:
 
 
 def items_digest(items: Sequence[EvalItem]) -> str:
-    """A hash of all that is asked; of pictures their names and sizes."""
+    """A hash of all that is asked; of pictures their names, sizes and times of change."""
     rows = []
     for item in items:
-        size = None
+        picture = None
         if item.image is not None and item.image_dir is not None:
-            size = (item.image_dir / item.image).stat().st_size
-        asked = [item.id, item.text, item.image, size]
+            picture = stat_digest([item.image_dir / item.image])
+        asked = [item.id, item.text, item.image, picture]
         rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
     return digest(rows)
 
@@ -196,7 +196,13 @@ def examine(
         )
         for i, (item, reply) in enumerate(zip(benchmark.items, replies, strict=True))
     ]
-    write_jsonl(path, [_line(result, examinee.model_id) for result in results])
+    write_jsonl(
+        path,
+        [
+            _line(result, examinee.model_id, retrieved=examinee.settings["retrieved"])
+            for result in results
+        ],
+    )
     work.finish()
     return results
 
@@ -206,7 +212,7 @@ def read_replies(path: Path) -> list[Reply]:
     return [Reply(line["text"], line["metadata"].get("margin")) for line in read_jsonl(path)]
 
 
-def _line(result: Result, model_id: str) -> dict[str, Any]:
+def _line(result: Result, model_id: str, *, retrieved: bool) -> dict[str, Any]:
     item = result.item
     metadata = {
         "margin": result.margin,
@@ -219,7 +225,8 @@ def _line(result: Result, model_id: str) -> dict[str, Any]:
         "image": item.image,
         "image_dir": None if item.image_dir is None else str(item.image_dir),
     }
-    return answer_line(question(item), result.text, model_id) | {"metadata": metadata}
+    line = answer_line(question(item), result.text, model_id, retrieved=retrieved)
+    return line | {"metadata": line["metadata"] | metadata}
 
 
 def verdicts_of(

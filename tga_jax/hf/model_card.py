@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -14,7 +15,8 @@ class StageFacts:
     steps: int
     batch_size: int  # global, in samples
     learning_rate: float
-    trained: str  # which parts, e.g. "projector"
+    trained: str  # which parts, e.g. "projector (21,000,000 parameters)"
+    terms: Mapping[str, int] = field(default_factory=dict)  # of the guide -> samples that had it
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,35 @@ def _what_it_is(facts: CardFacts) -> str:
 def _method(facts: CardFacts) -> str:
     if not facts.stages:
         return "none; the parameters are those of the base, not trained further"
-    if facts.guide_form == "none":
+    terms: dict[str, int] = {}
+    for stage in facts.stages:
+        terms |= {name: max(count, terms.get(name, 0)) for name, count in stage.terms.items()}
+    known = any(stage.terms for stage in facts.stages)
+    if facts.guide_form == "none" or (known and not any(terms.values())):
         return "language-model loss only, without the guide loss of TGA"
+    if known and not (terms["pair"] or terms["hinge"]):
+        return _answer_term_alone(facts, terms)
     layers = ", ".join(map(str, facts.guide_layers))
     return (
         "TGA, text-guided vision-language alignment "
         "([arXiv 2410.12662](https://arxiv.org/abs/2410.12662)), "
         f'form "{facts.guide_form}", decoder layers {layers} (counted from 1), '
-        f'centring of the states "{facts.guide_center}"'
+        f'centring of the states "{facts.guide_center}"{_on_samples(terms)}'
     )
+
+
+def _answer_term_alone(facts: CardFacts, terms: Mapping[str, int]) -> str:
+    return (
+        "the answer term of tga_jax alone, without the paper's terms: where the answer begins, an "
+        "image's prompt is given the state of the same prompt with the caption in the image's "
+        f"place{_on_samples(terms)}"
+    )
+
+
+def _on_samples(terms: Mapping[str, int]) -> str:
+    """On how many samples each term was active, for the end of a sentence."""
+    active = [f"{name} term on {count:,}" for name, count in terms.items() if count]
+    return f"; samples of a stage: {', '.join(active)}" if active else ""
 
 
 def _training(facts: CardFacts) -> str:

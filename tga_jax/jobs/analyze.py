@@ -23,15 +23,25 @@ from tga_jax.analysis.prompts import (
 )
 from tga_jax.analysis.tables import PARTIAL, write_tables
 from tga_jax.errors import UserError
-from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.examinee import items_digest
 from tga_jax.files import digest, read_json
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse benchmarks or a model that are not there, and numbers that are none."""
+    cfg = job.config.analyze
+    if cfg.batch_size < 1 or cfg.limit < 0:
+        raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
+    check_benchmarks(job, before, cfg.benchmarks)
+    check_model(job.config, before=before)
 
 
 def run(job: Job) -> None:

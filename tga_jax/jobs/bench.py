@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,6 +37,11 @@ from tga_jax.training.flops import Flops, count_flops
 from tga_jax.training.state import random_params
 from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import peak_flops, peak_memory_bytes
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse a batch that does not divide over the mesh, and numbers that are not positive."""
+    batch_shape(job.config, batch_shards(mesh_of(job.config.mesh)))
 
 
 def run(job: Job) -> None:

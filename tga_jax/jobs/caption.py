@@ -8,12 +8,13 @@ logs together hold every picture, captions.jsonl is written, in the order of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from tga_jax.captioning.captioner import Captioner
+from tga_jax.captioning.captioner import Captioner, captioner_config
 from tga_jax.captioning.log import CaptionLog, Part, part_of
 from tga_jax.captioning.wanted import Wanted, choose
 from tga_jax.cluster import hosts
@@ -22,10 +23,20 @@ from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json, write_jsonl
 from tga_jax.run.budget import Budget
+from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.job import Job
 from tga_jax.run.samples import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse samples, an image folder or a model that are not there, and wrong settings."""
+    if not job.config.data.path:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file")
+    part_of(job.config.caption.shard)
+    check_samples(job, before=(*before, "caption"))
+    check_model(captioner_config(job.config), before=before)
 
 
 def run(job: Job) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.examinee import Examinee, examine, verdicts_of
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
@@ -17,17 +17,35 @@ from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summ
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.retrieval.retriever import check_index
+from tga_jax.run.answerer import check_decoding
+from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse benchmarks that are not there or not whole, judges, a model or an index."""
+    config = job.config
+    check_benchmarks(job, before)
+    make_judges(config.evaluate)
+    check_decoding(config.generate)
+    check_compared(config.evaluate.compare)
+    check_model(config, before=before)
+    check_index(job, before)
+
+
+def check_compared(workdir: str) -> None:
+    """Refuse a config.evaluate.compare that holds no answers."""
+    if workdir and not (Path(workdir) / "evaluate").is_dir():
+        raise UserError(f"config.evaluate.compare={workdir!r}: has no folder evaluate/")
 
 
 def run(job: Job) -> None:
     """Write evaluate/<benchmark>/ and evaluate/metrics.json; a table on stderr."""
     config, folder = job.config, job.workdir / "evaluate"
     benchmarks, judges = read_benchmarks(job), make_judges(config.evaluate)
-    workdir = config.evaluate.compare
-    if workdir and not (Path(workdir) / "evaluate").is_dir():
-        raise UserError(f"config.evaluate.compare={workdir!r}: has no folder evaluate/")
+    check_compared(config.evaluate.compare)
     examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
     answered = {
         benchmark.name: examine(job, examinee, benchmark, judges)

@@ -12,6 +12,7 @@ import copy
 import importlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,18 @@ from tga_jax.run.side_by_side import run_side_by_side
 NEEDED = "config.experiment.summary needs it"
 
 
-def run(job: Job) -> None:
-    """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse arms that there are not, keys that they cannot change, and what their jobs refuse."""
     settings = job.config.experiment
+    for name in arm_names(settings):
+        config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
+        for place, inner in enumerate(settings.jobs):
+            module = importlib.import_module(f"tga_jax.jobs.{JOBS[inner][0]}")
+            module.check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
+
+
+def arm_names(settings: ConfigDict) -> list[str]:
+    """The arms of config.experiment.only, or else all."""
     names = settings.only.split(",") if settings.only else list(settings.arms)
     for name in names:
         if name not in settings.arms:
@@ -36,6 +46,13 @@ def run(job: Job) -> None:
                 f"config.experiment.only: there is no arm {name!r}; "
                 f"there are {', '.join(settings.arms)}"
             )
+    return names
+
+
+def run(job: Job) -> None:
+    """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
+    settings = job.config.experiment
+    names = arm_names(settings)
     if settings.processes > 1 and len(names) > 1:
         run_side_by_side(names, settings.processes, arm_command)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
 from tga_jax.config import STAGES
+from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
@@ -17,6 +19,7 @@ from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters
 from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_export_room, check_model
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
@@ -24,6 +27,19 @@ from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.run.work import Work
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse a model that is not there, a dtype that is none, and a disk without room."""
+    config = job.config
+    dtype = config.export.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise UserError(f"config.export.dtype={dtype!r}: one of {', '.join(DTYPES)}")
+    llava = check_model(config, before=before)
+    if llava is not None:
+        check_export_room(llava, dtype, job.workdir)
 
 
 def run(job: Job) -> None:
@@ -96,7 +112,9 @@ def trained_paths(job: Job, model: OpenModel) -> list[str]:
     found: dict[str, None] = {}
     for stage in STAGES:
         if finished_stage(job.workdir, stage):
-            factors = stage_factors(model.llava, job.config[stage].trainable)
+            factors = stage_factors(
+                model.llava, job.config[stage].trainable, job.config.lora.train_decoder
+            )
             found |= {path: None for path, factor in factors.items() if factor is not None}
     return list(found)
 
@@ -133,11 +151,14 @@ def stage_facts(folder: Path) -> StageFacts:
     """What a finished stage did, as its folder says."""
     path = folder / "settings.json"
     settings = read_json(path)[folder.name]
-    trained = [pattern for pattern, factor in settings["trainable"] if factor is not None]
+    done = read_json(folder / "done.json")
+    counts = done.get("trained") or {p: None for p, f in settings["trainable"] if f is not None}
+    trained = [part if n is None else f"{part} ({n:,} parameters)" for part, n in counts.items()]
     return StageFacts(
         name=folder.name,
         steps=settings["steps"],
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
         trained=", ".join(trained),
+        terms=done.get("terms", {}),
     )

@@ -9,10 +9,11 @@ from typing import Any
 from tga_jax.cluster import shared_files
 from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
-from tga_jax.files import file_digest
+from tga_jax.files import file_digest, stat_digest
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
-from tga_jax.run.answerer import Answerer, answer_line
+from tga_jax.retrieval.retriever import Retriever, check_index, configured, with_retrieved
+from tga_jax.run.answerer import Answerer, answer_line, check_decoding
+from tga_jax.run.checks import MAKES_MODELS, check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
@@ -20,6 +21,20 @@ from tga_jax.run.samples import image_folder
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse questions, a model or an index that are not there, and wrong settings of decoding."""
+    config = job.config
+    if not config.generate.questions:
+        raise UserError("no questions: set config.generate.questions to a JSONL file")
+    if MAKES_MODELS not in before:
+        questions = read_questions(Path(config.generate.questions))
+        if any(question.image for question in questions):
+            image_folder(config)
+    check_decoding(config.generate)
+    check_model(config, before=before)
+    check_index(job, before)
 
 
 def run(job: Job) -> None:
@@ -33,7 +48,7 @@ def run(job: Job) -> None:
     if retriever is not None:
         questions = with_retrieved(retriever, questions, folder, lambda row: image_folder(config))
     model = open_model(job, mesh)
-    work = Work(folder, "answers", signature(job, model, weights, retriever))
+    work = Work(folder, "answers", signature(job, model, weights, questions, retriever))
     path = folder / "answers.jsonl"
     if work.is_done:
         job.say(f"finished before: {path}")
@@ -44,20 +59,28 @@ def run(job: Job) -> None:
         work.append([{"row": row, "text": text} for row, text in new.items()])
         texts |= new
     model_id = f"{model.source.name}-{weights.tag}"
-    lines = [answer_line(q, texts[i], model_id) for i, q in enumerate(questions)]
+    shown = config.prompt.retrieved
+    lines = [answer_line(q, texts[i], model_id, retrieved=shown) for i, q in enumerate(questions)]
     shared_files.write_jsonl(path, lines)
     work.finish()
     job.say(f"{len(questions)} answers -> {path}")
 
 
 def signature(
-    job: Job, model: OpenModel, weights: Weights, retriever: Retriever | None
+    job: Job,
+    model: OpenModel,
+    weights: Weights,
+    questions: Sequence[Question],
+    retriever: Retriever | None,
 ) -> dict[str, Any]:
     """All that decides the answers."""
     config = job.config
+    pictures = dict.fromkeys(q.image for q in questions if q.image)
+    folder = image_folder(config) if pictures else Path()
     return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
+        "pictures": stat_digest(folder / name for name in pictures),
         "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,

@@ -17,11 +17,21 @@ from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.retrieval.clip_embedder import ClipEmbedder, embed_to_file
+from tga_jax.retrieval.clip_embedder import ClipEmbedder, check_clip, embed_to_file
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
 from tga_jax.retrieval.texts import Text, read_lines, tidy
 from tga_jax.run.job import Job
 from tga_jax.run.usable_rows import usable_records
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse a CLIP or a corpus that is not there, and numbers that are none."""
+    cfg = job.config.retrieval
+    if cfg.max_characters < 1:
+        raise UserError(f"config.retrieval.max_characters={cfg.max_characters}: at least 1")
+    check_clip(cfg.clip, before)
+    if not {"caption", "miniature"} & {*before}:
+        list(corpus_files(job))
 
 
 def run(job: Job) -> None:
@@ -30,8 +40,6 @@ def run(job: Job) -> None:
     mesh = mesh_of(job.config.mesh)
     embedder = ClipEmbedder(cfg.clip, mesh, batch_size=cfg.batch_size, say=job.say)
     backend = choose_backend(cfg.backend, say=job.say)
-    if cfg.max_characters < 1:
-        raise UserError(f"config.retrieval.max_characters={cfg.max_characters}: at least 1")
     sources = list(corpus_files(job))
     texts, counts = tidy(read_corpus(job, sources), most=cfg.max_characters)
     if not texts:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tga_jax.data.loader import example_pixels
 from tga_jax.data.show import inspect_line, render_colour
 from tga_jax.files import write_jsonl
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_report import say_samples
 from tga_jax.run.samples import image_folder, read_samples
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse samples or a model that are not there."""
+    check_samples(job, before=before)
+    check_model(job.config, before=before)
 
 
 def run(job: Job) -> None:

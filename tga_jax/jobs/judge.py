@@ -7,6 +7,7 @@ judge/metrics.json       rows as job `evaluate` writes them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import file_digest, write_json, write_jsonl
 from tga_jax.run.job import Job
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse answers that are not there, and judges that there are not."""
+    if not job.config.judge.answers:
+        raise UserError("no answers: set config.judge.answers to a file of them")
+    if not Path(job.config.judge.answers).is_file():
+        raise UserError(f"config.judge.answers={job.config.judge.answers!r}: no such file")
+    make_judges(job.config.evaluate)
 
 
 def run(job: Job) -> None:

@@ -45,6 +45,11 @@ TOKEN_MULTIPLE = 12  # of padded captions
 DECODER_ONLY = (("decoder/.*", 1.0), (".*", None))
 
 
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse sizes of the world that there are not."""
+    WorldSizes(**job.config.miniature.world.to_dict())
+
+
 def run(job: Job) -> None:
     """Write world/, clip/, llm/ and base_models.json."""
     settings, seed = job.config.miniature, job.config.seed

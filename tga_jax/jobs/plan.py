@@ -15,7 +15,7 @@ step is added up. `plan/plan.json` has, of one step:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ from tga_jax.run.stage_data import packing_of
 
 Plan = dict[str, Any]
 REMATS = tuple(REMAT_POLICIES)  # the one that computes least again first
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse a topology that is not known, and a batch that does not divide over it."""
+    first_choice(job.config, parse_topology(job.config.plan.topology))
 
 
 def run(job: Job) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tga_jax.preparation import tfds_builder
 from tga_jax.preparation.check import check_rows
 from tga_jax.preparation.inputs import Inputs, about_ids, made_from, read_inputs
 from tga_jax.preparation.tally import Tally
+from tga_jax.run.checks import check_samples
 from tga_jax.run.job import Job
 from tga_jax.run.samples import image_folder, side_file
 from tga_jax.training.metrics import Progress
@@ -35,13 +36,20 @@ from tga_jax.training.metrics import Progress
 SECONDS_BETWEEN_LINES = 5.0  # of progress
 
 
-def run(job: Job) -> None:
-    """Write data/ with data/report.json, and prepare/speed.json."""
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse numbers that are none, and samples or an image folder that are not there."""
     share, workers = job.config.data.validation, job.config.prepare.workers
     if not 0 <= share < 1:
         raise UserError(f"config.data.validation={share}: must lie in 0..1, below 1")
     if workers < -1:
         raise UserError(f"config.prepare.workers={workers}: -1, 0 or more")
+    check_samples(job, before=(*before, "prepare"))
+
+
+def run(job: Job) -> None:
+    """Write data/ with data/report.json, and prepare/speed.json."""
+    check(job, ())
+    share = job.config.data.validation
     data, folder = job.config.data, job.workdir / "data"
     files = {name: side_file(job.config, job.workdir, name) for name in SIDE_FILES}
     inputs, image_dir = read_inputs(data.path, files), image_folder(job.config)

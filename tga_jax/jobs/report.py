@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -17,10 +18,23 @@ from tga_jax.report.page import Report, latex, markdown, page
 from tga_jax.run.job import Job
 
 
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse a config.report.pair that does not name two models."""
+    wanted_pair(job.config.report.pair)
+
+
+def wanted_pair(text: str) -> list[str]:
+    """The two names of config.report.pair, or none."""
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    if len(wanted) not in (0, 2):
+        raise UserError(f"config.report.pair={text!r}: two names of arms, or none")
+    return wanted
+
+
 def run(job: Job) -> None:
     """Write report/index.html, tables.md, tables.tex and metrics.json."""
     config, folder = job.config, job.workdir / "report"
-    wanted = [name.strip() for name in config.report.pair.split(",") if name.strip()]
+    wanted = wanted_pair(config.report.pair)
     order = [*wanted, *config.experiment.arms]
     found = collect(job.workdir, compare=config.evaluate.compare, order=order)
     arms = pair(found, wanted)
@@ -42,8 +56,6 @@ def run(job: Job) -> None:
 
 def pair(found: Run, wanted: list[str]) -> tuple[Arm, ...]:
     """The arms to compare: those of config.report.pair where both are there, else the first two."""
-    if len(wanted) not in (0, 2):
-        raise UserError(f"config.report.pair={','.join(wanted)!r}: two names of arms, or none")
     named = {arm.name: arm for arm in found.arms}
     if wanted and all(name in named for name in wanted):
         return tuple(named[name] for name in wanted)

@@ -14,7 +14,8 @@ from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.choose import Found, noised_ids
-from tga_jax.retrieval.clip_embedder import embed_to_file
+from tga_jax.retrieval.clip_embedder import check_clip, embed_to_file
+from tga_jax.retrieval.index import read_about
 from tga_jax.retrieval.pictures import Sample, choose_samples
 from tga_jax.retrieval.retriever import Retriever
 from tga_jax.retrieval.texts import Text
@@ -26,6 +27,22 @@ from tga_jax.run.work import Work
 
 EXAMPLES = 20
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse samples, an image folder, a CLIP or an index that are not there."""
+    config = job.config
+    names = [part.strip() for part in config.retrieval.data.split(",") if part.strip()]
+    if not (names or config.data.path):
+        raise UserError("no samples: set config.retrieval.data or config.data.path")
+    for name in names:
+        if not Path(name).is_file():
+            raise UserError(f"config.retrieval.data: {name}: there is no such file")
+    image_folder(config)
+    if config.retrieval.clip:
+        check_clip(config.retrieval.clip, before)
+    if "index" not in before:
+        read_about(Path(config.retrieval.index or job.workdir / "index"))
 
 
 def run(job: Job) -> None:

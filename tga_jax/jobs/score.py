@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.lazy_records import text_lengths
-from tga_jax.data.records import Record
+from tga_jax.data.prompts import Example
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_report import say_samples
-from tga_jax.run.samples import image_folder, read_samples, samples_digest
+from tga_jax.run.samples import (
+    Samples,
+    image_folder,
+    pictures_digest,
+    read_samples,
+    samples_content,
+)
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse samples or a model that are not there."""
+    check_samples(job, before=before)
+    check_model(job.config, before=before)
 
 
 def run(job: Job) -> None:
@@ -34,15 +48,17 @@ def run(job: Job) -> None:
     say_samples(records, samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
-    work, path = (
-        Work(folder, weights.tag, signature(job, model, weights)),
-        folder / f"{weights.tag}.jsonl",
-    )
+    signed = signature(job, model, weights, guide, samples)
+    work, path = Work(folder, weights.tag, signed), folder / f"{weights.tag}.jsonl"
     if not work.is_done:
         rows = {row["row"]: row for row in work.rows()}
         lengths = text_lengths(records)
         todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])
-        for new in scored(job, model, guide, records, todo, weights) if todo else ():
+
+        def encode(row: int) -> Example:
+            return prompter.encode(records[row])
+
+        for new in scored(job, model, guide, encode, todo, len(records), weights) if todo else ():
             work.append(new)
             rows |= {row["row"]: row for row in new}
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
@@ -53,13 +69,18 @@ def run(job: Job) -> None:
     job.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
 
 
-def signature(job: Job, model: OpenModel, weights: Weights) -> dict[str, Any]:
+def signature(
+    job: Job, model: OpenModel, weights: Weights, guide: GuideConfig, samples: Samples
+) -> dict[str, Any]:
     """All that decides the scores."""
     config = job.config
     return {
         "weights": weights.digest,
-        "data": samples_digest(config, job.workdir),
-        "settings": {k: config[k].to_dict() for k in ("data", "guide", "model")},
+        "data": samples_content(config, job.workdir),
+        "used": samples.used,
+        "pictures": pictures_digest(samples.records, lambda: image_folder(config)),
+        "settings": {k: config[k].to_dict() for k in ("data", "model")},
+        "guide": dataclasses.asdict(guide),
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }
@@ -69,18 +90,18 @@ def scored(
     job: Job,
     model: OpenModel,
     guide: GuideConfig,
-    records: Sequence[Record],
+    encode: Callable[[int], Example],
     rows: Sequence[int],
+    total: int,
     weights: Weights,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields the lines of `rows`, a batch at a time."""
-    prompter = make_prompter(job.config, model.prompts)
+    """Yields the lines of `rows`, of `total` samples in all, a batch at a time."""
     scorer = Scorer(
         model.llava,
         guide,
         Batcher.of(job.config.data, model),
-        lambda i: prompter.encode(records[i]),
+        encode,
         batch_size=job.config.score.batch_size,
         image_dir=lambda row: image_folder(job.config),
     )
-    yield from scorer.score(rows, len(records), nested(load_params(job, model, weights)))
+    yield from scorer.score(rows, total, nested(load_params(job, model, weights)))

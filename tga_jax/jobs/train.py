@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from tga_jax.cluster import hosts, shared_files
@@ -9,22 +11,52 @@ from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.run.guide import guide_config
+from tga_jax.parallel.sharding import batch_shards
+from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
+from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
-from tga_jax.run.stage import Stage
-from tga_jax.run.stage_data import batch_source, check_counts, most_shapes, stage_samples
+from tga_jax.run.stage import Stage, check_dtypes, compiler_options, stage_factors, trained_counts
+from tga_jax.run.stage_data import (
+    batch_source,
+    check_counts,
+    check_division,
+    most_shapes,
+    packing_of,
+    stage_samples,
+)
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
 from tga_jax.training.loop import LoopConfig, StepCompiler, train
 from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.parameter_table import parameter_table
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
 from tga_jax.training.throughput import peak_flops
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse what can be known to be wrong with the stage before any job runs."""
+    config, name = job.config, job.name
+    check_counts(config[name], name)
+    check_dtypes(config)
+    compiler_options(config.compiler_options)
+    profile_config(job, name)
+    check_samples(job, name, before=before)
+    llava = check_model(config, before=before)
+    if llava is None:
+        return
+    guide = config.guide
+    if guide.layers.strip() != "auto" or "analyze" not in before:
+        guide_config(config, job.workdir, llava.config.decoder.layers, name)
+    shards = batch_shards(mesh_of(config.mesh))
+    check_division(config[name], name, packing=packing_of(config), shards=shards)
+    factors = stage_factors(llava, config[name].trainable, config.lora.train_decoder)
+    check_checkpoint_room(llava, factors, job.workdir)
 
 
 def run(job: Job) -> None:
@@ -42,8 +74,10 @@ def run(job: Job) -> None:
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
-    settings = stage_settings(job, model.prompts, steps, start)
-    claim_folder(workdir / name, settings)
+    guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
+    stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
+    settings = stage_settings(job, model.prompts, steps, start, samples.used)
+    claim_folder(job, settings)
     report_samples(
         workdir / name / "samples.json",
         source.records,
@@ -51,11 +85,27 @@ def run(job: Job) -> None:
         samples.about,
         say=job.say,
     )
-    guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
-    stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
+    counts = term_counts(guide, source.records)
+    say_plan(job, stage, guide_warning(guide, counts))
     trained = train_stage(job, model, stage, source, start)
-    marker = {"step": trained, "digest": digest(settings)}
+    marker = {
+        "step": trained,
+        "digest": digest(settings),
+        "trained": trained_counts(model.llava, stage.factors),
+        "terms": counts,
+    }
     shared_files.write_json(workdir / name / "done.json", marker)
+
+
+def say_plan(job: Job, stage: Stage, warning: str) -> None:
+    """Say what is trained, and what has no effect."""
+    counts = trained_counts(stage.llava, stage.factors)
+    parts = ", ".join(f"{count:,} of the {part}" for part, count in counts.items())
+    job.say(f"trains {sum(counts.values()):,} parameters: {parts}")
+    if "adapters" in counts and not job.config.lora.train_decoder:
+        job.say("the decoder's own weights are frozen (config.lora.train_decoder trains both)")
+    if warning:
+        job.say(warning)
 
 
 def train_stage(
@@ -66,6 +116,7 @@ def train_stage(
     checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
     loader = make_loader(source, workers=job.config.data.workers)
     state = first_state(job, model, stage, checkpoints, loader, start)
+    job.say(f"parameters:\n{parameter_table(state)}")
     log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
     try:
         trained = train(

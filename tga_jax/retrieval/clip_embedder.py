@@ -52,6 +52,14 @@ def load_clip(source: ClipSource, mesh: Mesh) -> tuple[Clip, dict[str, jax.Array
     return model, source.load(leaves)
 
 
+def check_clip(clip: str, before: Sequence[str]) -> None:
+    """Refuse a CLIP that is not given or cannot be opened, unless job `miniature` makes it."""
+    if not clip:
+        raise UserError("no CLIP: set config.retrieval.clip to a CLIPModel folder")
+    if "miniature" not in before:
+        open_clip(clip)
+
+
 class ClipEmbedder:
     """Texts and pictures -> float32[B, E] of length 1; loaded when first used."""
 

@@ -115,6 +115,13 @@ def _refuse(row: int, error: UserError) -> None:
     raise error
 
 
+def check_index(job: Job, before: Sequence[str]) -> None:
+    """Refuse a config.retrieval.index that is not there, unless job `index` makes it before."""
+    index = job.config.retrieval.index
+    if job.config.prompt.retrieved and index and "index" not in before:
+        read_about(Path(index))
+
+
 def configured(job: Job, mesh: Mesh) -> Retriever | None:
     """That of `generate` and `evaluate`, if prompts have texts and an index is there."""
     folder = job.workdir / "index" / "index.json"

@@ -134,13 +134,21 @@ def check_decoding(cfg: ConfigDict) -> None:
             raise UserError(f"config.generate.{key}={cfg[key]}: must lie in {low}..{high}")
 
 
-def answer_line(question: Question, text: str, model_id: str) -> dict[str, Any]:
-    """A line of LLaVA's answer files."""
+def answer_line(question: Question, text: str, model_id: str, *, retrieved: bool) -> dict[str, Any]:
+    """A line of LLaVA's answer files.
+
+    Args:
+        question: what was asked.
+        text: the answer.
+        model_id: who answered.
+        retrieved: whether prompts hold retrieved texts; the question's own is then told, too.
+    """
+    told = {"retrieved": question.retrieved} if retrieved and question.retrieved else {}
     return {
         "question_id": question.id,
         "prompt": question.text,
         "text": text,
         "answer_id": digest([model_id, question.id]),
         "model_id": model_id,
-        "metadata": {},
+        "metadata": told,
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
+from tga_jax.data.lazy_records import has_flags
+from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 
@@ -41,6 +44,33 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
         answer_layers=parse_layers(answers, layers),
         center_decay=guide.center_decay,
         detach_caption=guide.detach_caption,
+    )
+
+
+def term_counts(guide: GuideConfig, records: Sequence[Record]) -> dict[str, int]:
+    """How many samples have each term of the guide; 0 for a term whose weight is 0."""
+    if not guide.active:
+        return {"pair": 0, "hinge": 0, "answer": 0}
+    picture, caption, retrieved, tox = has_flags(records).T
+    guided = picture & caption & ~tox
+    return {
+        "pair": int(guided.sum()) * (guide.pair_weight != 0),
+        "hinge": int((guided & retrieved).sum()) * (guide.hinge_weight != 0),
+        "answer": int(guided.sum()) * (guide.answer_weight != 0),
+    }
+
+
+def guide_warning(guide: GuideConfig, counts: Mapping[str, int]) -> str:
+    """What is to be said of a guide that is on and has no effect; "" where it has one."""
+    if not guide.active or any(counts.values()):
+        return ""
+    if not (guide.pair_weight or guide.hinge_weight or guide.answer_weight):
+        reason = "all of its weights are 0 (config.guide.pair_weight and its like)"
+    else:
+        reason = "no sample with an image has a caption (see samples.json and config.data.captions)"
+    return (
+        f"WARNING: the guide is on (config.guide.form={guide.form}) and has no effect, since "
+        f"{reason}: this stage trains on the language-modelling loss alone"
     )
 
 

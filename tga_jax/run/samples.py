@@ -20,7 +20,7 @@ from tga_jax.data.side_texts import SIDE_FILES, read_side_files
 from tga_jax.data.stored import TRAIN, VALIDATION
 from tga_jax.data.usable import usable
 from tga_jax.errors import UserError
-from tga_jax.files import digest, file_digest
+from tga_jax.files import digest, file_digest, stat_digest
 from tga_jax.run.usable_rows import check_samples
 
 
@@ -38,6 +38,11 @@ class Samples:
     records: Sequence[Record]
     checked: tuple[Checked, ...]
     about: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def used(self) -> str:
+        """A hash of which samples of which set are usable."""
+        return digest([one.to_json()["keep"] for one in self.checked])
 
 
 def read_samples(
@@ -116,13 +121,39 @@ def _of_split(samples: SampleSet, path: Path, data: ConfigDict) -> SampleSet:
     return chosen
 
 
-def samples_digest(config: ConfigDict, workdir: Path, stage: str = "") -> str:
-    """A short hash of what `read_samples` reads from, side files apart."""
-    found = []
-    for path, _ in sample_sets(config, stage):
-        folder = prepared_folder(config, workdir, path)
-        found.append(read_report(folder)["content"] if folder else file_digest(Path(path)))
-    return found[0] if len(found) == 1 else digest(found)
+def samples_content(config: ConfigDict, workdir: Path, stage: str = "") -> dict[str, Any]:
+    """What `read_samples` reads, as hashes of the files' contents.
+
+    The same samples give the same hashes whether they are read from a JSON file or from what job
+    `prepare` made of it: "records", "captions" and "retrieved", each None where there is none; of
+    a mixture, lists of them.
+    """
+    sets = [_content(config, workdir, path) for path, _ in sample_sets(config, stage)]
+    return sets[0] if len(sets) == 1 else {key: [one[key] for one in sets] for key in sets[0]}
+
+
+def _content(config: ConfigDict, workdir: Path, path: str) -> dict[str, str | None]:
+    folder = prepared_folder(config, workdir, path)
+    if folder is not None:
+        made_from = read_report(folder)["made_from"]
+        return {key: made_from[key] for key in ("records", *SIDE_FILES)}
+    files = {name: Path(config.data[name]) if config.data[name] else None for name in SIDE_FILES}
+    if not Path(path).is_file():
+        raise UserError(f"config.data.path={path!r}: there is no such file")
+    texts = {name: file_digest(file) if file else None for name, file in files.items()}
+    return {"records": file_digest(Path(path)), **texts}
+
+
+def pictures_digest(records: Sequence[Record], image_dir: Callable[[], Path]) -> str:
+    """A hash of the names, sizes and times of the records' pictures, none of which is read.
+
+    Prepared data holds its pictures, whose bytes are part of its content: for it this is constant.
+    """
+    if has_contents(records):
+        return ""
+    names = dict.fromkeys(name for record in records for name in record.images)
+    folder = image_dir() if names else Path()
+    return stat_digest(folder / name for name in names)
 
 
 def side_file(config: ConfigDict, workdir: Path, name: str) -> Path | None:

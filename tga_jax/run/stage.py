@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from tga_jax.training.objective import Batch, Objective
 from tga_jax.training.optimizer import MOMENTS, OptimizerConfig, make_optimizer, schedule
 from tga_jax.training.state import new_state
 from tga_jax.training.step import TrainState, jit_step, make_train_step
+
+BESIDE_ADAPTERS = r"decoder/(?!.*/lora_).*"
 
 
 class Stage:
@@ -51,7 +54,7 @@ class Stage:
         check_dtypes(config)
         self.name, self.steps, self.llava, self.mesh = name, steps, llava, mesh
         cfg = config[name]
-        self.factors = stage_factors(llava, cfg.trainable)
+        self.factors = stage_factors(llava, cfg.trainable, config.lora.train_decoder)
         self.objective = Objective(guide, ce_chunk=cfg.ce_chunk)
         settings = OptimizerConfig(
             learning_rate=cfg.learning_rate,
@@ -93,10 +96,32 @@ class Stage:
         )
 
 
-def stage_factors(llava: Llava, trainable: Sequence[Any]) -> dict[str, float | None]:
-    """Path -> factor on the learning rate, from a stage's `trainable` table; None: frozen."""
-    boxed = jax.eval_shape(llava.init, jax.random.key(0))
-    return learning_rate_factors(shapes(boxed), [(pattern, f) for pattern, f in trainable])
+def stage_factors(
+    llava: Llava, trainable: Sequence[Any], train_decoder: bool
+) -> dict[str, float | None]:
+    """Path -> factor on the learning rate; None: frozen.
+
+    Args:
+        llava: the model.
+        trainable: the stage's table of (pattern, factor), of which the first match counts.
+        train_decoder: config.lora.train_decoder; without it the weights beside adapters are
+            frozen, whatever the table says.
+    """
+    table = [(pattern, factor) for pattern, factor in trainable]
+    if llava.config.decoder.lora is not None and not train_decoder:
+        table.insert(0, (BESIDE_ADAPTERS, None))
+    return learning_rate_factors(shapes(jax.eval_shape(llava.init, jax.random.key(0))), table)
+
+
+def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[str, int]:
+    """How many parameters of each part are trained; "adapters" are those of LoRA."""
+    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    counts: dict[str, int] = {}
+    for path, factor in factors.items():
+        if factor is not None:
+            part = "adapters" if "/lora_" in path else path.split("/")[0]
+            counts[part] = counts.get(part, 0) + math.prod(sizes[path])
+    return counts
 
 
 def check_dtypes(config: ConfigDict) -> None:

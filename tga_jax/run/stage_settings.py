@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,39 @@ from tga_jax.run.fingerprint import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
-from tga_jax.run.samples import prepared_folder, samples_digest
+from tga_jax.run.samples import samples_content
 from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
-FREE_STAGE_KEYS = ("save_every", "save_minutes", "keep", "keep_every", "log_every")
-FREE_DATA_KEYS = ("workers", "max_bad_fraction")
+FREE_STAGE_KEYS = (
+    "save_every", "save_minutes", "keep", "keep_every", "log_every", "accept_changed_data"
+)  # fmt: skip
+# Where the data lies is free, too: its content is compared instead.
+FREE_DATA_KEYS = ("workers", "max_bad_fraction", "path", "captions", "retrieved", "image_dir")
+FREE_PLACES = ("path", "image_dir")  # of a stage
+# What config.<stage>.accept_changed_data lets go on: which samples there are, and their length.
+DATA_KEYS = ("data.content", "data.used", "data.max_length", "data.buckets", "data.caption_buckets")
 
 Settings = dict[str, Any]
 
 
-def stage_settings(job: Job, style: PromptStyle, steps: int, start: Weights) -> Settings:
-    """All that decides what the job's stage computes, as JSON."""
+def stage_settings(
+    job: Job, style: PromptStyle, steps: int, start: Weights, used: str | None = None
+) -> Settings:
+    """All that decides what the job's stage computes, as JSON.
+
+    Args:
+        job: whose configuration, and whose data, it is.
+        style: how its prompts are written.
+        steps: how many steps the stage has.
+        start: the weights that it starts from.
+        used: a hash of which samples are usable; None where they were not read.
+    """
     config, workdir, stage = job.config, job.workdir, job.name
-    own = {k: v for k, v in config[stage].to_dict().items() if k not in FREE_STAGE_KEYS}
+    free = (*FREE_STAGE_KEYS, *FREE_PLACES)
+    own = {k: v for k, v in config[stage].to_dict().items() if k not in free}
     data = {k: v for k, v in config.data.to_dict().items() if k not in FREE_DATA_KEYS}
-    path = config[stage].path or config.data.path
-    if config.data.mixture or prepared_folder(config, workdir, path):
-        data["samples"] = samples_digest(config, workdir, stage)
+    data |= {"content": samples_content(config, workdir, stage), "used": used}
     settings = {
         "seed": config.seed,
         "dtype": config.dtype,
@@ -57,48 +73,86 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
     return guide
 
 
-def claim_folder(folder: Path, settings: Settings) -> None:
-    """Write the stage's settings into its folder; refuse one that holds a run with others."""
-    path = folder / "settings.json"
+def claim_folder(job: Job, settings: Settings) -> None:
+    """Write the stage's settings into its folder; refuse one that holds a run with others.
+
+    With config.<stage>.accept_changed_data other samples are no reason to refuse: the stage goes
+    on with them, and the new settings are written.
+    """
+    path = job.workdir / job.name / "settings.json"
     found = shared_files.read_json(path, missing_ok=True)
-    if found is None:
+    if found is not None:
+        changed = changed_keys(found, settings)
+        data = [key for key in changed if is_data(key, job.name)]
+        if not (data == changed and job.config[job.name].accept_changed_data):
+            refuse_others(path.parent, found, settings)
+        if data:
+            job.say(f"going on with other data than before: {', '.join(data)} changed")
+    if found != settings:
         shared_files.write_json(path, settings)
-        return
-    refuse_others(folder, found, settings)
 
 
 def check_finished(job: Job, style: PromptStyle, *, done: Weights, start: Weights) -> None:
     """Refuse settings that are not those which the finished stage was trained with.
 
     No samples are read: where their number gives the steps, the steps that were done are taken.
-    And prepared data that came or went after the training is no reason to refuse its weights.
     """
     folder, steps = job.workdir / job.name, job.config[job.name].steps
     found = shared_files.read_json(folder / "settings.json", missing_ok=True)
     if found is None:
         return
-    settings = stage_settings(job, style, steps if steps >= 0 else done.step, start)
-    if "samples" not in found["data"].keys() & settings["data"].keys():
-        for one in (found, settings):
-            one["data"].pop("samples", None)
+    settings = stage_settings(
+        job, style, steps if steps >= 0 else done.step, start, found["data"].get("used")
+    )
+    if job.config[job.name].accept_changed_data:
+        settings["data"] = found["data"]
     refuse_others(folder, found, settings)
+
+
+def changed_keys(found: Settings, settings: Settings) -> list[str]:
+    """The dotted keys whose values differ, in the order of the alphabet."""
+    old, new = flat(found), flat(settings)
+    return sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+
+
+def is_data(key: str, stage: str) -> bool:
+    """Whether a key of the settings says which samples there are, or how long they may be."""
+    return key.startswith(DATA_KEYS) or key in (f"{stage}.steps", f"{stage}.max_length")
 
 
 def refuse_others(folder: Path, found: Settings, settings: Settings) -> None:
     """Refuse a stage's folder that was begun with `found` where `settings` are others."""
-    old, new = flat(found), flat(settings)
-    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    changed = changed_keys(found, settings)
     if not changed:
         return
-    key = changed[0]
+    key, stage, other = changed[0], folder.name, "use another --workdir, or delete that folder"
+    if any(one.startswith(("data.content", "data.used")) for one in changed):
+        raise UserError(
+            f"{folder} was begun with other data: {changed_data(changed)}; {other}, or go on "
+            f"deliberately with --config.{stage}.accept_changed_data=true"
+        )
     if key == "start":
         # A changed key of config.model is named before this one, as it comes first in the
         # alphabet; so the keys are the same, and it is the files that changed.
         raise UserError(
             f"{folder} was begun from other weights than config.model's files, or the "
-            "stage before, now hold: use another --workdir, or delete that folder"
+            f"stage before, now hold: {other}"
         )
+    old, new = flat(found), flat(settings)
+    accept = f"; or set --config.{stage}.accept_changed_data=true" * is_data(key, stage)
     raise UserError(
         f"{folder} was begun with config.{key}={old.get(key)!r}, now it is "
-        f"{new.get(key)!r}: use another --workdir, or delete that folder"
+        f"{new.get(key)!r}: {other}{accept}"
     )
+
+
+def changed_data(changed: Sequence[str]) -> str:
+    """Which of the files that the samples come from have changed, in words."""
+    names = {
+        "data.content.records": "the samples (config.data.path)",
+        "data.content.captions": "the captions (config.data.captions)",
+        "data.content.retrieved": "the retrieved texts (config.data.retrieved)",
+        "data.used": "which of the samples are usable (see samples.json)",
+    }
+    found = [words for key, words in names.items() if any(c.startswith(key) for c in changed)]
+    return " and ".join(found) + " changed"

@@ -1,0 +1,105 @@
+"""The command line: flags, the configuration behind --config, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.errors import (
+    UserError,
+)
+from tga_jax.jobs.registry import JOBS
+
+
+def help_text(usage: str) -> str:
+    """What a newcomer needs: `usage`, the jobs, and the configurations here."""
+    width = max(map(len, JOBS))
+    jobs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in JOBS.items())
+    configs = "\n".join(f"  {p}" for p in sorted(Path("configs").glob("*.py")))
+    return (
+        f"{usage}\nJobs:\n{jobs}\n\nConfigs here:\n{configs or '  (none)'}\n\n"
+        "Every key and its default: tga_jax/config.py. Set one with --config.KEY=VALUE, for\n"
+        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json."
+    )
+
+
+def parse_flags(argv: Sequence[str]) -> Any:
+    """absl flags with the configuration behind --config."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
+    flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
+    flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "Which one this is, from 0.", flag_values=values)
+    sys.argv = list(argv)  # config_flags looks for overrides there, whatever it is asked to parse
+    try:
+        rest = values(argv)[1:]
+        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
+        if not missing:
+            values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
+    except (KeyError, AttributeError) as error:
+        raise UserError(unknown_key(str(error), argv)) from error
+    except Exception as error:  # absl, ml_collections and the config file raise what they like
+        raise UserError(f"{load_problem(error)} (see --help)") from error
+    flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
+    if rest:
+        raise UserError(f"{rest[0]!r} is not a flag (see --help)")
+    if missing:
+        example = {"config": "configs/from_hf.py", "workdir": "runs/mine"}[missing[0]]
+        raise UserError(
+            f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
+        )
+    return values
+
+
+def unknown_key(message: str, argv: Sequence[str]) -> str:
+    """What is wrong with a key that the configuration lacks; ml_collections knows its last part."""
+    quoted = re.findall(r"['\"]([\w.]+)['\\\"]", message) or [message]
+    flags = [
+        arg.lstrip("-").partition("=")[0] for arg in argv if arg.lstrip("-").startswith("config.")
+    ]
+    wrong = next((flag for flag in flags if quoted[0] in flag.split(".")), quoted[0])
+    meant = re.search(r'Did you mean "(\w+)"', message)
+    known = wrong.split(".")[: wrong.split(".").index(quoted[0])]
+    wrong = ".".join([*known, quoted[0]])
+    hint = f"; did you mean {'.'.join([*known, meant[1]])}?" if meant else ""
+    return f"there is no config key {wrong}{hint} (tga_jax/config.py has all keys)"
+
+
+def load_problem(error: Exception) -> str:
+    """Why the configuration could not be read, in one line and without a traceback's frames."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if any(line.startswith("Traceback") for line in lines):
+        return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {lines[-1]}"
+    gone = [line for line in lines if "No such file" in line]
+    return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)
+
+
+def choose_jobs(flag: str, config: Any) -> list[str]:
+    """The jobs of --job, or else of config.jobs."""
+    jobs = [job.strip() for job in flag.split(",")] if flag else list(config.jobs)
+    for job in jobs:
+        if job not in JOBS:
+            raise UserError(f"--job: there is no job {job!r}; there are {', '.join(JOBS)}")
+    return jobs
+
+
+def expand_workdir(config: Any, workdir: Path) -> Any:
+    """`{workdir}` in any text value stands for the workdir, so that jobs can build on others."""
+    from ml_collections import ConfigDict
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: expand(inner) for key, inner in value.items()}
+        return value.replace("{workdir}", str(workdir)) if isinstance(value, str) else value
+
+    return ConfigDict(expand(config.to_dict())).lock()

@@ -1,0 +1,113 @@
+"""What can be known to be wrong before any work begins: files, folders, shapes, room on the disk.
+
+No parameter is loaded and nothing is written. Every job has a `check(job, before)` that is made of
+these; `before` names the jobs that the same command does earlier, whose outputs may not be there
+yet.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from tga_jax.data.prepared import is_prepared
+from tga_jax.data.side_texts import SIDE_FILES
+from tga_jax.errors import UserError
+from tga_jax.hf.source import Source
+from tga_jax.hf.template_choice import choose_template
+from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.parallel.sharding import shapes
+from tga_jax.run.job import Job
+from tga_jax.run.model import (
+    compute_of,
+    image_settings,
+    image_transform,
+    open_source,
+    with_adapters,
+)
+from tga_jax.run.samples import image_folder, sample_sets
+
+TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
+MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
+WRITERS = {
+    "captions": "caption",
+    "retrieved": "retrieve",
+}  # file of texts -> the job that writes it
+
+
+def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:
+    """Refuse samples, files of texts beside them, or an image folder that are not there."""
+    config = job.config
+    for path, _ in sample_sets(config, stage):
+        if not path and not is_prepared(job.workdir / "data") and MAKES_SAMPLES not in before:
+            raise UserError(
+                "no samples: set config.data.path to a LLaVA JSON file or to prepared data"
+            )
+        if path and not Path(path).exists() and MAKES_MODELS not in before:
+            raise UserError(f"config.data.path={path!r}: there is no such file")
+        if path and Path(path).is_file():
+            image_folder(config, stage)
+    for name in SIDE_FILES:
+        given = config.data[name]
+        if given and not Path(given).is_file() and not {WRITERS[name], MAKES_MODELS} & {*before}:
+            raise UserError(f"config.data.{name}={given!r}: there is no such file")
+
+
+def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | None:
+    """Refuse a model that cannot be opened; returns it without parameters.
+
+    Returns:
+        None where an earlier job of the command makes the model.
+    """
+    model = config.model
+    names = (model.checkpoint,) if model.checkpoint else (model.vision, model.llm)
+    if MAKES_MODELS in before and any(name and not Path(name).exists() for name in names):
+        return None
+    source = open_source(model)
+    settings = image_settings(source, config.data.pad_to_square)
+    image_transform(source, settings)
+    choose_template(config.prompt.template, source.template_facts)
+    check_lengths(config, source)
+    norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
+    compute = compute_of(config, model.remat, jax.default_backend())
+    return Llava(with_adapters(source.config, config.lora), norm, compute)
+
+
+def check_lengths(config: ConfigDict, source: Source) -> None:
+    """Refuse a config.data.max_length that an image alone fills."""
+    tokens, most = source.config.image_tokens, config.data.max_length
+    if tokens >= most:
+        raise UserError(
+            f"config.data.max_length={most}: an image alone has {tokens} tokens in {source.name}; "
+            "set it to more than that"
+        )
+
+
+def check_checkpoint_room(llava: Llava, factors: dict[str, float | None], folder: Path) -> None:
+    """Refuse a disk without room for one checkpoint of the trained parameters and their moments."""
+    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    trained = sum(math.prod(sizes[path]) for path, f in factors.items() if f is not None)
+    check_room(folder, trained * TRAINED_BYTES, "a checkpoint")
+
+
+def check_export_room(llava: Llava, dtype: str, folder: Path) -> None:
+    """Refuse a disk without room for the exported parameters."""
+    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    total = sum(map(math.prod, sizes.values()))
+    check_room(folder, total * jnp.dtype(dtype).itemsize, "the exported model")
+
+
+def check_room(folder: Path, needed_bytes: int, what: str) -> None:
+    """Refuse a disk that has less room than `what` needs at the least."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise UserError(
+            f"--workdir={folder}: {what} needs at least {needed_bytes / 1e9:.1f} GB, and the disk "
+            f"has {free / 1e9:.1f} GB left; make room or use another --workdir"
+        )
