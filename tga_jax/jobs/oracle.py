@@ -11,13 +11,14 @@ from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
-from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.profiles import system_text
 from tga_jax.files import digest, write_json, write_jsonl
-from tga_jax.models.llava import Params
+from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
@@ -26,10 +27,19 @@ from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
 
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse benchmarks or a model that are not there, and values without a meaning."""
+    check_values(job.config.oracle)
+    check_benchmarks(job, before, job.config.oracle.benchmarks)
+    llava = check_model(job.config, before=before)
+    if llava is not None:
+        layers_of(job.config.oracle, llava)
+
+
 def run(job: Job) -> None:
     """Write oracle/oracle.json and oracle/answers.jsonl; a table on stderr."""
     config, folder = job.config, job.workdir / "oracle"
-    check(config.oracle)
+    check_values(config.oracle)
     items, judge = read_items(job), make_judges(config.evaluate)[0]
     weights, model = current_weights(job), open_model(job, mesh_of(config.mesh))
     matchings = matchings_of(config.oracle, model)
@@ -57,7 +67,7 @@ def run(job: Job) -> None:
     job.say(f"-> {folder / 'oracle.json'}")
 
 
-def check(cfg: ConfigDict) -> None:
+def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
     for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
         if cfg[key] < least:
@@ -95,11 +105,15 @@ def read_items(job: Job) -> list[EvalItem]:
     return items
 
 
+def layers_of(cfg: ConfigDict, llava: Llava) -> tuple[int, ...]:
+    """config.oracle.layers as 0-based indices."""
+    count = llava.config.decoder.layers
+    return parse_layers(cfg.layers, count, key="config.oracle.layers", words="'all'")
+
+
 def matchings_of(cfg: ConfigDict, model: OpenModel) -> list[Matching]:
     """What config.oracle asks for, with layers and tokens resolved."""
-    layers = parse_layers(
-        cfg.layers, model.llava.config.decoder.layers, key="config.oracle.layers", words="'all'"
-    )
+    layers = layers_of(cfg, model.llava)
     tokens = cfg.tokens or model.source.config.image_tokens
     return [
         Matching(name, layers, tokens, cfg.steps, cfg.learning_rate, cfg.near_weight)
