@@ -35,7 +35,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--arm", default="tga")
+    parser.add_argument("--arm", default="tga-answer")
     parser.add_argument("--questions", type=int, default=100)
     flags = parser.parse_args()
     lines = differing(flags.workdir, flags.arm, flags.questions)
