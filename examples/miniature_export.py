@@ -1,6 +1,6 @@
 """Does the aligned model of the miniature experiment say the same in transformers?
 
-    python -m examples.miniature_export --workdir=runs/miniature --arm=tga
+    python -m examples.miniature_export --workdir=runs/miniature --arm=tga-answer
 
 Compares the answers that job `evaluate` wrote with greedy answers of the arm's `export/` folder by
 transformers alone (torch is needed), on questions about harmful and harmless pictures.
