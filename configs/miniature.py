@@ -30,11 +30,12 @@ TGA_ANSWER: dict = {}
 # have one, the more answers are read off it: see docs/miniature.md.
 SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
-# Arm "tga": the paper's terms alone. Of the seven weights and sets of layers that were tried so far
-# (pair 0.03 to 1; one seed, development pictures) these refuse most at 5% over-refusal, .193
-# against the baseline's .176, for 4.5 points of naming. The search over hinge, captions, steps and
-# stages is still to be done. Where a sample has no retrieved text the hinge has nothing to do:
-# with texts in the prompt, answers were read off them, and naming fell further than anything rose.
+# Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried so far
+# on this language model and these captions (pair 0.03 to 1; one seed, development pictures) these
+# refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
+# docs/miniature.md. The search over hinge, captions, steps and stages is still to be done. Where a
+# sample has no retrieved text, as here, the hinge has nothing to do: with texts in the prompt,
+# answers were read off them, and naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
