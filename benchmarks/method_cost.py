@@ -99,7 +99,7 @@ def caption_segment(
     from tga_jax.alignment.guide import GuideStates
     from tga_jax.alignment.pooling import span_mask
     from tga_jax.training.cross_entropy import shift_labels, token_nll
-    from tga_jax.training.objective import Passes
+    from tga_jax.training.passes import Passes
 
     assert guided
     length, words = batch["tokens"].shape[1], batch["caption_tokens"]

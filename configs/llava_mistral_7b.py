@@ -9,13 +9,14 @@ Not yet run at this size; no step time, MFU or memory has been measured.
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import base_config
+from tga_jax.config import PAPER_GUIDE, base_config
 
 
 def get_config() -> ConfigDict:
     """Published hyper-parameters; the guide in the paper's form on all layers."""
     config = base_config()
     config.jobs = ("pretrain", "finetune", "export")
+    config.guide.update(PAPER_GUIDE)
     config.dtype = "bfloat16"
     config.model.vision = "openai/clip-vit-large-patch14-336"
     config.model.llm = "mistralai/Mistral-7B-Instruct-v0.2"

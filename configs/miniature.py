@@ -4,8 +4,9 @@
 
 Makes a world of pictures and texts, a CLIP and a language model that refuses harmful text (job
 `miniature`), finds a related text for every picture (jobs `index` and `retrieve`), aligns the two
-models without and with the guide (job `experiment`), and shows what came of it (job `report`).
-`--config=configs/miniature.py:full` runs five seeds and all ablations.
+models without a guide, with the paper's (arm "tga") and with the answer term (arm "tga-answer"; job
+`experiment`), and shows what came of it (job `report`). `--config=configs/miniature.py:full` runs
+five seeds of these and all ablations.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
 them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are
@@ -24,19 +25,28 @@ FROZEN = (("projector/.*", 1.0), (".*", None))
 LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
 
 BASELINE = {"guide": {"form": "none"}}
-TGA: dict = {}
+TGA_ANSWER: dict = {}
 # The paper's two terms without the answer term; its second one needs retrieved texts. The more rows
 # have one, the more answers are read off it: see docs/miniature.md.
 SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
+# Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried so far
+# on this language model and these captions (pair 0.03 to 1; one seed, development pictures) these
+# refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
+# docs/miniature.md. The search over hinge, captions, steps and stages is still to be done. Where a
+# sample has no retrieved text, as here, the hinge has nothing to do: with texts in the prompt,
+# answers were read off them, and naming fell further than anything rose.
+TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
 HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
-SEVERAL = ("baseline", "tga", "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
-# What becomes of it when one thing is changed; the test pictures are for these and for the seeds.
+MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
+SEVERAL = (*MAIN, "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
+# What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
+# the test pictures are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "weight-1": {"guide": {"answer_weight": 1.0}},
     "weight-3": {"guide": {"answer_weight": 3.0}},
@@ -109,7 +119,7 @@ SUMMARY = {
 
 def arms(variant: str) -> dict:
     """Arm -> the keys that it changes."""
-    found: dict[str, dict] = {"baseline": BASELINE, "tga": TGA}
+    found: dict[str, dict] = dict(MAIN)
     if variant == "full":
         found |= ABLATIONS
         for seed in SEEDS[1:]:
@@ -135,7 +145,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run.
 
     Args:
-        variant: "full" for all seeds and ablations on the test pictures; else one seed, two arms.
+        variant: "full" for all seeds and ablations on the test pictures; else one seed, three arms.
     """
     if variant not in ("", "full"):
         raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
@@ -163,7 +173,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.caption_buckets = (8, 48)  # 8: of batches of texts, which have none
     config.model.remat = "dots"  # on CPUs memory is what the backward pass waits for
     config.guide.center = "batch"
-    config.guide.pair_weight = 0.0  # the paper's terms: arms of their own
+    config.guide.pair_weight = 0.0  # the paper's terms have arms of their own
     config.guide.hinge_weight = 0.0
     config.guide.answer_weight = 9.0  # beyond the paper; why, see docs/miniature.md
     config.guide.answer_layers = "3-6"  # from the safety layers on
@@ -175,7 +185,8 @@ def get_config(variant: str = "") -> ConfigDict:
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
     _measures(config, "test" if variant == "full" else "dev")
-    config.experiment.processes = 2
+    config.report.pair = "baseline,tga-answer"
+    config.experiment.processes = 3
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():

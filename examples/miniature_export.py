@@ -1,6 +1,6 @@
 """Does the aligned model of the miniature experiment say the same in transformers?
 
-    python -m examples.miniature_export --workdir=runs/miniature --arm=tga
+    python -m examples.miniature_export --workdir=runs/miniature --arm=tga-answer
 
 Compares the answers that job `evaluate` wrote with greedy answers of the arm's `export/` folder by
 transformers alone (torch is needed), on questions about harmful and harmless pictures.
@@ -35,7 +35,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--arm", default="tga")
+    parser.add_argument("--arm", default="tga-answer")
     parser.add_argument("--questions", type=int, default=100)
     flags = parser.parse_args()
     lines = differing(flags.workdir, flags.arm, flags.questions)

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-ARMS = {0: "baseline", 1: "weight-1", 3: "weight-3", 9: "tga", 27: "weight-27"}
+ARMS = {0: "baseline", 1: "weight-1", 3: "weight-3", 9: "tga-answer", 27: "weight-27"}
 KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy answers"}
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from configs import from_hf, miniature
+from tga_jax.jobs.experiment import arm_config
+
 CONFIGS = sorted(Path("configs").glob("*.py"))
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -29,6 +32,44 @@ def resolved(path: Path) -> str:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_is_the_golden_one(path: Path) -> None:
     assert resolved(path) == (GOLDEN / f"{path.stem}.json").read_text()
+
+
+def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
+    assert from_hf.get_config().to_dict() == from_hf.get_config("tga_answer").to_dict()
+    answer, paper, audit = (
+        from_hf.get_config(name).guide for name in ("tga_answer", "tga", "audit_only")
+    )
+    assert (paper.form, paper.layers, paper.center) == ("paper", "all", "none")
+    assert (paper.pair_weight, paper.hinge_weight, paper.answer_weight) == (1, 1, 0)
+    assert (answer.pair_weight, answer.hinge_weight) == (0, 0) and answer.answer_weight > 0
+    assert audit.form == "none"
+    assert "finetune" not in from_hf.get_config("audit_only").jobs
+
+
+@pytest.mark.parametrize("name", from_hf.VARIANTS)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    assert from_hf.VARIANTS[name].__doc__
+
+
+def test_the_main_run_of_the_miniature_has_three_arms() -> None:
+    config = miniature.get_config()
+    assert list(config.experiment.arms) == ["baseline", "tga", "tga-answer"]
+    weights = {}
+    for name in config.experiment.arms:
+        guide = arm_config(config, name).guide
+        kinds = ("pair_weight", "hinge_weight", "answer_weight")
+        weights[name] = [guide.form != "none" and guide[kind] > 0 for kind in kinds]
+    assert weights["baseline"] == [False] * 3
+    assert weights["tga"] == [True, True, False]
+    assert weights["tga-answer"] == [False, False, True]
+    figures = {
+        "picture_dsr", "picture_dsr_seen", "picture_dsr_new_concept", "picture_dsr_new_category",
+        "picture_dsr_at_5pct", "margin_auc", "over_refusal", "naming_accuracy", "text_dsr",
+        "text_over_refusal",
+    }  # fmt: skip
+    assert figures <= set(config.experiment.summary)
+    full = miniature.get_config("full").experiment.arms
+    assert {f"{name}-seed-{seed}" for name in weights for seed in (1, 2, 3, 4)} <= set(full)
 
 
 if __name__ == "__main__":

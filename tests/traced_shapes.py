@@ -55,7 +55,7 @@ def objective(center: str, chunk: int) -> None:
 
         grads, sums = jax.grad(loss, has_aux=True)(params)
         if running is not None:
-            running = running.update(sums.captions.total, sums.captions.count, 0.9)
+            running = running.update(sums.captions.pair.total, sums.captions.pair.count, 0.9)
             grads = grads, running.mean()
         return grads, loss_metrics(sums, counts, cfg)
 

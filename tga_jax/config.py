@@ -14,6 +14,10 @@ PROJECTOR_ONLY = (("projector/.*", 1.0), (".*", None))
 PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))
 
 
+# The guide as published, where it is not what `config.guide` has by default.
+PAPER_GUIDE = {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0, "answer_weight": 0.0}
+
+
 def base_config() -> ConfigDict:
     """All keys, unlocked; experiments set theirs and lock."""
     config = ConfigDict()
@@ -71,6 +75,7 @@ def base_config() -> ConfigDict:
     # Columns: of the answers, of "is the request harmful", of the scene; "": see answer_files.py.
     config.judge = ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
     config.analyze = _analyze()
+    config.oracle = _oracle()
     config.export = ConfigDict(
         dict(
             dtype="",  # "": config.dtype
@@ -111,18 +116,26 @@ def _model() -> ConfigDict:
 
 
 def _guide() -> ConfigDict:
-    """The objective beside language modelling; alignment/guide.py."""
+    """The objective beside language modelling; alignment/guide.py and docs/method.md.
+
+    By default the term that carried refusal over in our experiments; the paper's two are weighed 0,
+    so that they are measured and train nothing. `PAPER_GUIDE` turns it round.
+    """
     return ConfigDict(
         dict(
             form="paper",
             layers="all",  # or like "10-18"; "auto": the safety layers that job `analyze` found
             layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
-            center="none",
-            pair_weight=1.0,
-            hinge_weight=1.0,
+            # What cosines leave out: "batch", the captions' mean over the step; "running", over the
+            # steps before (the answer term: over the step); "none", as in the paper.
+            center="batch",
+            pair_weight=0.0,  # of the paper's terms; each is a sum over the layers
+            hinge_weight=0.0,
             # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
-            # the state of the same prompt with the caption in the picture's place.
-            answer_weight=0.0,
+            # the state of the same prompt with the caption in the picture's place. A sum over its
+            # layers, too: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature,
+            # where weights 1 to 3 cost one to three points of naming.
+            answer_weight=0.25,
             answer_layers="",  # of this term; "": `layers`
             center_decay=0.99,
             detach_caption=True,
@@ -334,6 +347,23 @@ def _analyze() -> ConfigDict:
             scene_prompt="Describe this scene : {caption}",  # of its caption alone
             limit=0,  # prompts of each set; 0: all
             batch_size=8,
+        )
+    )
+
+
+def _oracle() -> ConfigDict:
+    """Job `oracle`: free embeddings in a picture's place; docs/method.md, analysis/matching.py."""
+    return ConfigDict(
+        dict(
+            benchmarks="",  # as config.evaluate.benchmarks, which are taken without
+            matches="mean,mean-centred,answer-centred",  # also "answer", "tokens"
+            layers="all",  # on which states are matched
+            tokens=0,  # embeddings in a picture's place; 0: as many as the model's pictures have
+            near_weight=0.0,  # holds them near the model's own embeddings
+            steps=400,
+            learning_rate=0.1,  # of Adam, in units of the spread of the model's own embeddings
+            limit=50,  # harmful and as many benign samples; 0: all
+            batch_size=10,
         )
     )
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tga_jax.alignment.layers import parse_layers
+from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.alignment.pooling import has_span, span_mask
 from tga_jax.errors import UserError
 from tga_jax.models.decoder import span_means
@@ -59,3 +59,8 @@ def test_span_means(dtype: str) -> None:
         rows = np.asarray(x[b, spans[b, n, 0] : spans[b, n, 1]], np.float64)
         expected = rows.mean(0) if len(rows) else np.zeros(4)
         np.testing.assert_allclose(means[b, n], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["1", "3-5", "1,3,5-7,9-10", "1-32"])
+def test_layers_as_text_are_read_as_they_were(text: str) -> None:
+    assert layers_text(parse_layers(text, 32)) == text

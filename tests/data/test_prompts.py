@@ -335,10 +335,11 @@ def test_questions_are_never_cut(named_tokenizer):
 # --- mistakes ---
 
 
-@pytest.mark.parametrize("answer", ["", "  ", None])
-def test_nothing_to_learn_is_an_error(named_tokenizer, answer):
+@pytest.mark.parametrize(("answer", "caption"), [("", CAPTION), ("  ", CAPTION), (None, None)])
+def test_nothing_to_learn_is_an_error(named_tokenizer, answer, caption):
+    prompter = make_prompter(named_tokenizer("byte"))
     with pytest.raises(UserError, match="record r7: it has no answer"):
-        make_prompter(named_tokenizer("byte")).encode(make_record([Turn("Hi", answer)]))
+        prompter.encode(make_record([Turn("Hi", answer)], caption=caption))
 
 
 def test_marks_without_pictures(named_tokenizer):
@@ -404,3 +405,25 @@ def test_no_answer_state_where_the_caption_pass_was_cut(named_tokenizer):
     example = short.encode(record)
     assert len(example.caption_tokens) == 400 and example.caption_span is not None
     assert example.answer_span is not None and example.caption_answer_span is None
+
+
+@pytest.mark.parametrize("template", TEMPLATE_NAMES)
+def test_a_picture_without_an_answer_is_read_like_one_with(named_tokenizer, template):
+    """Nothing is labelled, and all that the guide compares is the same."""
+    prompter = make_prompter(named_tokenizer("byte"), template, answer_states=True)
+    answered = prompter.encode(make_record())
+    open_record = make_record((Turn(TURNS[0].question, None),))
+    example = prompter.encode(open_record)
+    assert np.all(example.labels == -100)
+    assert example.tokens.tolist() == answered.tokens[: len(example.tokens)].tolist()
+    for name in ("image_spans", "retrieved_span", "caption_span", "answer_span"):
+        assert getattr(example, name) == getattr(answered, name), name
+    assert example.caption_tokens.tolist() == answered.caption_tokens.tolist()
+    assert example.caption_answer_span == answered.caption_answer_span
+    assert prompter.check(open_record) == 0
+
+
+def test_a_picture_without_an_answer_is_never_truncated(named_tokenizer):
+    prompter = make_prompter(named_tokenizer("byte"), max_length=100)
+    with pytest.raises(UserError, match="record r7: its .* tokens leave no room"):
+        prompter.encode(make_record((Turn("<image>\n" + "What is this? " * 30, None),)))

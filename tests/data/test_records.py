@@ -93,6 +93,27 @@ def test_an_empty_answer_and_an_open_question_are_kept(tmp_path):
     assert record.turns == (Turn("a", ""), Turn("b", None))
 
 
+def test_a_guide_only_row_has_no_answer_to_learn():
+    talk = [says("human", "<image>\nWhat?"), says("gpt", "A ball."), says("human", "And?")]
+    shown = {**ROW, "image": "a.jpg", "image_caption": "a ball", "conversations": talk}
+    marked = parse_record({**shown, "guide_only": 1}, where="x")
+    assert marked.guide_only and marked.turns == (Turn("<image>\nWhat?", None),)
+    unanswered = parse_record({**shown, "conversations": talk[:1]}, where="x")
+    assert unanswered == marked
+    for other in (
+        {},
+        {"guide_only": 0},
+        {"conversations": talk[:1], "image_caption": " "},
+        {"conversations": talk[:1], "tox": 1},
+        {"conversations": [talk[0], says("gpt", "")]},  # forgotten, rather than left out
+    ):
+        assert not parse_record({**shown, **other}, where="x").guide_only, other
+    with pytest.raises(UserError, match='"guide_only" is 1, but it has no "image"'):
+        parse_record({**shown, "image": None, "guide_only": 1}, where="x")
+    with pytest.raises(UserError, match='"guide_only" must be 0, 1'):
+        parse_record({**shown, "guide_only": "yes"}, where="x")
+
+
 def says(role, value="x"):
     return {"from": role, "value": value}
 

@@ -103,6 +103,14 @@ def test_what_is_found(images: Path, named_tokenizer: Any) -> None:
     assert "7 of 14 samples are usable, 6 skipped as bad, 1 skipped with a first" in found.say()
 
 
+def test_a_captioned_picture_needs_no_answer(images: Path, named_tokenizer: Any) -> None:
+    unanswered = record("open", images=("good.png",), turns=(Turn("What?", None),))
+    captioned = dataclasses.replace(unanswered, id="captioned", caption="a ball")
+    found = check([unanswered, captioned], images, named_tokenizer("byte"))
+    assert found.keep.tolist() == [1]
+    assert "no answer" in found.skipped[0].reason
+
+
 def test_processes_find_the_same(images: Path, named_tokenizer: Any) -> None:
     records = [*GOOD, *(one for one, _ in BAD), LONG] * 3
     placed = [dataclasses.replace(one, number=n) for n, one in enumerate(records)]

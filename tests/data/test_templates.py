@@ -144,6 +144,14 @@ def test_marks_move_to_the_front_of_their_turn():
     assert questions(" as it is ", images=()) == " as it is "
 
 
+def test_a_question_that_is_only_its_picture_ends_with_it():
+    """LLaVA strips the text once the mark is in front: no newline is left."""
+    assert questions("<image>", images=("a",)) == "<image>"
+    assert questions("<image>\n", images=("a",)) == "<image>"
+    assert questions("<image>", "Why?", images=("a",)) == "<image>/Why?"
+    assert questions("<image> <image>", images=("a", "b")) == "<image>\n<image>"
+
+
 @pytest.mark.parametrize(
     ("text", "images"), [("<image><image>", 1), ("<image>", 2), ("<image>", 0)]
 )

@@ -127,6 +127,7 @@ CONVERSATIONS = {
     "two pictures": [("<image>\n<image>\nCompare.", "Same."), ("And <image>?", "Other.")],
     "text only": [(" blanks kept ", "{{ 'not' }} a {% template %}"), ("Why?", "naïve café")],
     "blank answer": [("Hello", ""), ("Hello?", "Yes.")],
+    "picture alone": [("<image>", "A cup."), ("Why?", "I see it.")],
 }
 
 

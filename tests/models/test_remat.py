@@ -12,7 +12,7 @@ import pytest
 
 from tests import tiny
 from tga_jax.models.layers import REMAT_POLICIES
-from tga_jax.training.objective import forward
+from tga_jax.training.passes import forward
 
 
 @functools.cache

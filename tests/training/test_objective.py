@@ -13,15 +13,15 @@ import pytest
 from tests import tiny
 from tests.alignment import guide_oracle
 from tga_jax.alignment.guide import GuideConfig, RunningMean
-from tga_jax.training import objective as objective_module
+from tga_jax.training import passes as passes_module
 from tga_jax.training.objective import (
     Objective,
     count_terms,
-    forward,
     loss_metrics,
     loss_sums,
     total_loss,
 )
+from tga_jax.training.passes import forward
 
 MIXED = ("full", "no_retrieved", "no_caption", "text", "tox", "full", "full")
 PROGRESS = 0.25
@@ -147,7 +147,7 @@ def test_first_step_of_running_centring_has_no_guide_terms() -> None:
     )
     assert (int(counts["guide_pair"]), int(counts["guide_hinge"])) == (0, 0)
     assert metrics["loss"] == metrics["lm_loss"] and np.isnan(metrics["guide_pair"])
-    found = np.asarray(sums.captions.compute())
+    found = np.asarray(sums.captions.pair.compute())
     np.testing.assert_allclose(found, _caption_mean((0, 2)), rtol=1e-4, atol=1e-5)
 
 
@@ -173,6 +173,19 @@ def test_text_rows_leave_projector_and_vision_alone() -> None:
             np.testing.assert_array_equal(leaf, 0)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(grads["decoder"]))
     assert np.linalg.norm(grads["decoder"]["head"]) > 0
+
+
+def test_a_batch_without_answers_trains_by_its_guide_alone() -> None:
+    rows = tiny.batch(("full",) * 3)
+    rows["labels"] = np.full_like(rows["labels"], -100)
+    objective = Objective(_guide(), ce_chunk=6)
+    _, counts, metrics = _evaluate(tiny.params(), rows, objective, None)
+    assert int(counts["lm_loss"]) == 0 and int(counts["guide_pair"]) == 3
+    expected = 0.7 * metrics["guide_pair"] + 1.3 * metrics["guide_hinge"]
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    grads = _grads(rows, objective)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(grads))
+    assert np.linalg.norm(grads["projector"]["linear_2"]["kernel"]) > 0
 
 
 def test_pixels_of_a_text_row_have_no_part_in_anything() -> None:
@@ -242,12 +255,12 @@ def test_caption_pass_is_detached(float64: None, monkeypatch: pytest.MonkeyPatch
     rows["images"] = rows["images"][:, :0]  # the decoder alone: it compiles faster
     part, rest = _split("decoder")
     model = tiny.model(dtype="float64")
-    states = jax.jit(functools.partial(objective_module.caption_states, model))
+    states = jax.jit(functools.partial(passes_module.caption_states, model))
     constant = states({**part, **rest}, {k: v for k, v in rows.items() if "caption" in k})
 
     detached = _guide_loss(rows, _guide())(part, rest)[1]
     attached = _guide_loss(rows, _guide(detach_caption=False))(part, rest)[1]
-    monkeypatch.setattr(objective_module, "caption_pass", lambda *_, **__: constant[:, :, None])
+    monkeypatch.setattr(passes_module, "caption_pass", lambda *_, **__: constant[:, :, None])
     constant_loss = _guide_loss(rows, _guide())
     expected = constant_loss(part, rest)[1]
     _check_directions(constant_loss, part, rest, expected)

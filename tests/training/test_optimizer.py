@@ -37,7 +37,7 @@ CONFIG = OptimizerConfig(
 
 
 def _rate(cfg: OptimizerConfig, step: int) -> float:
-    warmup = round(cfg.steps * cfg.warmup_fraction)
+    warmup = math.ceil(cfg.steps * cfg.warmup_fraction) if cfg.steps > 1 else 0
     if step < warmup:
         return cfg.learning_rate * step / warmup
     share = min((step - warmup) / (cfg.steps - warmup), 1.0)
@@ -97,6 +97,14 @@ def test_schedule(cfg: OptimizerConfig) -> None:
     rate = schedule(cfg)
     for step in range(cfg.steps + 1):
         np.testing.assert_allclose(rate(step), _rate(cfg, step), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 1), (100, 3), (101, 4), (5197, 156)])
+def test_warm_up_steps_are_rounded_up(steps: int, warmup: int) -> None:
+    """So a short run does not begin at the full rate; 5,197 steps are the paper's second stage."""
+    rate = schedule(OptimizerConfig(1.0, steps))
+    assert float(rate(0)) == 0 and float(rate(warmup)) == 1
+    assert float(rate(warmup - 1)) < 1 and float(rate(warmup + 1)) < 1
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:

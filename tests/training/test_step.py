@@ -40,13 +40,23 @@ def run(
     accumulate: int = 1,
     rate: float = 0.02,
     same_batch: bool = False,
+    answers: bool = False,
+    kinds: tuple[str, ...] = KINDS,
 ) -> Run:
     """`_run`, once for the same arguments however they are written."""
-    return _run(form, center, accumulate, rate, same_batch)
+    return _run(form, center, accumulate, rate, same_batch, answers, kinds)
 
 
 @functools.cache
-def _run(form: str, center: str, accumulate: int, rate: float, same_batch: bool) -> Run:
+def _run(
+    form: str,
+    center: str,
+    accumulate: int,
+    rate: float,
+    same_batch: bool,
+    answers: bool,
+    kinds: tuple[str, ...],
+) -> Run:
     """Three steps of the tiny model on one device (without pixels it compiles in half the time)."""
     mesh = make_mesh(data=-1, fsdp=1, tensor=1)
     factors = learning_rate_factors(tiny.flat_params(), TABLE)
@@ -56,7 +66,14 @@ def _run(form: str, center: str, accumulate: int, rate: float, same_batch: bool)
     settings = OptimizerConfig(rate, 8, warmup_fraction=0, weight_decay=0.1, eps=1e-2)
     trained = {p: f for p, f in factors.items() if f is not None}
     optimizer = make_optimizer(settings, trained)
-    cfg = GuideConfig(form, (0, 2), center=center, center_decay=0.5)
+    cfg = GuideConfig(
+        form,
+        (0, 2),
+        center=center,
+        center_decay=0.5,
+        answer_weight=float(answers),
+        answer_layers=(1,),
+    )
     objective = Objective(cfg, ce_chunk=8)
     state = new_state(
         params,
@@ -74,7 +91,7 @@ def _run(form: str, center: str, accumulate: int, rate: float, same_batch: bool)
     compiled = jit_step(lambda state, batch: (traces.append(state), step(state, batch))[1], state)
     metrics = []
     for i in range(3):
-        rows = tiny.batch(KINDS, seed=0 if same_batch else i, answers=ANSWERS)
+        rows = tiny.batch(kinds, seed=0 if same_batch else i, answers=ANSWERS)
         rows["images"] = rows["images"][:, :0]  # token embeddings stand in
         state, values = compiled(state, tiny.micro_batches(rows, accumulate))
         metrics.append({k: float(v) for k, v in values.items()})
@@ -82,15 +99,39 @@ def _run(form: str, center: str, accumulate: int, rate: float, same_batch: bool)
     return Run(start, jax.device_get(state), metrics)
 
 
-@pytest.mark.parametrize(("center", "parts"), [("none", 4), ("running", 2)])
-def test_accumulation_changes_nothing(center: str, parts: int) -> None:
-    whole, split = run(center=center), run(center=center, accumulate=parts)
+@pytest.mark.parametrize(
+    ("center", "parts", "answers"),
+    [
+        ("none", 4, False),
+        ("running", 2, False),
+        ("running", 4, True),
+        ("batch", 2, False),
+        ("batch", 4, True),
+        ("batch", 8, True),
+    ],
+)
+def test_accumulation_changes_nothing(center: str, parts: int, answers: bool) -> None:
+    whole = run(center=center, answers=answers)
+    split = run(center=center, answers=answers, accumulate=parts)
+    assert not answers or np.isfinite(whole.metrics[0]["guide_answer"])
     for one, other in zip(whole.metrics, split.metrics, strict=True):
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=5e-5, err_msg=name)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), whole.end, split.end
     )
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_sample_that_is_its_own_mean_has_no_term(parts: int) -> None:
+    """Minus its own state nothing is left of it: it is not counted, and so not reported as 0."""
+    kinds = ("text",) * 3 + ("full",) + ("no_caption",) * 4
+    alone = run(center="batch", answers=True, accumulate=parts, kinds=kinds).metrics[0]
+    for name in ("guide_pair", "guide_hinge", "guide_answer", "image_caption_cos"):
+        assert np.isnan(alone[name]), name
+    np.testing.assert_allclose(alone["loss"], alone["lm_loss"], rtol=1e-6)
+    raw = run(answers=True, kinds=kinds).metrics[0]
+    assert np.isfinite(raw["guide_pair"]) and np.isfinite(raw["guide_answer"])
 
 
 def test_running_centre_starts_with_the_second_step() -> None:

@@ -47,6 +47,11 @@ class GuideConfig:
         """Whether the answer term counts."""
         return self.active and self.answer_weight > 0
 
+    @property
+    def centers_by_step(self) -> bool:
+        """Whether states are centred by the mean over the step; the answer's never otherwise."""
+        return self.active and (self.center == "batch" or self.answers and self.center != "none")
+
 
 @flax.struct.dataclass
 class GuideStates:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tga_jax.errors import UserError
 
 
@@ -31,3 +33,15 @@ def parse_layers(
             )
         chosen.update(layer - 1 for layer in span)
     return tuple(sorted(chosen))
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """Sorted 0-based indices as the text that `parse_layers` reads: (2, 3, 4, 7) -> "3-5,8"."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    ends = (f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1}-{run[-1] + 1}" for run in runs)
+    return ",".join(ends)

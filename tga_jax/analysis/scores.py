@@ -17,7 +17,8 @@ from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.training.metrics import Progress
-from tga_jax.training.objective import Batch, caption_states, forward, has_terms
+from tga_jax.training.objective import has_answer, has_terms
+from tga_jax.training.passes import Batch, caption_pass, forward
 
 Array = jax.Array
 
@@ -52,7 +53,9 @@ class Scorer:
         self._forward = jax.jit(
             lambda p, b, mean: score_batch(llava, p, b, mean, guide), out_shardings=whole
         )
-        self._captions = jax.jit(lambda p, b: caption_sum(llava, p, b), out_shardings=whole)
+        self._captions = jax.jit(
+            lambda p, b: caption_sums(llava, p, b, answers=guide.answers), out_shardings=whole
+        )
 
     def score(
         self, rows: Sequence[int], total: int, params: Params
@@ -80,14 +83,20 @@ class Scorer:
         return self._batcher.batches(rows, self._encode, batch_size=size, image_dir=self._image_dir)
 
     def _mean(self, params: Params, total: int) -> Array:
-        """Mean caption state of all samples that have one: float32[layers, 1, D]; 0 uncentred."""
-        summed, count = np.zeros((self._decoder.layers, self._decoder.width), np.float32), 0.0
+        """Mean caption states of all samples that have one; 0 uncentred.
+
+        float32[kinds, layers, 1, D]: over the caption, and where the answer term is on before the
+        answer.
+        """
+        kinds = 1 + self._guide.answers
+        summed = np.zeros((kinds, self._decoder.layers, self._decoder.width), np.float32)
+        count = np.zeros(kinds)
         if self._guide.active and self._guide.center != "none":
             for batch in self._batches(range(total)):
                 valid = np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows)
                 part, number = self._captions(params, batch.arrays | {"valid": jnp.array(valid)})
-                summed, count = summed + np.asarray(part), count + float(number)
-        return jnp.array(summed / max(count, 1.0))[:, None]
+                summed, count = summed + np.asarray(part), count + np.asarray(number)
+        return jnp.array(summed / np.maximum(count, 1)[:, None, None], jnp.float32)[:, :, None]
 
     def _line(self, row: int, sample: str, out: dict[str, np.ndarray]) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -110,17 +119,17 @@ class Scorer:
 
 
 def score_batch(
-    model: Llava, params: Any, batch: Batch, mean: Array, cfg: GuideConfig
+    model: Llava, params: Any, batch: Batch, means: Array, cfg: GuideConfig
 ) -> dict[str, Array]:
     """Figures of every sample, arrays of [..., B].
 
     nll is the sum over the answer's tokens; the cosines are of the raw states of every layer;
     guide is the sample's weighted guide loss as config.guide says, at t = 0.
     """
-    passes = forward(model, params, batch, guided=True, ce_chunk=0)
+    passes = forward(model, params, batch, guided=True, ce_chunk=0, answers=cfg.answers)
     assert passes.states is not None
     pair, hinge = has_terms(batch, None)
-    raw, centred = passes.states, jax.tree.map(lambda s: s - mean, passes.states)
+    raw, centred = passes.states, jax.tree.map(lambda s: s - means[0], passes.states)
     guided: GuideStates = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], centred)
     out = {
         "nll": jnp.sum(passes.nll, axis=1),
@@ -136,11 +145,18 @@ def score_batch(
         out["guide"] = cfg.pair_weight * terms.pair + cfg.hinge_weight * jnp.where(
             hinge, terms.hinge, 0.0
         )
+    if passes.answers is not None:
+        chosen = jnp.array(cfg.answer_layers)
+        answers = jax.tree.map(lambda s: (s - means[1])[chosen], passes.answers)
+        own = jnp.where(has_answer(batch), guide.answer_terms(answers), 0.0)
+        out["guide"] += cfg.answer_weight * own
     return out
 
 
-def caption_sum(model: Llava, params: Any, batch: Batch) -> tuple[Array, Array]:
-    """Sum and number of the caption states: float32[layers, D], float32[]."""
-    has_caption = has_terms(batch, None)[0] & batch["valid"]
-    states = caption_states(model, params, batch)
-    return jnp.einsum("lbd,b->ld", states, has_caption.astype(jnp.float32)), jnp.sum(has_caption)
+def caption_sums(model: Llava, params: Any, batch: Batch, *, answers: bool) -> tuple[Array, Array]:
+    """Sums and numbers of the caption states: float32[kinds, layers, D], int32[kinds]."""
+    names = ["caption_span", *["caption_answer_span"] * answers]
+    has = [has_terms(batch, None)[0], *[has_answer(batch)] * answers]
+    chosen = jnp.stack(has) & batch["valid"]
+    states = caption_pass(model, params, batch, names)
+    return jnp.einsum("lbnd,nb->nld", states, chosen.astype(jnp.float32)), jnp.sum(chosen, axis=1)

@@ -16,7 +16,7 @@ from tga_jax.alignment.pooling import has_span, span_mask
 from tga_jax.analysis import logit_lens as safety_layers
 from tga_jax.analysis.logit_lens import Lens
 from tga_jax.models.llava import Llava, Params
-from tga_jax.training.objective import caption_states
+from tga_jax.training.passes import caption_states
 
 Array = jax.Array
 Batch = dict[str, Array]

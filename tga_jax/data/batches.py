@@ -61,7 +61,8 @@ def plan_order(
 
     Batches are grouped by modality and length, as LLaVA's group_by_modality_length does. In each
     epoch every sample is used exactly once: what doesn't fill a batch at an epoch's end is filled
-    up with the first samples of the next epoch, which then are not used a second time in it. So
+    up with the first samples of the next epoch, which then are not used a second time in it (that
+    one batch of an epoch may hold a sample twice, as its last and as its first use). So
     the uses of any two samples differ by at most one after any number of steps, and not at all
     after whole epochs. More steps only add rows at the end.
 

@@ -130,7 +130,8 @@ class Prompter:
         """Encodes a sample with its answers, for training, scoring and inspection.
 
         A sample over `max_length` loses whole turns from its end. If that is not enough, the
-        first answer loses its tail; questions and pictures are never truncated.
+        first answer loses its tail; questions and pictures are never truncated. Of a captioned
+        picture without an answer (`Record.guide_only`) nothing is labelled.
 
         Raises:
             TooLong: when no token of an answer fits.
@@ -138,11 +139,29 @@ class Prompter:
         """
         messages = self._template.arrange(count_marks(record))
         whole = self._prompt(record, messages)
+        if record.guide_only:
+            return self._unanswered(record, messages, whole)
         if not whole.has_labels:
             raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
         kept, prompt = self._fit(record, messages, whole)
         lost = len(whole.tokens) - len(prompt.tokens)
-        return self._example(record, messages[:kept], prompt=prompt, truncated_tokens=lost)
+        return self._example(
+            record,
+            messages[:kept],
+            prompt=prompt,
+            truncated_tokens=lost,
+            decides=_before_labels(prompt.labels),
+        )
+
+    def _unanswered(
+        self, record: Record, messages: Sequence[Message], prompt: TokenPrompt
+    ) -> Example:
+        length = len(prompt.tokens)
+        if length > self.max_length:
+            raise self._too_long(record, length)
+        return self._example(
+            record, messages, prompt=prompt, truncated_tokens=0, decides=(length - 1, length)
+        )
 
     def check(self, record: Record) -> int:
         """Returns how many tokens of a sample do not fit `max_length`.
@@ -235,13 +254,15 @@ class Prompter:
         *,
         prompt: TokenPrompt,
         truncated_tokens: int,
+        decides: Span | None = None,
     ) -> Example:
+        """`decides` is the token before the first answer, None in a question's prompt."""
         images = record.images[: len(prompt.image_spans)]
         caption_tokens, caption_span = np.zeros(0, np.int32), None
         answer_span = caption_answer_span = None
         if record.caption is not None and images and not record.tox:
             if self._answer_states and messages[0].images == 1:
-                answer_span = _before_labels(prompt.labels)
+                answer_span = decides
             caption_tokens, caption_span, whole = self._caption_pass(
                 messages, caption=record.caption, question=answer_span is not None
             )

@@ -7,6 +7,9 @@ A record, as LLaVA writes it, with this method's three optional keys:
                        {"from": "gpt", "value": "A cup."}],
      "image_caption": "a white cup", "retrieved_caption": "a tea set on a table", "tox": 0}
 
+A captioned picture with nothing to answer about it has no "gpt" turn, or the key "guide_only": 1,
+which leaves the answers out: the guide alone counts.
+
 Everything that can be wrong with such a file is found here, before any model is loaded.
 """
 
@@ -58,6 +61,12 @@ class Record:
     def has_answer(self) -> bool:
         """Whether any of its answers is more than blanks."""
         return any((turn.answer or "").strip() for turn in self.turns)
+
+    @property
+    def guide_only(self) -> bool:
+        """Whether it is a captioned picture with no answer at all, from which the guide learns."""
+        shown = bool(self.images and self.caption) and not self.tox
+        return shown and all(turn.answer is None for turn in self.turns)
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,10 @@ def parse_record(row: Mapping[str, Any], *, where: str, number: int = 0) -> Reco
     if row.get("video") is not None:
         raise UserError(f'{where}: is a video row ("video"), and only pictures and texts are read')
     turns, left_out = _turns(row.get("conversations"), where=where)
+    if _flag(row, key="guide_only", where=where):
+        if row.get("image") is None:
+            raise UserError(f'{where}: "guide_only" is 1, but it has no "image" to guide')
+        turns = (Turn(turns[0].question, None),)
     return Record(
         id=record_id,
         images=_images(row, where=where),
@@ -242,11 +255,17 @@ def _turns(conversations: Any, *, where: str) -> tuple[tuple[Turn, ...], bool]:
 
 def _tox(row: Mapping[str, Any], *, record_id: str, where: str) -> bool:
     """Takes the key "tox", or else an id of which one part is "tox", as in "set-tox-3"."""
-    value = row.get("tox")
-    if value is None:
+    if row.get("tox") is None:
         return "tox" in re.split(r"[\W_]+", record_id.lower())
+    return _flag(row, key="tox", where=where)
+
+
+def _flag(row: Mapping[str, Any], *, key: str, where: str) -> bool:
+    value = row.get(key)
+    if value is None:
+        return False
     if value not in (0, 1):
-        raise UserError(f'{where}: "tox" must be 0, 1, true or false, got {value!r}')
+        raise UserError(f'{where}: "{key}" must be 0, 1, true or false, got {value!r}')
     return bool(value)
 
 

@@ -32,10 +32,10 @@ def check_texts(record: Record) -> None:
     """Checks what needs neither a picture nor a tokenizer.
 
     Raises:
-        UserError: the marks do not fit the pictures, or there is no answer.
+        UserError: the marks do not fit the pictures, or there is neither an answer nor a caption.
     """
     count_marks(record)
-    if not record.has_answer:
+    if not record.has_answer and not record.guide_only:
         raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.hf.chat_template import NAMED_TEMPLATES, SYSTEM_TEXTS
-from tga_jax.hf.own_template import IMAGE_MARK
+from tga_jax.hf.own_template import IMAGE_MARK, with_pictures
 
 Span = tuple[int, int]
 
@@ -122,7 +122,7 @@ def retrieved_text(record: Record) -> str | None:
 
 def question_text(message: Message, *, retrieved: str | None) -> tuple[str, Span | None]:
     """Returns the user's text of a turn, and where in it the retrieved text is."""
-    text = f"{IMAGE_MARK}\n" * message.images + message.question
+    text = with_pictures(message.question, message.images)
     if retrieved is None:
         return text, None
     lead = "Retrieved Text: "

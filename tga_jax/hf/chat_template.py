@@ -48,7 +48,8 @@ _READ_MESSAGES = """\
 {%- set lead = 'Retrieved Text: ' + retrieved_text + '. ' -%}
 {%- endif -%}
 {%- endif -%}
-{%- set content = lead + '<image>\\n' * images + text -%}
+{%- set shown = '<image>\\n' * images -%}
+{%- set content = lead + (shown + text if text else shown.removesuffix('\\n')) -%}
 {%- set turn = dict(role=message.role, images=images, text=text, content=content, lead=lead) -%}
 {%- set ns.turns = ns.turns + [turn] -%}
 {%- else -%}

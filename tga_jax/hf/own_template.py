@@ -77,7 +77,7 @@ class OwnTemplate:
             raise UserError(f"{LABEL}: it fails: {reason}") from error
 
     def _content(self, one: Said) -> Any:
-        text = f"{IMAGE_MARK}\n" * one.images + one.text
+        text = with_pictures(one.text, one.images)
         if self.content == "text":
             return text
         if self.content == "text items":
@@ -101,6 +101,15 @@ class OwnTemplate:
         after = self.render(said, prompt=False).rpartition(PROBE)[2]
         token = self.special.search(after)
         return (False, after.strip()) if token is None else (True, after[: token.end()].strip(" "))
+
+
+def with_pictures(question: str, images: int) -> str:
+    """The user's text of a turn: a mark and a newline for each picture, then the question.
+
+    As LLaVA writes it, a turn of pictures alone ends with the last one's mark.
+    """
+    text = f"{IMAGE_MARK}\n" * images + question
+    return text if question else text.removesuffix("\n")
 
 
 def writes_date(tokenizer: Any) -> bool:

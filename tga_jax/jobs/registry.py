@@ -17,6 +17,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "score": ("score", "loss and image-caption cosines of every sample: score/scores.jsonl"),
     "generate": ("generate", "answer questions about pictures: generate/answers.jsonl"),
     "analyze": ("analyze", "where refusal is decided, layer by layer: analyze/layers.csv"),
+    "oracle": ("oracle", "which matched states make this language model refuse: oracle/"),
     "evaluate": ("evaluate", "refusals and abilities on benchmarks: evaluate/metrics.json"),
     "judge": ("judge", "refusals in answers that were made elsewhere: judge/verdicts.jsonl"),
     "experiment": ("experiment", "the same jobs for several arms: arms/<name>/"),

@@ -82,6 +82,8 @@ def make_prompter(
     max_length: int = 0,
     system: str | None = None,
     training: bool = False,
+    image_tokens: int = 0,
+    answer_states: bool | None = None,
 ) -> Prompter:
     """What turns records and questions into tokens; config.prompt counts where no argument does."""
     prompt, source = config.prompt, style.source
@@ -89,13 +91,13 @@ def make_prompter(
         source.tokenizer.tokenizer,
         template=style.named(template),
         image_token=source.tokenizer.image_token,
-        image_tokens=source.config.image_tokens,
+        image_tokens=image_tokens or source.config.image_tokens,
         max_length=max_length or config.data.max_length,
         use_retrieved=prompt.retrieved,
         system=prompt.system if system is None else system,
         date=style.date,
         training=training,
-        answer_states=config.guide.answer_weight > 0,
+        answer_states=config.guide.answer_weight > 0 if answer_states is None else answer_states,
     )
 
 

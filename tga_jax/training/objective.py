@@ -2,16 +2,13 @@
 
 A mean is carried as a sum and a count (`clu.metrics.Average`), so that over the global batch it
 comes out the same however the batch is accumulated or sharded. Letters: A micro-batches, R rows,
-B samples, T length, L guided layers, D width.
-
-Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
-the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
+B samples, T length, L guided layers, D width; rows and samples are as `passes` has them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import flax
 import jax
@@ -21,13 +18,12 @@ from jaxtyping import Array, Bool, Float
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import AnswerStates, GuideConfig, GuideStates, RunningMean
-from tga_jax.alignment.pooling import has_span, span_mask
+from tga_jax.alignment.pooling import has_span
 from tga_jax.labels import IGNORE_INDEX
 from tga_jax.models.llava import Llava, Params
-from tga_jax.training.cross_entropy import shift_labels, token_nll
+from tga_jax.training.cross_entropy import shift_labels
 from tga_jax.training.metric_table import MEAN, names_of
-
-Batch = dict[str, Array]
+from tga_jax.training.passes import Batch, caption_pass, forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +35,14 @@ class Objective:
 
 
 @flax.struct.dataclass
-class Passes:
-    """What the forward passes leave: nll float32[R, T], states float32[all layers, B, D]."""
+class CaptionSums:
+    """The caption states of the samples that have a term, added up, without gradient.
 
-    nll: Array
-    states: GuideStates | None
-    answers: AnswerStates | None = None
+    total float32[L, D] of the term's layers, count int32[].
+    """
+
+    pair: Average
+    answer: Average
 
 
 @flax.struct.dataclass
@@ -52,94 +50,7 @@ class Sums:
     """Sums and counts over the samples of one micro-batch, or added up over several."""
 
     terms: dict[str, Average]  # by the metric's name: totals float32[], counts int32[]
-    captions: Average  # caption states of the guided layers: total float32[L, D], count int32[]
-
-
-def forward(
-    model: Llava,
-    params: Params,
-    batch: Batch,
-    *,
-    guided: bool,
-    ce_chunk: int,
-    detach: bool = True,
-    answers: bool = False,
-) -> Passes:
-    """The main pass, and (guided) the caption pass.
-
-    Args:
-        model: the model.
-        params: its parameters.
-        batch: tokens, labels, segments, positions int32[R, T]; images uint8[R, M, side, side, 3];
-            image_span, retrieved_span, caption_span int32[B, 2]; caption_tokens,
-            caption_segments int32[B, Tc].
-        guided: whether hidden states are pooled and the caption pass is run.
-        ce_chunk: see `token_nll`.
-        detach: no gradient flows through the caption pass.
-        answers: whether the states where the answer begins are wanted too; the batch then has
-            answer_span, caption_answer_span int32[B, 2].
-    """
-    pool = None
-    if guided:
-        names = ["image_span", "retrieved_span", *["answer_span"] * answers]
-        spans = jnp.stack([batch[name] for name in names], axis=1)
-        rows, length = batch["tokens"].shape
-        pool = span_mask(spans.reshape(rows, -1, 2), length)
-    embeddings = model.embed(params, batch["tokens"], batch["images"])
-    out = model.decode(
-        params,
-        embeddings,
-        positions=batch["positions"],
-        segments=batch["segments"],
-        pool=pool,
-    )
-    hidden = model.final_norm(params, out.hidden)
-    targets = shift_labels(batch["labels"])
-    nll = token_nll(hidden, model.head_kernel(params), targets, chunk=ce_chunk)
-    if out.pooled is None:
-        return Passes(nll, None)
-    names = ["caption_span", *["caption_answer_span"] * answers]
-    caption = caption_pass(model, params, batch, names, detach=detach)
-    # [all layers, B, N, D]: a packed row holds the spans of several samples.
-    pooled = out.pooled.reshape(*caption.shape[:2], -1, caption.shape[3])
-    states = GuideStates(pooled[:, :, 0], pooled[:, :, 1], caption[:, :, 0])
-    if not answers:
-        return Passes(nll, states)
-    return Passes(nll, states, AnswerStates(pooled[:, :, 2], caption[:, :, 1]))
-
-
-def caption_states(
-    model: Llava, params: Params, batch: Batch
-) -> Float[Array, "layers batch width"]:
-    """Mean hidden states over the caption's tokens, text only: float32[all layers, B, D]."""
-    return caption_pass(model, params, batch, ["caption_span"])[:, :, 0]
-
-
-def caption_pass(
-    model: Llava, params: Params, batch: Batch, names: Sequence[str], *, detach: bool = True
-) -> Float[Array, "layers batch spans width"]:
-    """Mean hidden states over spans of the text-only pass: float32[all layers, B, N, D].
-
-    Args:
-        model: the model.
-        params: its parameters.
-        batch: as `forward` has it.
-        names: the N keys of the batch that have the spans.
-        detach: no gradient flows through the pass.
-    """
-    if detach:
-        params = jax.lax.stop_gradient(params)
-    tokens = batch["caption_tokens"]
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    out = model.decode(
-        params,
-        model.embed(params, tokens, None),
-        positions=positions,
-        segments=batch["caption_segments"],
-        pool=span_mask(jnp.stack([batch[name] for name in names], axis=1), tokens.shape[1]),
-    )
-    assert out.pooled is not None
-    return out.pooled
+    captions: CaptionSums
 
 
 def has_terms(
@@ -158,26 +69,77 @@ def has_answer(batch: Batch) -> Bool[Array, "*lead"]:
     return has_span(batch["answer_span"]) & has_span(batch["caption_answer_span"])
 
 
-def term_masks(batch: Batch, cfg: GuideConfig, running: RunningMean | None) -> dict[str, Array]:
+def term_masks(
+    batch: Batch, cfg: GuideConfig, running: RunningMean | None, captioned: dict[str, Array]
+) -> dict[str, Array]:
     """What each term of the objective runs over, by the metric's name.
 
     bool[..., R, T] for the tokens of "lm_loss", bool[..., B] for the samples of a guide term.
+
+    Args:
+        batch: a micro-batch or several.
+        cfg: which terms there are.
+        running: the mean of the steps before.
+        captioned: `caption_counts` of the whole step. Minus a mean that is its own alone a state is
+            zero, so that a sample has no term where the step has no other one.
     """
     masks = {"lm_loss": shift_labels(batch["labels"]) != IGNORE_INDEX}
     if cfg.active:
         pair, hinge = has_terms(batch, running)
+        if cfg.center == "batch":
+            several = captioned["guide_pair"] > 1
+            pair, hinge = pair & several, hinge & several
         masks |= {"guide_pair": pair, "guide_hinge": hinge, "image_caption_cos": pair}
     if cfg.answers:
         masks["guide_answer"] = has_answer(batch)
+        if cfg.center != "none":
+            masks["guide_answer"] &= captioned["guide_answer"] > 1
     return masks
+
+
+def caption_counts(batch: Batch, cfg: GuideConfig) -> dict[str, Array]:
+    """How many samples the mean of caption states is over, by the term's metric: int32[]."""
+    counts = {"guide_pair": jnp.sum(has_terms(batch, None)[0])} if cfg.active else {}
+    return counts | ({"guide_answer": jnp.sum(has_answer(batch))} if cfg.answers else {})
 
 
 def count_terms(
     batch: Batch, objective: Objective, running: RunningMean | None
 ) -> dict[str, Array]:
     """How many tokens or samples have each term in the whole batch, arrays of [A, B, ...]."""
-    masks = term_masks(batch, objective.guide, running)
+    captioned = caption_counts(batch, objective.guide)
+    masks = term_masks(batch, objective.guide, running, captioned)
     return {name: jnp.sum(mask) for name, mask in masks.items()}
+
+
+def step_captions(
+    model: Llava, params: Params, batch: Batch, cfg: GuideConfig
+) -> CaptionSums | None:
+    """The caption states of a whole step, arrays of [A, B, ...], which its states are centred by.
+
+    None where a micro-batch is the whole step, or nothing is centred by the step's mean. Else the
+    caption pass runs here once more, forward only, for a mean cannot be known before its last
+    micro-batch.
+    """
+    if batch["tokens"].shape[0] == 1 or not cfg.centers_by_step:
+        return None
+    names = ["caption_span", *["caption_answer_span"] * cfg.answers]
+
+    def add(total: CaptionSums, micro: Batch) -> tuple[CaptionSums, None]:
+        states = caption_pass(model, params, micro, names)
+        answer = states[:, :, 1] if cfg.answers else None
+        sums = _caption_sums(states[:, :, 0], answer, micro, cfg)
+        return jax.tree.map(jnp.add, total, sums), None
+
+    width = model.config.decoder.width
+    zeros = CaptionSums(
+        *(
+            Average(jnp.zeros((len(layers), width)), jnp.int32(0))
+            for layers in (cfg.layers, cfg.answer_layers if cfg.answers else ())
+        )
+    )
+    read = {k: v for k, v in batch.items() if "caption" in k or "span" in k}
+    return jax.lax.scan(add, zeros, read)[0]
 
 
 def loss_sums(
@@ -188,8 +150,12 @@ def loss_sums(
     objective: Objective,
     progress: Array,
     running: RunningMean | None,
+    captions: CaptionSums | None = None,
 ) -> Sums:
-    """The objective's sums and counts over one micro-batch (arrays of [B, ...])."""
+    """The objective's sums and counts over one micro-batch (arrays of [B, ...]).
+
+    `captions` is `step_captions`; None where this micro-batch is the whole step.
+    """
     cfg = objective.guide
     passes = forward(
         model,
@@ -200,12 +166,15 @@ def loss_sums(
         detach=cfg.detach_caption,
         answers=cfg.answers,
     )
-    values: dict[str, Average] = {}
-    captions = Average.empty()
+    values: dict[str, Array] = {}
+    own = CaptionSums(Average.empty(), Average.empty())
     if passes.states is not None:
-        states = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], passes.states)
-        captions = _caption_sum(states.caption, batch)
-        states = _centered(states, captions, cfg.center, running)
+        answers = None if passes.answers is None else passes.answers.caption
+        own = _caption_sums(passes.states.caption, answers, batch, cfg)
+    whole = own if captions is None else captions
+    if passes.states is not None:
+        states = _layers(passes.states, cfg.layers)
+        states = _centered(states, whole.pair, cfg.center, running)
         terms = guide.guide_terms(states, form=cfg.form, progress=progress)
         values |= {
             "guide_pair": terms.pair,
@@ -213,14 +182,15 @@ def loss_sums(
             "image_caption_cos": terms.cosine,
         }
     if passes.answers is not None:
-        values["guide_answer"] = _answer_terms(passes.answers, batch, cfg)
-    masks = term_masks(batch, cfg, running)
+        values["guide_answer"] = _answer_terms(passes.answers, whole.answer, cfg)
+    captioned = {"guide_pair": whole.pair.count, "guide_answer": whole.answer.count}
+    masks = term_masks(batch, cfg, running, captioned)
     sums = {name: Average.empty() for name in names_of(MEAN)}
     # `token_nll` is 0 where nothing is predicted.
     sums["lm_loss"] = Average(jnp.sum(passes.nll), jnp.sum(masks["lm_loss"]))
     for name, value in values.items():
         sums[name] = Average.from_model_output(value, masks[name])
-    return Sums(sums, captions)
+    return Sums(sums, own)
 
 
 def total_loss(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> Float[Array, ""]:
@@ -242,20 +212,32 @@ def loss_metrics(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> dict
     return {"loss": total_loss(sums, counts, cfg)} | means
 
 
-def _caption_sum(caption: Array, batch: Batch) -> Average:
-    """The caption states float32[L, B, D] of the samples with a pair, added up; no gradient."""
+def _layers(states: Any, layers: tuple[int, ...]) -> Any:
+    """Of states float32[all layers, B, D] those of these layers."""
+    return jax.tree.map(lambda s: s[jnp.array(layers)], states)
+
+
+def _caption_sums(pair: Array, answer: Array | None, batch: Batch, cfg: GuideConfig) -> CaptionSums:
+    """The caption states float32[all layers, B, D] of one micro-batch, added up."""
     has_pair, _ = has_terms(batch, None)
-    total = guide.caption_sum(jax.lax.stop_gradient(caption), has_pair)
-    return Average(total, jnp.sum(has_pair))
+    return CaptionSums(
+        _added(pair, cfg.layers, has_pair),
+        Average(jnp.zeros((0, pair.shape[-1])), jnp.int32(0))
+        if answer is None
+        else _added(answer, cfg.answer_layers, has_answer(batch)),
+    )
 
 
-def _answer_terms(answers: AnswerStates, batch: Batch, cfg: GuideConfig) -> Array:
-    """The answer term of each sample, float32[B]; centred within the micro-batch."""
-    states = jax.tree.map(lambda s: s[jnp.array(cfg.answer_layers)], answers)
+def _added(caption: Array, layers: tuple[int, ...], present: Array) -> Average:
+    total = guide.caption_sum(jax.lax.stop_gradient(_layers(caption, layers)), present)
+    return Average(total, jnp.sum(present))
+
+
+def _answer_terms(answers: AnswerStates, captions: Average, cfg: GuideConfig) -> Array:
+    """The answer term of each sample, float32[B]; centred by the step, if at all."""
+    states = _layers(answers, cfg.answer_layers)
     if cfg.center != "none":
-        present = has_answer(batch)
-        total = guide.caption_sum(states.caption, present)
-        mean = jax.lax.stop_gradient(guide.caption_mean(total, jnp.sum(present)))[:, None]
+        mean = guide.caption_mean(captions.total, captions.count)[:, None]
         states = jax.tree.map(lambda s: s - mean, states)
     return guide.answer_terms(states)
 

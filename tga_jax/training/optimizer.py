@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -32,13 +33,17 @@ MOMENTS = ("float32", "bfloat16", "factored")
 
 
 def schedule(cfg: OptimizerConfig) -> optax.Schedule:
-    """Linear warm-up from 0, then half a cosine down to the final fraction."""
-    warmup = round(cfg.steps * cfg.warmup_fraction)
+    """Linear warm-up from 0, then half a cosine down to the final fraction.
+
+    The steps of the warm-up are rounded up, as Hugging Face's trainer does; but one step alone has
+    none, as it would be one at rate 0.
+    """
+    warmup = min(math.ceil(cfg.steps * cfg.warmup_fraction), cfg.steps - 1)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup else cfg.learning_rate,
         peak_value=cfg.learning_rate,
         warmup_steps=warmup,
-        decay_steps=max(cfg.steps, warmup + 1),
+        decay_steps=cfg.steps,
         end_value=cfg.learning_rate * cfg.final_fraction,
     )
 

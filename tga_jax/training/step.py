@@ -23,6 +23,7 @@ from tga_jax.training.objective import (
     count_terms,
     loss_metrics,
     loss_sums,
+    step_captions,
     total_loss,
 )
 
@@ -62,13 +63,15 @@ def make_train_step(
     """The step function, to be jitted with the state donated.
 
     Its batch has arrays of [A, B, ...]; losses and gradients are means over the answer tokens
-    (and over the samples that have a guide term) of all A * B samples, so they do not depend on A.
+    (and over the samples that have a guide term) of all A * B samples, and states are centred by
+    the mean over all of them, so they do not depend on A.
     """
     cfg = objective.guide
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         progress = state.step / steps
         counts = count_terms(batch, objective, state.running)
+        captions = step_captions(model, nested(state.trained, state.frozen), batch, cfg)
 
         def loss(trained: Flat, micro: Batch) -> tuple[Array, Sums]:
             sums = loss_sums(
@@ -78,6 +81,7 @@ def make_train_step(
                 objective=objective,
                 progress=progress,
                 running=state.running,
+                captions=captions,
             )
             return total_loss(sums, counts, cfg), sums
 
@@ -86,7 +90,8 @@ def make_train_step(
         trained = optax.apply_updates(state.trained, updates)
         running = state.running
         if running is not None:
-            running = running.update(sums.captions.total, sums.captions.count, cfg.center_decay)
+            seen = sums.captions.pair
+            running = running.update(seen.total, seen.count, cfg.center_decay)
         metrics = loss_metrics(sums, counts, cfg) | {
             "grad_norm": optax.global_norm(grads),
             "learning_rate": learning_rate(state.step),

@@ -1,0 +1,55 @@
+"""The log line of a stage's guide."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tga_jax.alignment.guide import GuideConfig
+from tga_jax.run.guide_line import guide_line
+
+ANSWER = GuideConfig(
+    "paper", (0, 1, 2), center="batch", pair_weight=0.0, hinge_weight=0.0, answer_weight=0.25,
+    answer_layers=(1, 2, 4),
+)  # fmt: skip
+PAPER = GuideConfig("paper", tuple(range(32)))
+COUNTS = {"pair": 3, "hinge": 2, "answer": 1}
+
+
+def line(guide: GuideConfig, *, batch_size: int = 4, asks: bool = True) -> str:
+    return guide_line(guide, COUNTS, 6, batch_size=batch_size, asks=asks)
+
+
+def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
+    assert line(ANSWER) == (
+        "guide: form paper; answer 0.25 on layers 2-3,5 (1 of 6 samples); centred: batch"
+    )
+    assert line(PAPER) == (
+        "guide: form paper; pair 1 on layers 1-32 (3 of 6 samples), "
+        "hinge 1 on layers 1-32 (2 of 6 samples); centred: none"
+    )
+    assert line(GuideConfig("none", (0,))) == "guide: none"
+
+
+def test_a_template_without_a_question_leaves_the_pair_term_alone() -> None:
+    said = line(PAPER, asks=False)
+    assert "pair 1 on layers 1-32 (3 of 6 samples)," in said
+    assert "hinge 1 on layers 1-32 (0 of 6 samples: the template has no question)" in said
+
+
+@pytest.mark.parametrize(
+    ("center", "answer", "batch_size", "warned"),
+    [
+        ("batch", 0.0, 1, True),
+        ("running", 0.5, 1, True),
+        ("running", 0.0, 1, False),  # its mean is of the steps before
+        ("none", 0.5, 1, False),
+        ("batch", 0.5, 2, False),
+    ],
+)
+def test_steps_of_one_sample_are_said(
+    center: str, answer: float, batch_size: int, warned: bool
+) -> None:
+    guide = dataclasses.replace(ANSWER, center=center, answer_weight=answer, pair_weight=1.0)
+    assert ("WARNING: a step of one sample" in line(guide, batch_size=batch_size)) is warned

@@ -1,0 +1,205 @@
+"""The oracle: would matched states make this language model refuse? Asked before any training.
+
+A picture's prompt is given free embeddings in the picture's place, optimised for each sample alone
+until the states that a form of the guide compares are alike (`matching.py`). Then the model
+answers. What it refuses now is about the most that training with that form can carry over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tga_jax.analysis.matching import (
+    Matching,
+    Shown,
+    caption_kinds,
+    match_embeddings,
+    start_embeddings,
+)
+from tga_jax.data.prompts import Example, Prompter
+from tga_jax.data.records import Record, Turn
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.metrics import share
+from tga_jax.inference.generate import make_generate
+from tga_jax.models.llava import Params
+from tga_jax.parallel.sharding import replicated
+from tga_jax.run.answerer import Answerer
+from tga_jax.run.inference_batches import Batcher, InferenceBatch
+from tga_jax.run.model import OpenModel
+from tga_jax.training.metrics import Progress
+
+# What is asked beside the matches: the caption in the picture's place, and random embeddings there.
+CAPTION, RANDOM = "caption", "random"
+Line = dict[str, Any]
+
+
+def captioned(benchmarks: Sequence[Benchmark], limit: int) -> list[EvalItem]:
+    """Questions about captioned pictures that are harmful or benign, `limit` of each; 0: all.
+
+    They are taken evenly from the whole list, as benchmarks are sorted by scene.
+    """
+    items = [item for benchmark in benchmarks for item in benchmark.items]
+    asked = [item for item in items if item.image is not None and item.extra.get("caption")]
+    chosen: list[EvalItem] = []
+    for harmful in (True, False):
+        rows = [item for item in asked if item.harmful is harmful]
+        count = min(limit or len(rows), len(rows))
+        chosen += [rows[i * len(rows) // count] for i in range(count)]
+    return chosen
+
+
+def as_record(item: EvalItem, number: int) -> Record:
+    """A question as a captioned picture without an answer, whose caption pass goes on to there."""
+    return Record(
+        id=f"{number}",
+        images=(str(item.image),),
+        turns=(Turn(item.text, None),),
+        caption=str(item.extra["caption"]),
+        retrieved=None,
+        tox=False,
+    )
+
+
+class Oracle:
+    """A model, its samples, and the compiled functions over batches of them."""
+
+    def __init__(
+        self, config: ConfigDict, model: OpenModel, prompter: Prompter, items: Sequence[EvalItem]
+    ) -> None:
+        """Takes config.oracle and the decoding of config.generate; nothing is computed yet.
+
+        Args:
+            config: the whole configuration.
+            model: whose language model is asked.
+            prompter: gives pictures as many tokens as there are embeddings, and the states where
+                answers begin.
+            items: the samples, as `captioned` gives them.
+        """
+        self._items, self._prompter = items, prompter
+        self._batcher, self._size = Batcher.of(config.data, model), config.oracle.batch_size
+        self._key = jax.random.key(config.seed)
+        whole, llava = replicated(model.mesh), model.llava
+        self._shown = Shown(llava.config, llava.pixel_norm, llava.compute)
+        self._whole = whole
+        self._answerer = Answerer(config, model, prompter)
+        self._generate = make_generate(self._shown, self._answerer.decoding, out_sharding=whole)
+        self._captions = jax.jit(
+            lambda p, b: caption_kinds(self._shown, p, b).astype(jnp.float32), out_shardings=whole
+        )
+
+    def center(self, params: Params) -> jax.Array:
+        """The mean caption states of all samples: float32[L, 2, D]."""
+        total: Any = 0.0
+        for batch in self._batches("captions", range(len(self._items))):
+            states = np.asarray(self._captions(params, batch.arrays), np.float64)
+            total = total + states[:, : len(batch.rows)].sum(axis=1)
+        return jnp.array(total / len(self._items), jnp.float32)
+
+    def matched(
+        self, params: Params, center: jax.Array, rows: Sequence[int], cfg: Matching
+    ) -> Iterator[list[Line]]:
+        """Yields lines of samples, a batch at a time: embeddings matched, and what is answered."""
+        fit = jax.jit(
+            lambda p, b, m, k: match_embeddings(self._shown, p, b, m, k, cfg=cfg),
+            out_shardings=self._whole,
+        )
+        for batch in self._batches(cfg.match, rows):
+            shown, cosines = fit(params, batch.arrays, center, self._keys(batch))
+            yield self._lines(params, cfg.match, batch, shown, np.asarray(cosines).T)
+
+    def unmatched(
+        self, params: Params, name: str, rows: Sequence[int], tokens: int
+    ) -> Iterator[list[Line]]:
+        """Likewise of the caption in the picture's place (CAPTION) or of RANDOM embeddings."""
+        for batch in self._batches(name, rows):
+            arrays, shown = batch.arrays, None
+            if name == RANDOM:
+                shown = start_embeddings(params, self._keys(batch), tokens)
+            else:
+                arrays = {k: arrays[f"caption_{k}"] for k in ("tokens", "segments")}
+                shown = jnp.zeros((arrays["tokens"].shape[0], 0, self._shown.config.decoder.width))
+            replaced = dataclasses.replace(batch, arrays=arrays)
+            yield self._lines(params, name, replaced, shown, [None] * len(batch.rows))
+
+    def _lines(
+        self, params: Params, name: str, batch: InferenceBatch, shown: Any, cosines: Any
+    ) -> list[Line]:
+        keys = self._keys(batch)
+        tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
+        new = np.asarray(self._generate(params, tokens, segments, shown, keys))
+        return [
+            {
+                "match": name,
+                "row": row,
+                "text": self._answerer.text(new[i]),
+                "cosine": None if cosines[i] is None else cosines[i].tolist(),
+            }
+            for i, row in enumerate(batch.rows)
+        ]
+
+    def _keys(self, batch: InferenceBatch) -> jax.Array:
+        """A key a sample, by its number."""
+        size = batch.arrays["segments"].shape[0]
+        numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
+        return jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
+
+    def _batches(self, name: str, rows: Sequence[int]) -> Iterator[InferenceBatch]:
+        progress, done = Progress(f"oracle {name}", len(rows)), 0
+
+        def encode(row: int) -> Example:
+            example = self._prompter.encode(as_record(self._items[row], row))
+            return dataclasses.replace(example, images=())  # no file is read
+
+        for batch in self._batcher.batches(
+            rows, encode, batch_size=self._size, image_dir=_no_folder
+        ):
+            yield batch
+            done += len(batch.rows)
+            progress.show(done)
+
+
+def _no_folder(row: int) -> Any:
+    raise AssertionError(f"sample {row} has no picture to read")
+
+
+def table(
+    lines: Sequence[Line], items: Sequence[EvalItem], refuses: Callable[[Sequence[Line]], list]
+) -> list[dict[str, Any]]:
+    """For each match the cosine reached by layer, and refusals of harmful and benign samples.
+
+    Args:
+        lines: of `Oracle`.
+        items: the samples.
+        refuses: lines -> for each whether it refuses; None: not judged.
+    """
+    out = []
+    for name in dict.fromkeys(line["match"] for line in lines):
+        row: dict[str, Any] = {"match": name}
+        for kind, harmful in (("harmful", True), ("benign", False)):
+            chosen = [
+                line
+                for line in lines
+                if line["match"] == name and items[line["row"]].harmful is harmful
+            ]
+            row[kind] = _figures(chosen, refuses(chosen))
+        out.append(row)
+    return out
+
+
+def _figures(lines: Sequence[Line], verdicts: Sequence[bool | None]) -> dict[str, Any]:
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    cosines = [line["cosine"] for line in lines if line["cosine"] is not None]
+    out: dict[str, Any] = {"count": len(judged), "refused": None, "interval": [0.0, 1.0]}
+    if judged:
+        found = share(judged)
+        out |= {"refused": found.value, "interval": list(found.interval)}
+    out["cosine"] = np.mean(cosines, axis=0).round(4).tolist() if cosines else None
+    return out

@@ -1,0 +1,217 @@
+"""Job `oracle`: before any training, which states must match for this language model to refuse?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tga_jax.alignment.layers import layers_text, parse_layers
+from tga_jax.analysis.matching import MATCHES, Matching
+from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
+from tga_jax.errors import UserError
+from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.make_judges import make_judges
+from tga_jax.evaluation.profiles import system_text
+from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.models.llava import Llava, Params
+from tga_jax.parallel.mesh import mesh_of
+from tga_jax.run.checks import check_model
+from tga_jax.run.job import Job
+from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.prompts import make_prompter
+from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
+from tga_jax.run.work import Work
+from tga_jax.training.step import nested
+
+
+def check(job: Job, before: Sequence[str]) -> None:
+    """Refuse benchmarks or a model that are not there, and values without a meaning."""
+    check_values(job.config.oracle)
+    check_benchmarks(job, before, job.config.oracle.benchmarks)
+    llava = check_model(job.config, before=before)
+    if llava is not None:
+        layers_of(job.config.oracle, llava)
+
+
+def run(job: Job) -> None:
+    """Write oracle/oracle.json and oracle/answers.jsonl; a table on stderr."""
+    config, folder = job.config, job.workdir / "oracle"
+    check_values(config.oracle)
+    items, judge = read_items(job), make_judges(config.evaluate)[0]
+    weights, model = current_weights(job), open_model(job, mesh_of(config.mesh))
+    matchings = matchings_of(config.oracle, model)
+    settings = settings_of(config, model, weights, items, matchings)
+    work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
+    if work.is_done:
+        job.say(f"finished before: {folder / 'oracle.json'}")
+        return
+    lines = work.rows()
+    params = nested(load_params(job, model, weights))
+    for new in answered(config, model, items, matchings, params, lines):
+        work.append(new)
+        lines += new
+
+    def refuses(chosen: Sequence[Line]) -> list[bool | None]:
+        return judge.judge([(items[line["row"]], line["text"]) for line in chosen])
+
+    found = table(lines, items, refuses)
+    write_jsonl(folder / "answers.jsonl", answer_lines(lines, items, refuses(lines)))
+    settings |= {"judge": {"name": judge.name, "hash": judge.version}}
+    write_json(folder / "oracle.json", {"settings": settings, "matches": found})
+    work.finish()
+    for row in found:
+        job.say(said(row))
+    job.say(f"-> {folder / 'oracle.json'}")
+
+
+def check_values(cfg: ConfigDict) -> None:
+    """Refuse values of config.oracle that have no meaning."""
+    for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
+        if cfg[key] < least:
+            raise UserError(f"config.oracle.{key}={cfg[key]}: must be {least} or more")
+    for name in names_of(cfg):
+        if name not in MATCHES:
+            raise UserError(
+                f"config.oracle.matches: there is no match {name!r}; of {', '.join(MATCHES)}"
+            )
+
+
+def names_of(cfg: ConfigDict) -> list[str]:
+    """The matches of config.oracle.matches."""
+    return [name.strip() for name in cfg.matches.split(",") if name.strip()]
+
+
+def read_items(job: Job) -> list[EvalItem]:
+    """The captioned samples of both kinds that config.oracle names.
+
+    Raises:
+        UserError: there are none of one kind.
+    """
+    cfg = job.config.oracle
+    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
+    items = captioned(benchmarks, cfg.limit)
+    counts = {kind: sum(item.harmful is kind for item in items) for kind in (True, False)}
+    for kind, word in ((True, "harmful"), (False, "benign")):
+        if not counts[kind]:
+            key = "oracle" if cfg.benchmarks else "evaluate"
+            raise UserError(
+                f"config.{key}.benchmarks: no question about a {word} picture with a caption"
+            )
+    job.say(f"{counts[True]} harmful and {counts[False]} benign captioned pictures")
+    return items
+
+
+def layers_of(cfg: ConfigDict, llava: Llava) -> tuple[int, ...]:
+    """config.oracle.layers as 0-based indices."""
+    count = llava.config.decoder.layers
+    return parse_layers(cfg.layers, count, key="config.oracle.layers", words="'all'")
+
+
+def matchings_of(cfg: ConfigDict, model: OpenModel) -> list[Matching]:
+    """What config.oracle asks for, with layers and tokens resolved."""
+    layers = layers_of(cfg, model.llava)
+    tokens = cfg.tokens or model.source.config.image_tokens
+    return [
+        Matching(name, layers, tokens, cfg.steps, cfg.learning_rate, cfg.near_weight)
+        for name in names_of(cfg)
+    ]
+
+
+def answered(
+    config: ConfigDict,
+    model: OpenModel,
+    items: Sequence[EvalItem],
+    matchings: Sequence[Matching],
+    params: Params,
+    done: Sequence[Line],
+) -> Iterator[list[Line]]:
+    """Yields the lines that a killed run did not leave, a batch at a time."""
+    tokens = config.oracle.tokens or model.source.config.image_tokens
+    base = model.prompts.base_system(config.prompt)
+    cfg = config.evaluate
+    prompter = make_prompter(
+        config,
+        model.prompts,
+        system=system_text(cfg.profile, base=base, custom=cfg.system),
+        image_tokens=tokens,
+        answer_states=True,
+    )
+    oracle = Oracle(config, model, prompter, items)
+    by_length = sorted(range(len(items)), key=lambda row: len(items[row].text))
+    known = {(line["match"], line["row"]) for line in done}
+
+    def todo(name: str) -> list[int]:
+        return [row for row in by_length if (name, row) not in known]
+
+    for name in (CAPTION, RANDOM):
+        yield from oracle.unmatched(params, name, todo(name), tokens)
+    center = oracle.center(params)
+    for matching in matchings:
+        yield from oracle.matched(params, center, todo(matching.match), matching)
+
+
+def settings_of(
+    config: ConfigDict,
+    model: OpenModel,
+    weights: Weights,
+    items: Sequence[EvalItem],
+    matchings: Sequence[Matching],
+) -> dict[str, Any]:
+    """All that decides what is answered."""
+    cfg = config.oracle
+    return {
+        "weights": weights.tag,
+        "checkpoint": model_digest(model, weights),
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "template": model.prompts.template,
+        "profile": config.evaluate.profile,
+        "system": config.evaluate.system,
+        "layers": layers_text(matchings[0].layers) if matchings else "",
+        "tokens": cfg.tokens or model.source.config.image_tokens,
+        "matches": [matching.match for matching in matchings],
+        "steps": cfg.steps,
+        "learning_rate": cfg.learning_rate,
+        "near_weight": cfg.near_weight,
+        "max_new_tokens": config.generate.max_new_tokens,
+        "items": digest([items_digest_of(items), [item.harmful for item in items]]),
+    }
+
+
+def items_digest_of(items: Sequence[EvalItem]) -> str:
+    """A hash of what is asked; the pictures themselves have no part in it."""
+    return digest([[item.id, item.text, item.extra.get("caption")] for item in items])
+
+
+def answer_lines(
+    lines: Sequence[Line], items: Sequence[EvalItem], verdicts: Sequence[bool | None]
+) -> list[dict[str, Any]]:
+    """The lines of oracle/answers.jsonl."""
+    return [
+        {
+            "match": line["match"],
+            "question_id": items[line["row"]].id,
+            "harmful": items[line["row"]].harmful,
+            "caption": items[line["row"]].extra["caption"],
+            "text": line["text"],
+            "refused": verdict,
+        }
+        for line, verdict in zip(lines, verdicts, strict=True)
+    ]
+
+
+def said(row: dict[str, Any]) -> str:
+    """A match as a line of the log."""
+    parts = []
+    for kind in ("harmful", "benign"):
+        figures = row[kind]
+        share, (low, high) = figures["refused"], figures["interval"]
+        text = "not judged" if share is None else f"{share:.2f} [{low:.2f}, {high:.2f}] refused"
+        parts.append(f"{kind} {text} of {figures['count']}")
+    cosine = row["harmful"]["cosine"]
+    reached = "" if cosine is None else f"; cosine {min(cosine):.2f} to {max(cosine):.2f}"
+    return f"{row['match']}: {', '.join(parts)}{reached}"

@@ -1,0 +1,120 @@
+"""The forward passes of a training step: the main pass, and the caption pass beside it.
+
+Letters: R rows, B samples, T length, Tc length of the caption pass, M pictures a row, N spans, D
+width.
+
+Without packing a row is a sample. With packing the B / R samples of a row are next to each other in
+the arrays of samples, and have the segments 1, 2, ... in the arrays of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tga_jax.alignment.guide import AnswerStates, GuideStates
+from tga_jax.alignment.pooling import span_mask
+from tga_jax.models.llava import Llava, Params
+from tga_jax.training.cross_entropy import shift_labels, token_nll
+
+Batch = dict[str, Array]
+
+
+@flax.struct.dataclass
+class Passes:
+    """What the forward passes leave: nll float32[R, T], states float32[all layers, B, D]."""
+
+    nll: Array
+    states: GuideStates | None
+    answers: AnswerStates | None = None
+
+
+def forward(
+    model: Llava,
+    params: Params,
+    batch: Batch,
+    *,
+    guided: bool,
+    ce_chunk: int,
+    detach: bool = True,
+    answers: bool = False,
+) -> Passes:
+    """The main pass, and (guided) the caption pass.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        batch: tokens, labels, segments, positions int32[R, T]; images uint8[R, M, side, side, 3];
+            image_span, retrieved_span, caption_span int32[B, 2]; caption_tokens,
+            caption_segments int32[B, Tc].
+        guided: whether hidden states are pooled and the caption pass is run.
+        ce_chunk: see `token_nll`.
+        detach: no gradient flows through the caption pass.
+        answers: whether the states where the answer begins are wanted too; the batch then has
+            answer_span, caption_answer_span int32[B, 2].
+    """
+    pool = None
+    if guided:
+        names = ["image_span", "retrieved_span", *["answer_span"] * answers]
+        spans = jnp.stack([batch[name] for name in names], axis=1)
+        rows, length = batch["tokens"].shape
+        pool = span_mask(spans.reshape(rows, -1, 2), length)
+    embeddings = model.embed(params, batch["tokens"], batch["images"])
+    out = model.decode(
+        params,
+        embeddings,
+        positions=batch["positions"],
+        segments=batch["segments"],
+        pool=pool,
+    )
+    hidden = model.final_norm(params, out.hidden)
+    targets = shift_labels(batch["labels"])
+    nll = token_nll(hidden, model.head_kernel(params), targets, chunk=ce_chunk)
+    if out.pooled is None:
+        return Passes(nll, None)
+    names = ["caption_span", *["caption_answer_span"] * answers]
+    caption = caption_pass(model, params, batch, names, detach=detach)
+    # [all layers, B, N, D]: a packed row holds the spans of several samples.
+    pooled = out.pooled.reshape(*caption.shape[:2], -1, caption.shape[3])
+    states = GuideStates(pooled[:, :, 0], pooled[:, :, 1], caption[:, :, 0])
+    if not answers:
+        return Passes(nll, states)
+    return Passes(nll, states, AnswerStates(pooled[:, :, 2], caption[:, :, 1]))
+
+
+def caption_states(
+    model: Llava, params: Params, batch: Batch
+) -> Float[Array, "layers batch width"]:
+    """Mean hidden states over the caption's tokens, text only: float32[all layers, B, D]."""
+    return caption_pass(model, params, batch, ["caption_span"])[:, :, 0]
+
+
+def caption_pass(
+    model: Llava, params: Params, batch: Batch, names: Sequence[str], *, detach: bool = True
+) -> Float[Array, "layers batch spans width"]:
+    """Mean hidden states over spans of the text-only pass: float32[all layers, B, N, D].
+
+    Args:
+        model: the model.
+        params: its parameters.
+        batch: as `forward` has it.
+        names: the N keys of the batch that have the spans.
+        detach: no gradient flows through the pass.
+    """
+    if detach:
+        params = jax.lax.stop_gradient(params)
+    tokens = batch["caption_tokens"]
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    out = model.decode(
+        params,
+        model.embed(params, tokens, None),
+        positions=positions,
+        segments=batch["caption_segments"],
+        pool=span_mask(jnp.stack([batch[name] for name in names], axis=1), tokens.shape[1]),
+    )
+    assert out.pooled is not None
+    return out.pooled
