@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.inputs import arguments, make_inputs, read_jsonl, write_jsonl
+from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.config import base_config
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
@@ -129,14 +129,14 @@ def test_the_job_goes_on_after_a_kill_in_any_pass(
 
         def killed(self: Work, new: Any, kept: list[Any] = kept, most: int = batches) -> None:
             if len(kept) == most:
-                raise KeyboardInterrupt
+                raise Killed
             kept.append(new)
             append(self, new)
 
         with monkeypatch.context() as patch:
             flag_odd(patch)
             patch.setattr(Work, "append", killed)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(Killed):
                 main(line)
     with monkeypatch.context() as patch:
         flag_odd(patch)

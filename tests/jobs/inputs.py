@@ -23,6 +23,10 @@ CONFIG = (
 CAPTIONS = ("a red ball on grass", "two white cups", "a grey cat asleep", "the sea at night")
 
 
+class Killed(BaseException):
+    """Raised in the middle of a job, where another process would be killed."""
+
+
 def make_inputs(folder: Path, kind: str = "llama_gqa_rope") -> Path:
     """checkpoint/, images/, samples.json and questions.jsonl in `folder`, as a copy."""
     return Path(shutil.copytree(_inputs_of(kind), folder, dirs_exist_ok=True))

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.analysis import command, make_analysis_inputs, table
-from tests.jobs.inputs import read_jsonl
+from tests.jobs.inputs import Killed, read_jsonl
 from tga_jax.analysis.prompts import make_prompts
 from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation.benchmarks.load import Benchmark
@@ -254,7 +254,7 @@ def test_a_killed_run_goes_on(
 
     def killed_at_the_fourth(self: Work, new: list[Any]) -> None:
         if len(kept) == 3:
-            raise KeyboardInterrupt
+            raise Killed
         kept.append(new)
         append(self, new)
 
@@ -266,7 +266,7 @@ def test_a_killed_run_goes_on(
     assert main(whole) == 0
     with monkeypatch.context() as patch:
         patch.setattr(Work, "append", killed_at_the_fourth)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             main(line)
     assert not (tmp_path / "killed" / "analyze" / "layers.csv").exists()
     after: list[Any] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.inputs import arguments, make_inputs, read_jsonl, row, write_jsonl
+from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl, row, write_jsonl
 from tga_jax.main import main
 from tga_jax.run.answerer import Answerer
 
@@ -93,7 +93,7 @@ def count_answers(monkeypatch: pytest.MonkeyPatch, die_after: int = -1) -> list[
     def counted(self, *args, **kwargs):
         for new in replies(self, *args, **kwargs):
             if len(sizes) == die_after:
-                raise KeyboardInterrupt
+                raise Killed
             sizes.append(len(new))
             yield new
 
@@ -102,7 +102,7 @@ def count_answers(monkeypatch: pytest.MonkeyPatch, die_after: int = -1) -> list[
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(inputs, run, tmp_path, monkeypatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         count_answers(patch, die_after=1)
         main(command(inputs, tmp_path))
     assert not (tmp_path / "captions.jsonl").exists()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from tests.jobs.inputs import arguments, make_inputs, read_jsonl, write_jsonl
+from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation import examinee
 from tga_jax.evaluation import examinee as evaluate_answers
@@ -180,7 +180,7 @@ def test_a_killed_run_goes_on(
 
     def killed_at_the_third(self: Work, new: list[Any]) -> None:
         if len(rows) == 2:
-            raise KeyboardInterrupt
+            raise Killed
         rows.append(new)
         append(self, new)
 
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on(
     line = command(inputs, workdir, f"questions:{inputs}/q.jsonl", *flags)
     with monkeypatch.context() as patch:
         patch.setattr(Work, "append", killed_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             main(line)
     assert not (workdir / "evaluate" / "questions" / "answers.jsonl").exists()
     after: list[Any] = []
@@ -207,16 +207,19 @@ def test_what_is_missing_is_said_and_is_an_error_until_it_is_accepted(
     shutil.copytree(run, workdir)
     spec = f"scenes:{inputs}/scenes?expect=cup+car,pope:{inputs}/pope"
     line = command(inputs, workdir, spec, "--config.evaluate.profile=paper")
-    assert main(line) == 2
+    before = (workdir / "evaluate" / "metrics.json").read_bytes()
+    assert main(line) == 2  # before any question is asked
+    error = capfd.readouterr().err
+    assert error.splitlines()[-1].startswith("error: missing from scenes, pope")
+    assert (workdir / "evaluate" / "metrics.json").read_bytes() == before
+    assert main([*line, "--config.evaluate.partial=true"]) == 0
     error = capfd.readouterr().err
     assert "MISSING in scenes car" in error and f"{inputs}/pope: no such file or folder" in error
-    assert error.splitlines()[-1].startswith("error: missing from scenes, pope")
     rows = json.loads((workdir / "evaluate" / "metrics.json").read_text())
     assert [(r["benchmark"], r["scene"]) for r in rows if r["metric"] == "missing"] == [
         ("scenes", "all"), ("scenes", "car"), ("pope", "all"),
     ]  # fmt: skip
     assert any(row["metric"] == "dsr" for row in rows)
-    assert main([*line, "--config.evaluate.partial=true"]) == 0
 
 
 def test_two_runs_side_by_side(inputs: Path, run: Path, tmp_path: Path) -> None:
@@ -263,14 +266,14 @@ def test_costly_verdicts_are_kept_and_go_on(
     def reply(chats: Any) -> list[str]:
         asked.append(len(chats))
         if len(asked) == 2:
-            raise KeyboardInterrupt
+            raise Killed
         return ["yes" if "Answer: sorry" in str(chat) else "no" for chat in chats]
 
     monkeypatch.setattr(evaluate_answers, "JUDGED_AT_A_TIME", 4)
     items = [EvalItem(i, "?", harmful=True) for i in range(6)]
     texts = ["sorry", "a", "b", "sorry", "c", "sorry"]
     judge = ModelJudge("m", "llm", "m", reply)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         evaluate_answers.verdicts_of(judge, items, texts, tmp_path)
     for _ in range(2):  # the second time from the file
         verdicts = evaluate_answers.verdicts_of(judge, items, texts, tmp_path)

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.hf.test_clip_folder import _save_clip, _tokenizer
 from tests.jobs.inputs import (
     CAPTIONS,
+    Killed,
     arguments,
     make_inputs,
     make_samples,
@@ -110,11 +111,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(inputs, run, tmp_path, monkeypat
     def dying(self, batch):
         calls.append(len(batch))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            raise Killed
         return texts(self, batch)
 
     monkeypatch.setattr(clip_job.ClipEmbedder, "texts", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         main(command(inputs, tmp_path, job="index"))
     assert not (tmp_path / "index/index.json").exists()
     with (tmp_path / "index/embeddings.npy.partial").open("ab") as file:
@@ -236,11 +237,11 @@ def test_a_killed_retrieve_goes_on_to_the_same_bytes(inputs, run, tmp_path, monk
     def dying(self, pixels):
         calls.append(len(pixels))
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            raise Killed
         return embed(self, pixels)
 
     monkeypatch.setattr(clip_job.ClipEmbedder, "images", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         main(command(inputs, tmp_path, index, job="retrieve"))
     assert not (tmp_path / "retrieved.jsonl").exists()
     assert main(command(inputs, tmp_path, index, job="retrieve")) == 0
