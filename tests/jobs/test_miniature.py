@@ -102,6 +102,10 @@ def test_shipped_models_are_taken_where_the_settings_are_the_same(workdir, tmp_p
         shutil.copyfile(workdir / "training" / f"{name}.json", shipped / f"{name}.json")
     assert _run(tmp_path / "run", {"miniature.shipped": str(shipped)}) == 0
     assert capfd.readouterr().err.count("taken from") == 2
+    found, own = (json.loads((folder / "base_models.json").read_text())
+                  for folder in (tmp_path / "run", workdir))  # fmt: skip
+    assert found["seconds"] == {} == own["shipped_seconds"]  # they took this run no time
+    assert found["shipped_seconds"] == own["seconds"] != {}
     for name in FILES[1:]:
         assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
     other = {"miniature.shipped": str(shipped), "miniature.llm.safety_steps": "1"}
