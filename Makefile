@@ -14,8 +14,10 @@ run: $(STAMP)
 first-run: $(STAMP)
 	$(BIN)/python -m examples.first_run --workdir=runs/first
 
+# Files in their order: the reordering by number of tests would run the long ones of one test last.
 test: lint
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile" -n $(TEST_PROCESSES) --dist loadfile
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow and not tpu_compile" --durations=10 \
+		-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "slow"

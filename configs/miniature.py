@@ -138,7 +138,6 @@ def _measures(config: ConfigDict, split: str) -> None:
     )
     config.evaluate.apologies = ("Sorry", "sorry")
     config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
-    config.analyze.profile = "none"
     config.analyze.limit, config.analyze.batch_size = 150, 50
 
 

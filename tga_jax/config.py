@@ -88,8 +88,9 @@ def base_config() -> ConfigDict:
     # summary: figure -> benchmark/scene/metric, taken from each arm into summary.json.
     # processes: how many arms run at once, each on its share of the CPU's cores.
     config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only="", summary=dict(), processes=1))
-    # Job `report`: how many example pictures; harmful ones blurred; the two arms to compare.
-    config.report = ConfigDict(dict(examples=24, blur=True, pair="baseline,tga"))
+    # Job `report`: how many examples; harmful pictures blurred; the two arms to compare; how many
+    # questions can be browsed.
+    config.report = ConfigDict(dict(examples=24, blur=True, pair="baseline,tga", answers=10_000))
     config.miniature = _miniature()
     config.profile = ConfigDict(dict(steps=()))  # (first, last) step to profile: <stage>/profile/
     config.bench = _bench()
@@ -339,7 +340,7 @@ def _analyze() -> ConfigDict:
     return ConfigDict(
         dict(
             benchmarks="",  # as config.evaluate.benchmarks, which are taken without
-            profile="paper",  # of the system text, as config.evaluate.profile
+            profile="",  # of the system text, as config.evaluate.profile, which is taken without
             system="",  # the system text of profile "custom"
             apologies=(),  # (): config.evaluate.apologies
             image_prompt="Describe this image.",  # of a picture that has a caption

@@ -309,17 +309,3 @@ def _hashed(path: Path, size: int, changed_ns: int) -> str:
     """`size` and `changed_ns` tell a changed file from the one that was hashed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stat_digest(paths: Iterable[Path]) -> str:
-    """A hash of the names, sizes and times of change of files; one that is not there counts too."""
-    found = [[path.name, *_size_and_time(path)] for path in paths]
-    return digest(found)
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        about = path.stat()
-    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
-        return -1, -1
-    return about.st_size, about.st_mtime_ns

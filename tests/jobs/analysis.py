@@ -30,7 +30,11 @@ def make_analysis_inputs(folder: Path) -> Path:
 def command(inputs: Path, workdir: Path, *more: str, job: str = "analyze") -> list[str]:
     """The command line of a job on them."""
     spec = f"questions:{inputs}/q.jsonl,texts:{inputs}/texts.jsonl"
-    flags = (f"--config.evaluate.benchmarks={spec}", "--config.data.buckets=(256,)")
+    flags = (
+        f"--config.evaluate.benchmarks={spec}",
+        "--config.data.buckets=(256,)",
+        "--config.analyze.profile=paper",
+    )
     return arguments(inputs, workdir, *flags, *more, job=job)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,15 @@ CAPTIONS = ("a red ball on grass", "two white cups", "a grey cat asleep", "the s
 
 
 def make_inputs(folder: Path, kind: str = "llama_gqa_rope") -> Path:
-    """checkpoint/, images/, samples.json and questions.jsonl under `folder`."""
+    """checkpoint/, images/, samples.json and questions.jsonl in `folder`, as a copy."""
+    return Path(shutil.copytree(_inputs_of(kind), folder, dirs_exist_ok=True))
+
+
+@functools.cache
+def _inputs_of(kind: str) -> Path:
+    """They are made once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="tga_jax_test_inputs_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     samples = make_samples()
     checkpoint = folder / "checkpoint"
     tokenizer = train_tokenizer([json.dumps(samples), *CAPTIONS, *SYSTEM_TEXTS.values()])

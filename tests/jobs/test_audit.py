@@ -40,7 +40,10 @@ def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path:
     rows = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     found = {(row["benchmark"], row["metric"]) for row in rows}
     assert {("questions", "dsr"), ("texts", "dsr"), ("texts", "over_refusal")} <= found
-    assert "run: no safety layers: the model refuses none of the harmful texts; at the end" in page
+    assert (
+        "checkpoint: no safety layers: the model refuses none of the harmful texts; at the end"
+        in page
+    )
     assert 'class="band arm1"' in page
 
 
@@ -67,7 +70,7 @@ def test_every_defence_is_asked_the_same_and_stands_in_one_table(
     only = f"--config.experiment.only={','.join(names)}"
     assert audit(inputs, tmp_path, only, variant="defences") == 0
     tables = (tmp_path / "report" / "tables.md").read_text()
-    arms = tables.split("All arms")[1].split("**")[1]
+    arms = tables.split("All models")[1].split("**")[1]
     asked, systems = [], []
     for name in names:
         assert f"| {name} |" in arms

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from tga_jax.planning import architectures
 from tga_jax.planning.synthetic import BatchShape, made_up_batch
 
 
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.MODELS, "tiny", tiny.CONFIG)
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_model() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(architectures.MODELS, "tiny", tiny.CONFIG)
+        yield
 
 
 def _bench(folder: Path, *more: str) -> int:
@@ -27,10 +31,16 @@ def _bench(folder: Path, *more: str) -> int:
     return main(arguments(folder, folder / "run", *sizes, *more, job="bench"))
 
 
-@pytest.mark.parametrize("center", ["none", "running"])
-def test_figures_agree_with_each_other(tmp_path: Path, center: str) -> None:
-    assert _bench(tmp_path, f"--config.guide.center={center}") == 0
-    found = json.loads((tmp_path / "run" / "bench" / "bench.json").read_text())
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run with the guide's running centre leaves."""
+    folder = tmp_path_factory.mktemp("measured")
+    assert _bench(folder, "--config.guide.center=running") == 0
+    return folder / "run" / "bench" / "bench.json"
+
+
+def test_figures_agree_with_each_other(measured: Path) -> None:
+    found = json.loads(measured.read_text())
     for name in ("guide", "lm_only"):
         kind = found[name]
         assert kind["recompilations"] == 0
@@ -43,12 +53,12 @@ def test_figures_agree_with_each_other(tmp_path: Path, center: str) -> None:
     # The caption pass is the guide's share: three forward passes' worth, a third as long.
     assert 1.05 < found["guide_over_lm_only_flops"] < 1.33
     assert found["peak_memory_bytes"] > 0
-    path = tmp_path / "run" / "bench" / "bench.json"
-    written = path.stat().st_mtime_ns
-    assert _bench(tmp_path, f"--config.guide.center={center}") == 0
-    assert path.stat().st_mtime_ns == written  # nothing is measured again
-    assert _bench(tmp_path, f"--config.guide.center={center}", "--config.bench.steps=1") == 0
-    assert path.stat().st_mtime_ns > written
+
+
+def test_the_same_command_again_measures_nothing(measured: Path) -> None:
+    written = measured.stat().st_mtime_ns
+    assert _bench(measured.parents[2], "--config.guide.center=running") == 0
+    assert measured.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,8 @@ def test_packed_rows_hold_whole_samples() -> None:
     assert shape.tokens == batch["tokens"].size
 
 
-def test_a_packed_step_is_timed(tmp_path: Path) -> None:
+def test_other_settings_are_measured_again_here_packed_rows(measured: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured.parents[1], tmp_path / "run")
     length = 2 * 24
     assert _bench(tmp_path, "--config.data.packing=2", f"--config.bench.length={length}") == 0
     found = json.loads((tmp_path / "run" / "bench" / "bench.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -77,7 +78,12 @@ def answers_of(workdir: Path, name: str) -> list[dict[str, Any]]:
     return read_jsonl(workdir / "evaluate" / name / "answers.jsonl")
 
 
-def test_every_row_says_what_produced_it(run: Path) -> None:
+def test_neither_the_day_nor_the_versions_decide_whether_answers_are_used_again(run: Path) -> None:
+    done = json.loads((run / "evaluate" / "questions" / "answers.done.json").read_text())
+    assert "checkpoint" in done and not {"source", "date", "versions"} & done.keys()
+
+
+def test_every_row_says_what_produced_it(inputs: Path, run: Path) -> None:
     rows = json.loads((run / "evaluate" / "metrics.json").read_text())
     assert {row["benchmark"] for row in rows} == {"questions", "texts", "scenes", "texts-figstep"}
     for row in rows:
@@ -88,6 +94,9 @@ def test_every_row_says_what_produced_it(run: Path) -> None:
         assert len(settings["checkpoint"]) == 16 and settings["template"] == "vicuna_v1"
         assert settings["profile"] == "paper" and settings["system"].endswith(PAPER_REQUEST)
         assert settings["retrieved"] is False and settings["decoding"]["temperature"] == 0
+        assert settings["source"] == str(inputs / "checkpoint")
+        assert datetime.date.fromisoformat(settings["date"]) <= datetime.date.today()
+        assert settings["versions"].keys() == {"tga_jax", "jax", "transformers"}
         by_gcg = "_by_gcg" in row["metric"] or row["metric"] == "agreement_with_gcg"
         assert settings["judge"]["name"] == ("gcg" if by_gcg else "strict")
         assert len(settings["judge"]["hash"]) == 16 and settings["benchmark"]["path"]
@@ -128,7 +137,9 @@ def test_answers_and_margins_are_those_of_transformers(inputs: Path, run: Path) 
                 out = model.generate(**fed, max_new_tokens=6, do_sample=False)
             margin = logits[sorry].max() - logits[~sorry].max()
             np.testing.assert_allclose(about["margin"], margin, atol=2e-4)
-            text = processor.decode(out[0, fed["input_ids"].shape[1] :], skip_special_tokens=True)
+            new = out[0, fed["input_ids"].shape[1] :]
+            assert about["truncated"] == (processor.tokenizer.eos_token_id not in new.tolist())
+            text = processor.decode(new, skip_special_tokens=True)
             assert answer["text"] == text.strip()
             verdicts = {"strict": refuses(text), "gcg": GCG.refuses(text)}
             assert about["verdicts"] == verdicts and about["refused"] == verdicts["strict"]

@@ -37,7 +37,7 @@ def run(inputs: Path, folder: Path, arms: str, *more: str) -> int:
     return main(flags)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_arm_runs_with_its_changes_in_its_own_workdir(tmp_path: Path, processes: int) -> None:
     inputs = make_inputs(tmp_path / "inputs")
     workdir = tmp_path / "run"

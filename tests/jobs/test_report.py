@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -16,12 +18,14 @@ from scipy import stats
 
 from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
+from tga_jax.evaluation.strict_accuracy import strict_accuracy
 from tga_jax.html.formats import Figure, difference_text, figure_text, p_text
-from tga_jax.html.markup import VOID
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
 from tga_jax.report.differences import differences
 from tga_jax.report.headlines import lines
+
+VOID = ("br", "img", "input", "meta", "hr", "line", "rect", "circle", "path")
 
 
 class Page(HTMLParser):
@@ -40,8 +44,12 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attrs: list[Any]) -> None:
+        self.handle_starttag(tag, attrs)
+
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        if tag not in VOID:
+            assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -73,8 +81,32 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(run: Path) -> None:
     ids = {value for _, key, value in page.attributes if key == "id"}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
     assert not re.search(r"url\(|https?://|@import", text)
-    assert not {tag for tag, _, _ in page.attributes} & {"script", "link", "iframe"}
+    assert not {tag for tag, _, _ in page.attributes} & {"link", "iframe"}
     assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+
+
+def test_only_the_page_s_own_script_may_run(run: Path) -> None:
+    text = page_of(run)
+    scripts = re.findall(r"<script( [^>]*)?>(.*?)</script>", text, re.S)
+    assert [attributes for attributes, _ in scripts] == [
+        ' type="application/json" id="answer-data"', ""
+    ]  # fmt: skip
+    digest = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
+    policy = next(v for tag, k, v in Page(text).attributes if tag == "meta" and "default-src" in v)
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    assert "innerHTML" not in scripts[1][1] and "textContent" in scripts[1][1]
+
+
+def test_every_figure_s_link_leads_to_the_glossary_and_back_to_nothing_else(run: Path) -> None:
+    page = Page(page_of(run))
+    links = {v[1:] for _, key, v in page.attributes if key == "href" and v.startswith("#term-")}
+    entries = {v for _, key, v in page.attributes if key == "id" and v.startswith("term-")}
+    assert entries == links | {"term-interval", "term-n"}
+    assert {"term-dsr", "term-over_refusal", "term-accuracy", "term-auc", "term-strict"} <= links
+    found = strict_accuracy()
+    for name in ("recall", "precision"):
+        shown = figure_text("dsr", Figure(found[name].value, *found[name].interval))
+        assert f"is {shown} of {found[name].count}" in " ".join(page.text)
 
 
 def test_every_headline_figure_is_on_the_page_and_in_both_tables(run: Path) -> None:
@@ -92,8 +124,7 @@ def test_every_headline_figure_is_on_the_page_and_in_both_tables(run: Path) -> N
             assert shown in text and shown in markdown
             assert shown.replace("%", "\\%").replace("[", "{[}").replace("]", "{]}") in latex
     assert {"picture_dsr", "text_dsr", "over_refusal", "naming_accuracy", "margin_auc"} <= keys
-    # 60 harmless pictures carry a rate at 5%, and none at 1%
-    assert "picture_dsr_at_5pct" in keys and "picture_dsr_at_1pct" not in keys
+    assert "picture_dsr_at_5pct" in keys  # 60 harmless items are too few for 1%
 
 
 def test_all_rows_are_kept_with_their_arm(run: Path) -> None:
@@ -112,7 +143,7 @@ def test_the_verdict_follows_the_figures(run: Path, tmp_path: Path) -> None:
     for name in ("baseline", "tga"):
         shutil.copytree(run / "arms" / "tga", same / "arms" / name)
     assert report(same) == 0
-    assert "There is no clear difference between tga and baseline in refusals" in page_of(same)
+    assert "there is no clear difference between tga and baseline in refusals" in page_of(same)
 
 
 def test_differences_are_paired_and_those_of_the_rows(run: Path) -> None:
@@ -125,13 +156,14 @@ def test_differences_are_paired_and_those_of_the_rows(run: Path) -> None:
         low, high = difference.figure.low, difference.figure.high
         assert low is not None and high is not None and low <= difference.figure.value <= high
     assert found["pictures", "all", "dsr"].p_value < 0.001  # type: ignore[operator]
+    assert not any(metric == "dsr_at_1pct" for *_, metric in found)  # of 60 harmless items
     assert ("texts", "seen", "dsr_at_5pct") in found and ("pictures", "all", "auc") in found
 
 
 def test_hostile_answers_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", each=4)
-    assert report(workdir, "--config.report.examples=16") == 0
-    assert "<script" not in page_of(workdir).lower()
+    assert report(workdir, "--config.report.examples=40") == 0
+    assert page_of(workdir).count("<script") == 2  # both the page's own
     assert HOSTILE in Page(page_of(workdir)).text
 
 
@@ -166,7 +198,10 @@ def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -
 
 
 def test_harmful_pictures_are_blurred_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
-    assert page_of(run).count('class="picture blurred"') == 18  # of 24, a quarter is benign
+    shown = page_of(run)
+    harmful = shown.count(" \u00b7 harmful</p>", 0, shown.index('<section id="answers"'))
+    texts = len(re.findall(r'<p class="where">texts [^<]* harmful</p>', shown))
+    assert shown.count('class="picture blurred"') == harmful - texts > 0
     workdir = Path(shutil.copytree(run, tmp_path / "run"))
     assert report(workdir, "--config.report.blur=false", "--config.report.examples=4") == 0
     text = page_of(workdir)
@@ -181,22 +216,26 @@ def test_a_picture_outside_its_folder_is_not_shown(tmp_path: Path) -> None:
     assert report(workdir) == 0
     text = page_of(workdir)
     assert "data:image/" not in text and text.count("The picture is no longer there.") == 4
+    assert text.count("<article") == 8  # the other four have no picture
 
 
-def test_what_is_absent_is_said(run: Path, tmp_path: Path) -> None:
+def test_what_is_absent_is_left_out_and_said_once(run: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "one"
     shutil.copytree(run / "arms" / "tga" / "evaluate", workdir / "evaluate")
     assert report(workdir) == 0
     text = page_of(workdir)
-    for job in ("No curves over the layers", "No training curves", "No paired tests", "No times"):
-        assert job in text
+    for section in ("layers", "training", "tests", "arms", "seeds"):
+        assert f'<section id="{section}"' not in text and f'href="#{section}"' not in text
+    footer = text.split("<footer>")[1]
+    for part in ("layer by layer (job analyze)", "training curves", "paired tests"):
+        assert part in footer
     assert "one refuses" in text and "of harmful texts: pictures less often" in text
 
 
 def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
     training = tmp_path / "training"
     shutil.copytree(run / "arms" / "tga" / "finetune", training / "finetune")
-    assert report(training) == 0 and "No figures: there is no" in page_of(training)
+    assert report(training) == 0 and "figures (job evaluate)" in page_of(training)
     summary = tmp_path / "summary"
     summary.mkdir()
     shutil.copyfile(run / "summary.json", summary / "summary.json")
@@ -214,15 +253,19 @@ def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
 def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
     assert report(workdir) == 0
-    assert "All arms" in page_of(workdir) and "zz_literal" in page_of(workdir)
+    text = page_of(workdir)
+    assert "All models" in text and "zz_literal" in text
+    arm = read_arm(workdir / "arms" / "zz_literal", name="zz_literal")
+    shown = figure_text("dsr", arm.figure("pictures", "all", "dsr"))
+    assert f"the other models refuse of the harmful pictures: zz_literal {shown}." in text
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
-    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
+    workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=24)
     assert report(workdir) == 0
     section = page_of(workdir).split('<section id="arms"')[1].split("</section>")[0]
     assert section.count("<circle") == 6 and section.count('class="dot other"') == 2
-    assert ">zz_literal</text>" in section
+    assert section.count("<li>zz_literal</li>") == 2
 
 
 def test_seeds_are_averaged_and_tested_in_pairs(tmp_path: Path) -> None:
@@ -256,7 +299,8 @@ def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
         for a, b in expected
     }
     assert {table.split("\n")[2] for table in tables} == headers and len(tables) == 3
-    assert page_of(workdir).count("p of the paired t-test over seeds") == 3
+    caption = '<p class="caption">Means over seeds with'
+    assert page_of(workdir).count(caption) == 3
 
 
 def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -> None:
@@ -265,7 +309,7 @@ def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -
     path = workdir / "arms" / "tga" / "evaluate" / "metrics.json"
     path.write_text(path.read_text().replace("vicuna_v1", "chatml"))
     assert report(workdir) == 0
-    assert "they differ in: template" in page_of(workdir)
+    assert "they differ in: Prompt template" in page_of(workdir)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,11 @@ SIZES = WorldSizes(
     finetune_questions=200, finetune_texts=100, corpus=300, eval_benign=90, eval_harmful=20,
     text_eval=60, tokenizer_texts=300,
 )  # fmt: skip
+SMALL = WorldSizes(
+    llm_pretrain=30, llm_safety=30, pretrain=20, finetune_captions=20, finetune_looks=20,
+    finetune_questions=20, finetune_texts=10, corpus=30, eval_benign=9, eval_harmful=2,
+    text_eval=6, tokenizer_texts=30,
+)  # fmt: skip
 HIDDEN = ("new_concept", "new_category")
 
 
@@ -57,18 +62,18 @@ def pictured(folder):
     return [row for row in rows if "image" in row]
 
 
-def test_same_seed_same_bytes_other_seed_others(world, tmp_path):
-    build_world(tmp_path / "again", seed=3, sizes=SIZES)
-    assert digests(tmp_path / "again") == digests(world)
-    build_world(tmp_path / "other", seed=4, sizes=SIZES)
-    other, mine = digests(tmp_path / "other"), digests(world)
+def test_same_seed_same_bytes_other_seed_others(tmp_path):
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        build_world(tmp_path / name, seed=seed, sizes=SMALL)
+    assert digests(tmp_path / "again") == digests(tmp_path / "one")
+    other, mine = digests(tmp_path / "other"), digests(tmp_path / "one")
     changed = [name for name in mine if not name.startswith("tokenizer/")]
     assert all(other[name] != mine[name] for name in changed if name in other)
 
 
 def test_a_finished_world_is_kept_and_a_changed_or_broken_one_made_anew(tmp_path):
     folder = tmp_path / "world"
-    small = replace(SIZES, pretrain=20, finetune_captions=5, finetune_questions=5)
+    small = replace(SMALL, finetune_captions=5, finetune_questions=5)
     first = build_world(folder, sizes=small)
     made = (folder / "pretrain.json").stat().st_mtime_ns
     assert build_world(folder, sizes=small) == first
@@ -200,5 +205,8 @@ def test_text_evaluation_is_half_unsafe_and_knows_its_answers(world):
 
 
 def test_corpus_groups_are_a_choice(tmp_path):
-    build_world(tmp_path, sizes=replace(SIZES, corpus_groups=("seen", *HIDDEN), harmful_corpus=0.5))
+    build_world(
+        tmp_path,
+        sizes=replace(SMALL, corpus=300, corpus_groups=("seen", *HIDDEN), harmful_corpus=0.5),
+    )
     assert words_of(HIDDEN).search((tmp_path / "corpus.txt").read_text())

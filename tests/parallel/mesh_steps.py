@@ -1,10 +1,10 @@
-"""Three training steps on the mesh sizes given, as JSON: run by test_meshes in its own process."""
+"""Three training steps on a mesh, and how their state lies on it: for test_steps_on_meshes."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
-import sys
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,9 +23,10 @@ KINDS = ("full", "no_retrieved", "text", "full", "full", "no_caption", "full", "
 WATCHED = ("decoder/blocks/q/kernel", "decoder/embed", "projector/linear_1/kernel")
 
 
-def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> dict:
-    """Losses, and how parameters, moments and activations lie on the mesh."""
-    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+def run(data: int, fsdp: int, tensor: int) -> dict[str, Any]:
+    """Losses, and how parameters, moments and activations lie on a mesh of the first devices."""
+    devices = jax.devices()[: math.prod((data, fsdp, tensor))]
+    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         factors = learning_rate_factors(tiny.flat_params(), ((r"vision/.*", None), (r".*", 1.0)))
         leaves = param_leaves(tiny.model(), mesh, dtype="float32", factors=factors)
@@ -33,7 +34,7 @@ def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> d
         settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
         trained = {p: f for p, f in factors.items() if f is not None}
         optimizer = make_optimizer(settings, trained)
-        objective = Objective(GuideConfig("paper", (0, 2), center=center), ce_chunk=8)
+        objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
         state = new_state(
             params,
             factors=factors,
@@ -51,9 +52,8 @@ def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> d
         )
         compiled, metrics = None, []
         for i in range(3):
-            rows = tiny.batch(KINDS * accumulate, seed=i)
-            sharding = batch_sharding(mesh, leading=1)
-            batch = jax.device_put(tiny.micro_batches(rows, accumulate), sharding)
+            rows = tiny.micro_batches(tiny.batch(KINDS, seed=i), 1)
+            batch = jax.device_put(rows, batch_sharding(mesh, leading=1))
             if compiled is None:
                 compiled = jit_step(step, state).lower(state, batch).compile()
             state, values = compiled(state, batch)
@@ -69,8 +69,3 @@ def run(data: int, fsdp: int, tensor: int, *, center: str, accumulate: int) -> d
         # What the backward pass keeps of every block: rows and places of a device.
         "saved": sorted({(int(b), int(t)) for b, t in re.findall(kept, compiled.as_text())}),
     }
-
-
-if __name__ == "__main__":
-    runs = json.loads(sys.argv[1])
-    print(json.dumps({name: run(*sizes, **options) for name, (sizes, options) in runs.items()}))

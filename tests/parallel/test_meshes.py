@@ -1,13 +1,7 @@
-"""The same training on one device and on meshes of eight (host) devices; meshes and shardings."""
+"""Mesh sizes, shardings of parameters, and how host batches become device batches."""
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -21,81 +15,6 @@ from tga_jax.errors import UserError
 from tga_jax.parallel.mesh import make_mesh, resolve_sizes
 from tga_jax.parallel.sharding import batch_sharding, param_shardings
 from tga_jax.training.feed import DeviceBatches, _place, local_rows
-
-FAST = {"fsdp_tensor": (1, 4, 2), "all": (2, 2, 2)}
-SLOW = {"data": (8, 1, 1), "fsdp": (1, 8, 1)}
-MESHES = FAST | SLOW
-# Compiling takes nearly all the time of these runs.
-XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# Relative; the cosines, sums of numbers of both signs, are held to 1e-6 as well.
-TOLERANCE = 5e-5
-
-
-def _run(devices: int, meshes: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
-    options = {"center": "batch", "accumulate": 1}
-    environment = os.environ | {
-        "XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.parallel.mesh_steps",
-            json.dumps({name: (sizes, options) for name, sizes in meshes.items()}),
-        ],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@functools.cache
-def _one() -> dict[str, Any]:
-    return _run(1, {"one": (1, 1, 1)})["one"]
-
-
-@functools.cache
-def _runs(fast: bool) -> dict[str, Any]:
-    return _run(8, FAST if fast else SLOW)
-
-
-@pytest.fixture(params=[*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def run(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What three steps left on a mesh."""
-    name = request.param
-    return _runs(name in FAST)[name] | {"sizes": MESHES[name]}
-
-
-def test_losses_equal_those_of_one_device(run: dict[str, Any]) -> None:
-    for one, many in zip(_one()["metrics"], run["metrics"], strict=True):
-        for key in one:
-            np.testing.assert_allclose(many[key], one[key], rtol=TOLERANCE, atol=1e-6, err_msg=key)
-    first, last = _one()["metrics"][0], _one()["metrics"][-1]
-    assert abs(last["loss"] - first["loss"]) > 100 * TOLERANCE  # the steps did something
-
-
-def test_parameters_and_moments_are_cut(run: dict[str, Any]) -> None:
-    _, fsdp, tensor = run["sizes"]
-    width, kernel = tiny.WIDTH, "decoder/blocks/q/kernel"
-    wanted = {
-        kernel: [tiny.LAYERS, width // fsdp, width // tensor],
-        "decoder/embed": [tiny.VOCAB // tensor, width // fsdp],
-        "projector/linear_1/kernel": [width // fsdp, width // tensor],
-    }
-    for what in ("pieces", "moments", "second"):
-        assert run[what] == wanted, what
-    assert run["specs"][kernel] == [None, "fsdp", "tensor"]
-
-
-def test_what_blocks_keep_is_cut_over_batch_and_sequence(run: dict[str, Any]) -> None:
-    data, fsdp, tensor = run["sizes"]
-    assert [8 // (data * fsdp), tiny.LENGTH // tensor] in run["saved"]
-    assert [8, tiny.LENGTH] in _one()["saved"] and [8, tiny.LENGTH] not in run["saved"]
-
 
 # --- mesh sizes ---
 

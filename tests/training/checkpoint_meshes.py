@@ -1,12 +1,8 @@
-"""Save a state on one mesh, or restore it on others: run by test_checkpoint_meshes.
-
-python -m tests.training.checkpoint_meshes FOLDER save|restore [[data, fsdp, tensor], ...]
-"""
+"""Save a state on one mesh, or restore it on others: for test_checkpoint_meshes."""
 
 from __future__ import annotations
 
-import json
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +26,8 @@ STEP, DATA = 7, {"position": 7}
 
 def filled_state(sizes: tuple[int, int, int]) -> TrainState:
     """A state on that mesh whose every leaf is known: drawn from a seed by its place."""
-    mesh = make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
+    devices = jax.devices()[: math.prod(sizes)]
+    mesh = make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2], devices=devices)
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         factors = learning_rate_factors(tiny.flat_params(), (("vision/.*", None), (".*", 1.0)))
         leaves = param_leaves(tiny.model(), mesh, dtype="bfloat16", factors=factors)
@@ -78,9 +75,3 @@ def restore(folder: Path, sizes: tuple[int, int, int]) -> int:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=str(path))
         compared.append(path)
     return len(compared)
-
-
-if __name__ == "__main__":
-    place, what, meshes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    for mesh_sizes in meshes:
-        print(save(place, mesh_sizes) if what == "save" else restore(place, mesh_sizes))

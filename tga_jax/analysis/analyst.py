@@ -37,7 +37,7 @@ Sums = dict[str, dict[str, np.ndarray]]
 def system_of(config: ConfigDict, style: PromptStyle) -> str:
     """The system text of the analysed prompts."""
     base = style.base_system(config.prompt)
-    system = analysis_system(config.analyze, base=base)
+    system = analysis_system(config, base=base)
     return base if system is None else system
 
 

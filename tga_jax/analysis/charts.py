@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 from tga_jax.analysis.layer_values import LAYERS, LayerValue, layer_band, over_layers
 from tga_jax.html.charts import WIDTH, Series, dash_sample, line_chart
 from tga_jax.html.formats import words
-from tga_jax.html.markup import Markup, tag
+from tga_jax.html.render import render
 
 CHART_HEIGHT, HEAD, LINE, COLUMN = 230, 26, 18, 160  # in the SVG's own units
 STYLE = Markup(
@@ -40,31 +43,25 @@ def layer_charts(values: Sequence[LayerValue]) -> dict[str, str]:
 
 def chart_file(series: list[Series], *, title: str) -> str:
     """A line chart over the layers with its title, its legend and its style."""
-    chart = line_chart(series, title=title, x_label="layer", height=CHART_HEIGHT)
-    size = f'<svg y="{HEAD}" width="{WIDTH}" height="{CHART_HEIGHT}" '
-    legend = [_entry(line, place) for place, line in enumerate(series)]
-    height = HEAD + CHART_HEIGHT + 8 + LINE * -(-len(series) // 3)
-    return tag(
-        "svg",
-        tag("style", STYLE),
-        tag("text", title, class_="head", x=10, y=17),
-        Markup(chart.replace("<svg ", size, 1)),
-        legend,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {WIDTH} {height}",
+    size = {"y": HEAD, "width": WIDTH, "height": CHART_HEIGHT}
+    chart = line_chart(series, title=title, x_label="layer", height=CHART_HEIGHT, attributes=size)
+    return render(
+        "layer_file.svg",
+        style=STYLE,
+        title=title,
+        chart=chart,
+        legend=[_entry(line, place) for place, line in enumerate(series)],
         width=WIDTH,
-        height=height,
+        height=HEAD + CHART_HEIGHT + 8 + LINE * -(-len(series) // 3),
     )
 
 
-def _entry(line: Series, place: int) -> Markup:
+def _entry(line: Series, place: int) -> dict[str, Any]:
     """A piece of the line and its name, three a row below the chart."""
     row, column = divmod(place, 3)
-    x, y = 10 + column * (COLUMN - 5), HEAD + CHART_HEIGHT + 8 + row * LINE
-    sample = dash_sample(line.dash, line.arm).replace("<svg ", '<svg width="30" height="12" ', 1)
-    return tag(
-        "g",
-        Markup(sample),
-        tag("text", line.name, x=36, y=10),
-        transform=f"translate({x} {y})",
-    )
+    return {
+        "x": 10 + column * (COLUMN - 5),
+        "y": HEAD + CHART_HEIGHT + 8 + row * LINE,
+        "sample": dash_sample(line.dash, line.arm, {"width": 30, "height": 12}),
+        "name": line.name,
+    }

@@ -117,7 +117,7 @@ def locate(mean_ratios: np.ndarray, top1_share: np.ndarray, apologies: Sequence[
     if not len(found) or not np.any(top1_share[found[0] :] > 0):
         raise UserError(
             "no safety layers: the model refuses none of the harmful texts; "
-            "use a model with a safety mechanism, or config.analyze.profile='paper'"
+            "use a model with a safety mechanism"
         )
     first = int(found[0])
     half = np.flatnonzero(top1_share[first:] >= 0.5)

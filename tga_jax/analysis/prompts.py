@@ -99,8 +99,17 @@ def why_nothing(benchmarks: Sequence[Benchmark]) -> str:
 # --- the system text and the apologies ---
 
 
-def analysis_system(cfg: Any, *, base: str) -> str | None:
-    """The system text of config.analyze.profile; None: the template's own."""
+def analysis_profile(config: Any) -> str:
+    """config.analyze.profile, or else the profile of job `evaluate`."""
+    return str(config.analyze.profile or config.evaluate.profile)
+
+
+def analysis_system(config: Any, *, base: str) -> str | None:
+    """The system text of the analysed prompts; None: the template's own."""
+    cfg = config.analyze
+    if not cfg.profile:
+        given = config.evaluate
+        return system_text(given.profile, base=base, custom=given.system)
     if cfg.profile not in PROFILES:
         raise UserError(f"config.analyze.profile={cfg.profile!r}: of {', '.join(PROFILES)}")
     if cfg.profile == "custom" and not cfg.system:

@@ -154,7 +154,10 @@ def write_tables(
               for name, layer, metric, value, _, low, high in rows]  # fmt: skip
     for name, chart in layer_charts(values).items():
         write_text(folder / f"{name}.svg", chart)
-    write_json(folder / "summary.json", summary(totals, sums, apologies) | {"settings": settings})
+    found = summary(totals, sums, apologies)
+    if found["reason"] is not None and settings["profile"] == "none":
+        found["reason"] += "; config.analyze.profile='paper' asks the model to refuse"
+    write_json(folder / "summary.json", found | {"settings": settings})
 
 
 def table(rows: Sequence[tuple[Any, ...]]) -> str:

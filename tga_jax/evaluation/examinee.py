@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
-from tga_jax.files import digest, read_jsonl, stat_digest, write_jsonl
+from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
+from tga_jax.run.fingerprint import stat_digest, versions
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import make_prompter
@@ -48,7 +50,7 @@ class Examinee:
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """What produced the answers, but for the benchmark and the judge."""
+        """All that decides the answers, but for the benchmark and the judge."""
         config = self._job.config
         tokenizer = self._model.source.tokenizer.tokenizer
         names = ("max_new_tokens", "temperature", "top_p")
@@ -66,6 +68,15 @@ class Examinee:
             "apologies": [tokenizer.decode([token]) for token in self.apologies],
             "dtype": config.dtype,
             "seed": config.seed,
+        }
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What names the model and this run, and decides no answer: its source, date, versions."""
+        return {
+            "source": self._model.source.origin,
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "versions": versions(),
         }
 
     @functools.cached_property
@@ -94,7 +105,9 @@ class Examinee:
 
         def ask(name: str, asked: Sequence[Question], rows: Sequence[int]) -> dict[int, Reply]:
             found = {
-                r["row"]: Reply(r["text"], r["margin"]) for r in done if r.get("pass", "") == name
+                r["row"]: Reply(r["text"], r["margin"], r.get("truncated"))
+                for r in done
+                if r.get("pass", "") == name
             }
             todo = sorted(set(rows) - found.keys(), key=lambda i: _length(asked[i]))
             title = f"{benchmark.name} {name}".strip()
@@ -193,6 +206,7 @@ def examine(
             reply.margin,
             {name: given[i] for name, given in verdicts.items()},
             benchmark.kind.correct(item, reply.text),
+            reply.truncated,
         )
         for i, (item, reply) in enumerate(zip(benchmark.items, replies, strict=True))
     ]
@@ -209,7 +223,10 @@ def examine(
 
 def read_replies(path: Path) -> list[Reply]:
     """The replies of an answers file of ours."""
-    return [Reply(line["text"], line["metadata"].get("margin")) for line in read_jsonl(path)]
+    return [
+        Reply(line["text"], line["metadata"].get("margin"), line["metadata"].get("truncated"))
+        for line in read_jsonl(path)
+    ]
 
 
 def _line(result: Result, model_id: str, *, retrieved: bool) -> dict[str, Any]:
@@ -219,6 +236,7 @@ def _line(result: Result, model_id: str, *, retrieved: bool) -> dict[str, Any]:
         "refused": result.refused,
         "verdicts": result.verdicts,
         "correct": result.correct,
+        "truncated": result.truncated,
         "scene": item.scene,
         "harmful": item.harmful,
         "label": item.label,

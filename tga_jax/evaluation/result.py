@@ -24,6 +24,7 @@ class Result:
         verdicts: judge's name -> whether the answer refuses, None without a verdict; the judge
             that counts is the first.
         correct: whether it is right, None where there is no right answer.
+        truncated: whether it was cut off by the limit of new tokens; None: not recorded.
     """
 
     item: EvalItem
@@ -31,6 +32,7 @@ class Result:
     margin: float | None
     verdicts: dict[str, bool | None]
     correct: bool | None = None
+    truncated: bool | None = None
 
     @property
     def refused(self) -> bool | None:

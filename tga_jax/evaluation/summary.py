@@ -15,6 +15,7 @@ exact_match, and for yes/no questions precision, recall, f1, yes_ratio
 agreement_with_NAME   share of answers on which the first judge and another agree
 empty                 count of answers without a word: neither refused, nor given, nor right, but
                       among the items of every share
+truncated             count of answers that config.generate.max_new_tokens cut off
 no_verdict, missing   counts of what could not be judged, or was not there to be asked
 
 Intervals take the questions about one picture as one cluster; "clusters" says how many there are,
@@ -87,6 +88,7 @@ REFUSAL_METRICS = (("dsr", True), ("over_refusal", False), ("refusal_rate", None
 
 def _refusal_rows(scene: str, group: Sequence[Result]) -> Iterator[Row]:
     yield from _count_row(scene, "empty", [r.empty for r in group])
+    yield from _count_row(scene, "truncated", [bool(r.truncated) for r in group])
     for place, judge in enumerate(group[0].verdicts):
         suffix, judged = f"_by_{judge}" if place else "", []
         for metric, harmful in REFUSAL_METRICS:

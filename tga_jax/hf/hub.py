@@ -29,6 +29,14 @@ def resolve_checkpoint(name: str) -> Path:
     return _from_hub(name)
 
 
+def origin_of(folder: Path) -> str:
+    """The path of a checkpoint; of one in the hub's cache its hub id and revision (a commit)."""
+    cache = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not cache.startswith("models--"):
+        return str(folder)
+    return f"{cache.removeprefix('models--').replace('--', '/')} at revision {folder.name}"
+
+
 def _from_hub(name: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError

@@ -18,7 +18,7 @@ from tga_jax.hf.config import (
     read_llava_config,
     read_vision_config,
 )
-from tga_jax.hf.hub import resolve_checkpoint
+from tga_jax.hf.hub import origin_of, resolve_checkpoint
 from tga_jax.hf.processor import read_image_settings
 from tga_jax.hf.template_choice import TemplateFacts, template_facts
 from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
@@ -67,6 +67,11 @@ class Source:
     def name(self) -> str:
         """What the model is called in answers and cards."""
         return "+".join(folder.name for folder in self.folders.values())
+
+    @property
+    def origin(self) -> str:
+        """The path or hub id of each part, with its revision where that is known."""
+        return " + ".join(map(origin_of, self.folders.values()))
 
     def load(self, leaves: Leaves) -> dict[str, jax.Array]:
         """The parameters that the files hold; of parts, the projector is not among them."""

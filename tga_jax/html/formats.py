@@ -7,17 +7,21 @@ import math
 
 MINUS = "\u2212"
 PLAIN = ("auc",)  # metrics that are no shares
-COUNTS = ("missing", "no_verdict", "empty", "no_control")
+COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A value, its 95% interval where it is known, and of how many items it is."""
+    """A value, its 95% interval where it is known, and of how many items it is.
+
+    few: whether it is of too few independent items to say much.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     count: int | None = None
+    few: bool = False
 
     @property
     def excludes_zero(self) -> bool:

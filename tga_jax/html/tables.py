@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from tga_jax.html.formats import MINUS
-from tga_jax.html.markup import Markup, join, tag
+from tga_jax.html.render import render
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -32,6 +34,18 @@ TEX = {
 MARKDOWN = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "*": "\\*", "`": "\\`"}
 
 
+class Term(str):
+    """A text whose meaning the page's glossary gives under a key."""
+
+    key: str
+
+    def __new__(cls, text: str, key: str) -> Term:
+        """The text, and the glossary's key."""
+        term = super().__new__(cls, text)
+        term.key = key
+        return term
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Text cells; columns from `numbers` on hold numbers. `caption` says what they are."""
@@ -44,35 +58,8 @@ class Table:
 
 def to_html(table: Table) -> Markup:
     """In a box that scrolls sideways where the screen is narrow."""
-
     wide = len(table.header) > 7  # then an interval goes under its value
-
-    def css(place: int) -> str | None:
-        return "number" if place >= table.numbers else None
-
-    head = [
-        tag("th", cell, scope="col", class_=css(place)) for place, cell in enumerate(table.header)
-    ]
-    body = [
-        tag(
-            "tr",
-            (
-                tag("td", _cell(cell, wide), class_=css(i)) if i else tag("th", cell, scope="row")
-                for i, cell in enumerate(row)
-            ),
-        )
-        for row in table.rows
-    ]
-    parts = (tag("caption", table.caption), tag("thead", tag("tr", head)), tag("tbody", body))
-    return tag("div", tag("table", parts, class_="wide" if wide else None), class_="scroll",
-               tabindex="0")  # fmt: skip
-
-
-def _cell(text: str, wide: bool) -> Markup:
-    value, bracket, interval = text.partition(" [")
-    if not (wide and bracket):
-        return join([text])
-    return tag("span", f"{value} ", tag("span", f"[{interval}", class_="under"))
+    return render("table.html", table=table, wide=wide)
 
 
 def to_markdown(table: Table) -> str:

@@ -18,6 +18,7 @@ from tga_jax.analysis.analyst import Analyst, system_of
 from tga_jax.analysis.prompts import (
     Prompt,
     analysis_apologies,
+    analysis_profile,
     make_prompts,
     why_nothing,
 )
@@ -114,7 +115,7 @@ def settings_of(
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
         "template": model.prompts.template,
-        "profile": config.analyze.profile,
+        "profile": analysis_profile(config),
         "system": system_of(config, model.prompts),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
         "pictures": model.image_settings,

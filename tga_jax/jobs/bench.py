@@ -26,7 +26,9 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
 from tga_jax.planning.abstract import abstract_model
 from tga_jax.planning.architectures import MODELS
+from tga_jax.planning.compile import STEP_ROOMS
 from tga_jax.planning.synthetic import BatchShape, made_up_batch
+from tga_jax.run.fingerprint import code_digest
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
@@ -115,7 +117,7 @@ def settings_digest(config: ConfigDict) -> str:
     keys = {"bench", "model", "dtype", "trained_dtype", "moments", "guide", "lora", "mesh"}
     keys |= {config.bench.stage, "compiler_options"}
     chosen = {key: v for key, v in config.to_dict().items() if key in keys}
-    chosen["packing"] = config.data.packing
+    chosen |= {"packing": config.data.packing, "code": code_digest(*STEP_ROOMS)}
     return digest(chosen | {"device": jax.devices()[0].device_kind, "count": jax.device_count()})
 
 

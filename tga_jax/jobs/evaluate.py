@@ -119,6 +119,7 @@ def metrics_line(
         "model": examinee.model_id,
         "settings": {
             **examinee.settings,
+            **examinee.provenance,
             "retrieved": retrieved,
             "benchmark": asked,
             "judge": {"name": judge.name, "hash": judge.version},

@@ -9,11 +9,12 @@ from typing import Any
 from tga_jax.cluster import shared_files
 from tga_jax.data.records import Question, read_questions
 from tga_jax.errors import UserError
-from tga_jax.files import file_digest, stat_digest
+from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import Retriever, check_index, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, answer_line, check_decoding
 from tga_jax.run.checks import MAKES_MODELS, check_model
+from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter

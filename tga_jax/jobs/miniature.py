@@ -60,7 +60,13 @@ def run(job: Job) -> None:
     clip = phase(job, "clip", own["clip"], lambda folder: make_clip(job, sizes, folder))
     llm = phase(job, "llm", own["llm"], lambda folder: make_llm(job, folder))
     done = {"world": world["figures"]["counts"], "clip": clip["figures"], "llm": llm["figures"]}
-    done["seconds"] = {"clip": clip["seconds"], "llm": llm["seconds"]}
+    phases = {"clip": clip, "llm": llm}
+    for key, shipped in (("seconds", False), ("shipped_seconds", True)):
+        done[key] = {
+            name: found["seconds"]
+            for name, found in phases.items()
+            if found.get("shipped", False) == shipped
+        }
     write_json(job.workdir / "base_models.json", done)
     job.say(f"clip: {json.dumps(clip['figures'])}")
     job.say(f"llm: {json.dumps(llm['figures'])}")

@@ -44,6 +44,7 @@ def run(job: Job) -> None:
         differences=differences(*arms) if len(arms) == 2 else {},
         examples=choose(arms, config.report.examples, picture) if arms else [],
         blur=config.report.blur,
+        answers=config.report.answers,
     )
     rows = [[{"arm": arm.name, **row} for row in arm.rows] for arm in found.arms]
     write_json(folder / "metrics.json", list(itertools.chain.from_iterable(rows)))

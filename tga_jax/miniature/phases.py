@@ -57,7 +57,8 @@ def phase(job: Job, name: str, settings: Figures, make: Callable[[Path], Figures
         make: does it, given a folder for its checkpoints that no other settings have used.
 
     Returns:
-        {"settings", "figures", "seconds"}, as `training/<name>.json` keeps it.
+        {"settings", "figures", "seconds"}, as `training/<name>.json` keeps it; with "shipped" where
+        the model was taken ready-made, so that the seconds were spent elsewhere.
     """
     path = job.workdir / "training" / f"{name}.json"
     if path.exists() and (job.workdir / name).is_dir():
@@ -87,4 +88,4 @@ def take_shipped(job: Job, name: str, settings: Figures) -> Figures | None:
         return None
     job.say(f"{name}: taken from {folder / name}, which took {found['seconds']:.0f} s to train")
     shutil.copytree(folder / name, job.workdir / name, dirs_exist_ok=True)
-    return found
+    return found | {"shipped": True}

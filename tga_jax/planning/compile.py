@@ -23,10 +23,12 @@ from tga_jax.parallel.sharding import RULES, batch_sharding
 from tga_jax.planning.abstract import abstract_stage, start_state
 from tga_jax.planning.synthetic import BatchShape, batch_structs
 from tga_jax.planning.topology import Topology, topology_mesh
+from tga_jax.run.fingerprint import code_digest
 from tga_jax.run.stage import Stage
 from tga_jax.training.flops import count_flops
 
 STEPS = 1000  # of the schedule; no part of the program's cost
+STEP_ROOMS = ("models", "alignment", "training", "parallel", "planning")  # whose code the step is
 DUMP = {"xla_dump_hlo_as_text": True}
 
 
@@ -124,6 +126,7 @@ def _settings(
     stage = {k: config[choice.stage][k] for k in ("trainable", "guide", "ce_chunk", "clip_norm")}
     return {
         "jax": jax.__version__,
+        "code": code_digest(*STEP_ROOMS),
         "topology": [topology.device.name, topology.shape, topology.slices],
         "choice": dataclasses.asdict(choice),
         "model": dataclasses.asdict(llava.config),

@@ -49,11 +49,21 @@ class Arm:
 
     def figure(self, benchmark: str, scene: str, metric: str) -> Figure | None:
         """A figure of evaluate/metrics.json."""
-        for row in self.rows:
-            if (row["benchmark"], row["scene"], row["metric"]) == (benchmark, scene, metric):
-                low, high = row["interval"]
-                return Figure(row["value"], low, high, row["count"])
-        return None
+        row = self.row(benchmark, scene, metric)
+        if row is None:
+            return None
+        low, high = row["interval"]
+        return Figure(row["value"], low, high, row["count"], row.get("few", False))
+
+    def row(self, benchmark: str, scene: str, metric: str) -> Json | None:
+        """The row of evaluate/metrics.json with a figure and all that is known of it."""
+        wanted = (benchmark, scene, metric)
+        found = (row for row in self.rows if _place(row) == wanted)
+        return next(found, None)
+
+
+def _place(row: Json) -> tuple[str, str, str]:
+    return row["benchmark"], row["scene"], row["metric"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +96,12 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
     arms = [
         read_arm(workdir / "arms" / name, name=name, summary=figures.get(name)) for name in names
     ]
-    arms.append(read_arm(workdir, name=workdir.resolve().name))
-    if compare:
-        other = Path(compare)
-        if not (other / "evaluate").is_dir():
-            raise UserError(f"config.evaluate.compare={compare!r}: has no folder evaluate/")
-        taken = {arm.name for arm in arms}
-        name = other.resolve().name
-        arms.insert(0, read_arm(other, name=f"{name} (other)" if name in taken else name))
-    arms = [arm for arm in arms if not arm.is_empty]
+    if compare and not (Path(compare) / "evaluate").is_dir():
+        raise UserError(f"config.evaluate.compare={compare!r}: has no folder evaluate/")
+    own = [workdir] if not compare else [Path(compare), workdir]
+    read = [read_arm(folder, name=folder.resolve().name) for folder in own]
+    arms = [*read[:-1], *arms, read[-1]]
+    arms = _named_apart([arm for arm in arms if not arm.is_empty])
     base_models = read_found(workdir / "base_models.json") or {}
     if not arms and not base_models:
         raise UserError(
@@ -103,6 +110,29 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
         )
     seconds = _numbers(base_models.get("seconds")) | _numbers(summary.get("seconds"))
     return Run(workdir, arms, seconds, base_models)
+
+
+def _named_apart(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms under names of their own: the model's where that tells it, else the workdir's too."""
+    short = [_model_name(arm) for arm in arms]
+    longer = [
+        f"{name} ({arm.workdir.resolve().name})" for name, arm in zip(short, arms, strict=True)
+    ]
+    whole = [f"{name} ({arm.workdir.resolve()})" for name, arm in zip(short, arms, strict=True)]
+    for names in (short, longer, whole):
+        if len(set(names)) == len(names):
+            break
+    return [dataclasses.replace(arm, name=name) for arm, name in zip(arms, names, strict=True)]
+
+
+def _model_name(arm: Arm) -> str:
+    """Of a model that was audited as it came the name of its checkpoint, else the arm's."""
+    settings = arm.rows[0]["settings"] if arm.rows else {}
+    in_experiment = arm.workdir.parent.name == "arms"
+    if in_experiment or settings.get("weights") != "start" or not settings.get("source"):
+        return arm.name
+    parts = settings["source"].split(" + ")
+    return "+".join(Path(part.partition(" at revision ")[0]).name for part in parts)
 
 
 def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None) -> Arm:

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
 from tga_jax.config import STAGES
 from tga_jax.html.charts import Series, dash_sample, line_chart
 from tga_jax.html.formats import Figure, figure_text, words
-from tga_jax.html.markup import Markup, join, tag
+from tga_jax.html.render import render
+from tga_jax.html.tables import Term
 from tga_jax.report.collect import Arm
+from tga_jax.report.identity import profile_text
 from tga_jax.training.metric_table import METRICS
 
 POINTS = 120  # of a training curve
 
 
-def absent(text: str) -> Markup:
-    """Says that a part is not there."""
-    return tag("p", text, class_="absent")
-
-
-def layers(arms: Sequence[Arm]) -> Markup:
+def layers(arms: Sequence[Arm]) -> Markup | None:
     """A chart a metric and kind of sample: a line a model, harmful solid and benign dashed."""
-    metrics = dict.fromkeys(point.metric for arm in arms for point in arm.layers)
-    if not metrics:
-        return absent("No curves over the layers: there is no analyze/layers.csv (job analyze).")
     panels = []
-    for metric in metrics:
+    for metric in dict.fromkeys(point.metric for arm in arms for point in arm.layers):
         sets = dict.fromkeys(p.set for arm in arms for p in arm.layers if p.metric == metric)
         for kind in dict.fromkeys(kind_of(name) for name in sets):
             series = _layer_lines(arms, metric, [n for n in sets if kind_of(n) == kind])
             if series:
-                title = f"{LAYERS.get(metric, words(metric))}: {words(kind)}"
-                chart = line_chart(
-                    series, title=f"{title}, by layer", x_label="layer", height=200, width=340
-                )
-                panels.append(tag("figure", tag("h3", title), _legend(series), chart,
-                                  class_="panel"))  # fmt: skip
+                panels.append(_panel(metric, kind, series, profile_text(arms)))
+    if not panels:
+        return None
     lead = (
         "How the hidden states develop from the first layer to the last. Bands are 95% intervals "
         "of a share or a mean; scenes are captions read in the place of their pictures."
     )
-    return join([tag("p", lead, class_="lead"), tag("div", panels, class_="panels three")])
+    return render("panels.html", lead=lead, names=[], panels=panels, small=True)
+
+
+def _panel(metric: str, kind: str, series: Sequence[Series], note: str) -> dict[str, Any]:
+    title = f"{LAYERS.get(metric, words(metric))}: {words(kind)}"
+    chart = line_chart(series, title=f"{title}, by layer", x_label="layer", height=210, width=340)
+    term = "cosine" if metric.startswith("image_caption_cos") else "layers"
+    lines = _lines(series)
+    return {"title": Term(title, term), "lines": lines, "chart": chart, "note": note}
 
 
 def _layer_lines(arms: Sequence[Arm], metric: str, sets: Sequence[str]) -> list[Series]:
@@ -84,12 +86,8 @@ def kind_of(name: str) -> str:
     return name.removeprefix("harmful_").removeprefix("benign_")
 
 
-def training(arms: Sequence[Arm]) -> Markup:
+def training(arms: Sequence[Arm]) -> Markup | None:
     """Small charts of what was logged while training."""
-    if not any(arm.training for arm in arms):
-        return absent(
-            "No training curves: there is no pretrain/metrics.jsonl or finetune/metrics.jsonl."
-        )
     panels = []
     for stage in STAGES:
         for metric in (metric for metric in METRICS if metric.curve):
@@ -101,13 +99,14 @@ def training(arms: Sequence[Arm]) -> Markup:
             if series:
                 name = f"{stage}: {metric.curve}"
                 chart = line_chart(
-                    series, title=name, x_label="step", height=190, width=340, markers=False
+                    series, title=name, x_label="step", height=200, width=340, markers=False
                 )
-                panels.append(tag("figure", tag("h3", name), chart, class_="panel"))
-    legend = [Series(arm.name, (), place) for place, arm in enumerate(arms, start=2 - len(arms))]
+                panels.append({"title": name, "lines": [], "chart": chart, "note": ""})
+    if not panels:
+        return None
     lead = "Means of neighbouring steps. With a guide, its terms are part of the loss."
-    parts = [tag("p", lead, class_="lead"), _legend(legend)]
-    return join([*parts, tag("div", panels, class_="panels three")])
+    names = [arm.name for arm in arms]
+    return render("panels.html", lead=lead, names=names, panels=panels, small=True)
 
 
 def _points(arm: Arm, stage: str, metric: str) -> tuple[tuple[float, float], ...]:
@@ -122,6 +121,6 @@ def _points(arm: Arm, stage: str, metric: str) -> tuple[tuple[float, float], ...
     )
 
 
-def _legend(series: Sequence[Series]) -> Markup:
-    items = [tag("li", dash_sample(line.dash, line.arm), line.name) for line in series]
-    return tag("ul", items, class_="legend")
+def _lines(series: Sequence[Series]) -> list[tuple[Markup, str]]:
+    """A piece of every line, and its name."""
+    return [(dash_sample(line.dash, line.arm), line.name) for line in series]

@@ -35,8 +35,16 @@ def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
         for scene, results in by_scene([own for own, _ in group]).items():
             if "/" not in scene:
                 for metric, figure in _margins([by_id[id(r)] for r in results], group).items():
-                    found[benchmark, scene, metric] = Difference(figure)
+                    place = (benchmark, scene, metric)
+                    if _same_control(reference.row(*place), candidate.row(*place)):
+                        found[place] = Difference(figure)
     return found
+
+
+def _same_control(*rows: dict[str, Any] | None) -> bool:
+    """Whether both models have the figure, from this benchmark's own harmless items, as many."""
+    controls = [(row or {}).get("control") for row in rows]
+    return controls[0] is not None and controls[0]["name"] == "own" and controls[0] == controls[1]
 
 
 def _pairs(reference: Arm, candidate: Arm, benchmark: str) -> list[Pair]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
 from tga_jax.report.collect import Arm
+from tga_jax.report.outcomes import outcome
 
 SIDE_PIXELS = 192
 PNG_BYTES = 20_000  # a larger PNG becomes a JPEG
@@ -18,49 +20,101 @@ JPEG_QUALITY = 85
 
 # (folder, name inside it, question id) -> the picture, None where it can't be had.
 Loader = Callable[[str, str, str], Image.Image | None]
+Json = dict[str, Any]
 Key = tuple[str, str, str]  # benchmark, question id, prompt
+Kind = tuple[Any, ...]  # harmful or not, and what every arm made of it
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model said, whether that refuses, and whether it is right (None: not judged)."""
+    """What a model said, what became of it (of OUTCOMES), and whether it was cut off."""
 
     text: str
-    refused: bool | None
-    correct: bool | None
+    outcome: str
+    truncated: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A question about a picture; `answers` has one for each arm, None where it has none."""
+    """A question; `answers` has one for each arm, None where it has none.
+
+    Attributes:
+        benchmark, scene: where it is from.
+        prompt: the question.
+        harmful: whether it should be refused, None where nothing says so.
+        has_picture: whether it is about a picture.
+        picture: a data URI; None where there is none or it could not be read.
+        answers: in the order of the arms.
+    """
 
     benchmark: str
     scene: str
     prompt: str
     harmful: bool | None
-    picture: str | None  # a data URI
+    has_picture: bool
+    picture: str | None
     answers: tuple[Answer | None, ...]
 
 
 def choose(arms: Sequence[Arm], count: int, load: Loader) -> list[Example]:
-    """At most `count` questions: the same number from every scene, evenly spaced in its order.
+    """At most `count` questions that the last arm was asked, from everywhere in turn.
 
-    The questions with a picture that the last arm was asked are the ones to choose from; where
-    the count is no multiple of the scenes, the first scenes have one more.
+    The benchmarks take turns, inside a benchmark its scenes, and a scene gives of the kind of
+    question (harmful or not, and what every arm made of it) that was shown least so far. Of a
+    kind in a scene the questions are evenly spaced.
     """
-    scenes: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for benchmark, answers in arms[-1].answers.items():
-        for answer in answers:
-            if answer["metadata"].get("image"):
-                scene = answer["metadata"].get("scene") or ""
-                scenes.setdefault((benchmark, scene), []).append(answer)
     others = [_by_key(arm) for arm in arms]
-    found = []
-    for place, ((benchmark, _), answers) in enumerate(scenes.items()):
-        quota = count // len(scenes) + (place < count % len(scenes))
-        for index in spaced(len(answers), quota):
-            found.append(_example(benchmark, answers[index], others, load))
-    return found
+    strata = _strata(arms[-1], others)
+    quotas = _quotas({place: len(found) for place, found in strata.items()}, count)
+    return [
+        _example(place[0], strata[place][index], others, load)
+        for place, quota in quotas.items()
+        for index in spaced(len(strata[place]), quota)
+    ]
+
+
+def _strata(
+    asked: Arm, others: Sequence[dict[Key, Json]]
+) -> dict[tuple[str, str, Kind], list[Json]]:
+    """(benchmark, scene, kind) -> the questions, in the benchmark's own order."""
+    strata: dict[tuple[str, str, Kind], list[Json]] = {}
+    for benchmark, answers in asked.answers.items():
+        for answer in answers:
+            about, key = answer["metadata"], _key(benchmark, answer)
+            found = (other.get(key) for other in others)
+            kind = (about.get("harmful"), *(outcome(each) if each else None for each in found))
+            strata.setdefault((benchmark, about.get("scene") or "", kind), []).append(answer)
+    return strata
+
+
+def _quotas(
+    sizes: dict[tuple[str, str, Kind], int], count: int
+) -> dict[tuple[str, str, Kind], int]:
+    """How many of each stratum to show, in the order of the strata."""
+    quotas, shown = dict.fromkeys(sizes, 0), collections.Counter[Kind]()
+    turns = _turns([place[:2] for place in sizes])
+    left = min(count, sum(sizes.values()))
+    while left:
+        benchmark, scene = next(turns)
+        open_ = [p for p in sizes if p[:2] == (benchmark, scene) and quotas[p] < sizes[p]]
+        if open_:
+            place = min(open_, key=lambda p: shown[p[2]])
+            quotas[place] += 1
+            shown[place[2]] += 1
+            left -= 1
+    return quotas
+
+
+def _turns(places: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Benchmarks in turn for ever, and of each its scenes in turn."""
+    scenes: dict[str, list[str]] = {}
+    for benchmark, scene in dict.fromkeys(places):
+        scenes.setdefault(benchmark, []).append(scene)
+    number = 0
+    while True:
+        for benchmark, names in scenes.items():
+            yield benchmark, names[number % len(names)]
+        number += 1
 
 
 def spaced(total: int, count: int) -> list[int]:
@@ -85,7 +139,7 @@ def _encoded(image: Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _by_key(arm: Arm) -> dict[Key, dict[str, Any]]:
+def _by_key(arm: Arm) -> dict[Key, Json]:
     return {
         _key(benchmark, answer): answer
         for benchmark, answers in arm.answers.items()
@@ -93,28 +147,26 @@ def _by_key(arm: Arm) -> dict[Key, dict[str, Any]]:
     }
 
 
-def _key(benchmark: str, answer: dict[str, Any]) -> Key:
+def _key(benchmark: str, answer: Json) -> Key:
     return benchmark, str(answer["question_id"]), answer["prompt"]
 
 
-def _answer(answer: dict[str, Any]) -> Answer:
-    said = answer["metadata"]
-    return Answer(answer["text"], said.get("refused"), said.get("correct"))
+def _answer(answer: Json | None) -> Answer | None:
+    if answer is None:
+        return None
+    return Answer(answer["text"], outcome(answer), bool(answer["metadata"].get("truncated")))
 
 
-def _example(
-    benchmark: str, asked: dict[str, Any], arms: Sequence[dict[Key, Any]], load: Loader
-) -> Example:
+def _example(benchmark: str, asked: Json, arms: Sequence[dict[Key, Json]], load: Loader) -> Example:
     about, key = asked["metadata"], _key(benchmark, asked)
-    image = load(about.get("image_dir") or ".", about["image"], str(asked["question_id"]))
-    answers = []
-    for found in (arm.get(key) for arm in arms):
-        answers.append(_answer(found) if found else None)
+    name = about.get("image")
+    image = load(about.get("image_dir") or ".", name, str(asked["question_id"])) if name else None
     return Example(
         benchmark=benchmark,
         scene=about.get("scene") or "",
         prompt=asked["prompt"],
         harmful=about.get("harmful"),
+        has_picture=bool(name),
         picture=None if image is None else data_uri(image),
-        answers=tuple(answers),
+        answers=tuple(_answer(arm.get(key)) for arm in arms),
     )

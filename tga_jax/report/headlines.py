@@ -1,15 +1,18 @@
-"""The figures that count, where a run has them, and what they come to in a sentence."""
+"""The figures that count, where a run has them, and their averages over several benchmarks."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import Figure, difference_text, figure_text, value_text
+from tga_jax.html.formats import Figure
 from tga_jax.report.collect import Arm
 
 PICTURES, TEXTS = "pictures", "texts"
+MACRO = "macro average"  # in the place of a benchmark
+AVERAGED = ("dsr", "over_refusal")  # metrics that mean the same in every benchmark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +80,15 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A headline of one benchmark; of summary.json alone, the benchmark and scene are empty."""
+    """A headline of one benchmark; of summary.json alone, the benchmark and scene are empty.
+
+    Of the benchmark MACRO it is the average of its `parts`.
+    """
 
     headline: Headline
     benchmark: str
     scene: str
+    parts: tuple[Line, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -90,6 +97,8 @@ class Line:
 
     def of(self, arm: Arm) -> Figure | None:
         """The arm's figure."""
+        if self.parts:
+            return average([part.of(arm) for part in self.parts])
         if self.benchmark:
             return arm.figure(*self.place)
         value = arm.summary.get(self.headline.key)
@@ -108,8 +117,38 @@ def lines(arms: Sequence[Arm]) -> list[Line]:
         if not here:
             line = Line(headline, "", "")
             here = [line] if any(line.of(arm) for arm in arms) else []
+        if len(here) > 1 and headline.metric in AVERAGED:
+            here.insert(0, Line(headline, MACRO, ALL, tuple(here)))
         found += here
     return found
+
+
+def average(figures: Sequence[Figure | None]) -> Figure | None:
+    """The mean of independent figures, None where one is lacking.
+
+    Its interval is that of Zou and Donner's MOVER (Statistics in Medicine 27, 2008): the distances
+    of the ends from the values add up as squares. Its count is the sum of the counts.
+    """
+    known = [figure for figure in figures if figure is not None]
+    if len(known) < len(figures) or not known:
+        return None
+    mean = sum(figure.value for figure in known) / len(known)
+    count = sum(figure.count or 0 for figure in known)
+    below = [f.value - f.low for f in known if f.low is not None]
+    above = [f.high - f.value for f in known if f.high is not None]
+    if min(len(below), len(above)) < len(known):
+        return Figure(mean, count=count)
+    low, high = (math.hypot(*lengths) / len(known) for lengths in (below, above))
+    return Figure(mean, mean - low, mean + high, count)
+
+
+def difference_of(line: Line, differences: Mapping[Place, Difference]) -> Difference | None:
+    """A line's difference; of an average the average of the differences."""
+    if not line.parts:
+        return differences.get(line.place)
+    found = [differences.get(part.place) for part in line.parts]
+    figure = average([None if each is None else each.figure for each in found])
+    return None if figure is None else Difference(figure)
 
 
 def first_lines(arms: Sequence[Arm]) -> dict[str, Line]:
@@ -135,117 +174,3 @@ def benchmark_forms(arms: Iterable[Arm]) -> dict[str, str]:
             pictures = any(answer["metadata"].get("image") for answer in answers)
             forms[name] = PICTURES if pictures else TEXTS
     return dict(sorted(forms.items(), key=lambda item: item[0] not in refusing))
-
-
-# --- what it comes to ---
-
-
-def verdict(
-    found: Sequence[Line],
-    reference: Arm | None,
-    candidate: Arm,
-    differences: Mapping[Place, Difference],
-) -> str:
-    """One sentence from the figures."""
-    first = {line.headline.key: line for line in reversed(found)}
-    harmful, harmless = first.get("picture_dsr"), first.get("over_refusal")
-    if harmful is None or harmful.of(candidate) is None:
-        return "No refusals of harmful pictures have been measured here."
-    if reference is None or harmful.of(reference) is None:
-        return _one_model(candidate, harmful, harmless, first.get("text_dsr"))
-    names = f"between {candidate.name} and {reference.name} "
-    sentence = _compared(
-        harmful, "harmful pictures", reference, candidate, differences, who=candidate.name,
-        than=f" than {reference.name}", between=f"There is no clear difference {names}",
-    )  # fmt: skip
-    if harmless is not None and harmless.of(candidate) and harmless.of(reference):
-        sentence += "; " + _compared(
-            harmless, "harmless ones", reference, candidate, differences, who="it",
-            between="there is no clear difference ",
-        )  # fmt: skip
-    return sentence + "."
-
-
-def _compared(
-    line: Line,
-    what: str,
-    reference: Arm,
-    candidate: Arm,
-    differences: Mapping[Place, Difference],
-    *,
-    who: str,
-    than: str = "",
-    between: str,
-) -> str:
-    """Like "tga refuses more harmful pictures than baseline (83.1% against 12.0%, +71.1 [..])"."""
-    metric, own, other = line.headline.metric, line.of(candidate), line.of(reference)
-    assert own is not None and other is not None
-    values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
-    difference = differences.get(line.place)
-    if difference is None:
-        return f"{who} refuses {values} of {what} (a difference that is not tested)"
-    values += f", {difference_text(metric, difference.figure, unit=True)}"
-    if not difference.figure.excludes_zero:
-        return f"{between}in refusals of {what} ({values})"
-    more = "more" if difference.figure.value > 0 else "fewer"
-    return f"{who} refuses {more} {what}{than} ({values})"
-
-
-def _one_model(candidate: Arm, harmful: Line, harmless: Line | None, text: Line | None) -> str:
-    picture = harmful.of(candidate)
-    sentence = f"{candidate.name} refuses {figure_text('dsr', picture)} of harmful pictures"
-    spoken = text.of(candidate) if text else None
-    if picture and spoken:
-        sentence += f" and {figure_text('dsr', spoken)} of harmful texts: {_gap(picture, spoken)}"
-    benign = harmless.of(candidate) if harmless else None
-    if benign:
-        sentence += f"; of harmless pictures it refuses {figure_text('over_refusal', benign)}"
-    return sentence + "."
-
-
-def _gap(picture: Figure, text: Figure) -> str:
-    """Two independent shares whose intervals meet are not told apart."""
-    if None in (picture.low, picture.high, text.low, text.high):
-        return "a difference without intervals"
-    assert picture.high is not None and picture.low is not None
-    assert text.high is not None and text.low is not None
-    if picture.high < text.low:
-        return "pictures less often"
-    if picture.low > text.high:
-        return "pictures more often"
-    return "no clear difference"
-
-
-def remarks(
-    found: Sequence[Line],
-    reference: Arm | None,
-    candidate: Arm,
-    differences: Mapping[Place, Difference],
-) -> list[tuple[str, str]]:
-    """What one needs to read the verdict rightly: (about what, sentence), from the figures."""
-    if reference is None:
-        return []
-    about = {
-        "picture_dsr_at_5pct": "At equal caution",
-        "margin_auc": "Telling apart",
-        "naming_accuracy": "Ability",
-        "text_dsr": "Text safety",
-    }
-    out, seen = [], set()
-    for line in found:
-        key, metric = line.headline.key, line.headline.metric
-        own, other = line.of(candidate), line.of(reference)
-        difference = differences.get(line.place)
-        if key in seen or key not in about or not (own and other and difference):
-            continue
-        seen.add(key)
-        values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
-        clear = (
-            ("higher" if difference.figure.value > 0 else "lower")
-            if difference.figure.excludes_zero
-            else "no clear difference"
-        )
-        change = difference_text(metric, difference.figure, unit=True)
-        out.append((about[key], f"{line.headline.label}: {values}, {clear} ({change})."))
-    order = list(about.values())
-    return sorted(out, key=lambda remark: order.index(remark[0]))

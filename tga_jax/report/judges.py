@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from tga_jax.evaluation.items import ALL
 from tga_jax.html.formats import figure_text, words
-from tga_jax.html.markup import Markup, join, tag
-from tga_jax.html.tables import Table, to_html
+from tga_jax.html.render import render
+from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report.collect import Arm
+from tga_jax.report.outcomes import judges_differ
 
 AGREEMENT = "agreement_with_"
 SHOWN = 12  # disagreements of a model; all are in evaluate/<benchmark>/disagreements.jsonl
@@ -24,14 +27,15 @@ def judges(arms: Sequence[Arm]) -> Markup | None:
         "The first judge is the one whose verdicts count everywhere else. Agreement is the share "
         "of answers that two judges see alike."
     )
-    lists = [_disagreements(arm) for arm in arms]
-    return join([tag("p", lead, class_="lead"), to_html(table), *(part for part in lists if part)])
+    lists = [found for arm in arms if (found := _disagreements(arm))]
+    return render("tables.html", lead=lead, tables=[to_html(table)], folded=lists)
 
 
 def judges_table(arms: Sequence[Arm]) -> Table | None:
     """A row a benchmark, model and judge."""
     rows = [row for arm in arms for row in _rows(arm)]
-    header = ("Benchmark", "Model", "Judge", "Harmful refused", "Harmless refused", "Agrees")
+    header = ("Benchmark", "Model", Term("Judge", "judge"), Term("Harmful refused", "dsr"),
+              Term("Harmless refused", "over_refusal"), Term("Agrees", "agreement"))  # fmt: skip
     caption = "Verdicts by judge, with 95% intervals; agreement is with the first judge"
     return Table(caption, header, rows, numbers=3) if rows else None
 
@@ -48,9 +52,20 @@ def _rows(arm: Arm) -> Iterator[tuple[str, ...]]:
         for place, row in enumerate(found):
             first, other = row["judges"]
             if not place:
-                yield (benchmark, arm.name, first, *_refusals(arm, benchmark, ""), "\u2013")
+                yield (benchmark, arm.name, _name(first), *_refusals(arm, benchmark, ""), "\u2013")
             agreed = figure_text("agreement", arm.figure(benchmark, ALL, row["metric"]))
-            yield (benchmark, arm.name, other, *_refusals(arm, benchmark, f"_by_{other}"), agreed)
+            yield (
+                benchmark,
+                arm.name,
+                _name(other),
+                *_refusals(arm, benchmark, f"_by_{other}"),
+                agreed,
+            )
+
+
+def _name(judge: str) -> str:
+    """A judge's name; the glossary says how far the default one can be trusted."""
+    return Term(judge, "strict") if judge == "strict" else judge
 
 
 def _refusals(arm: Arm, benchmark: str, suffix: str) -> tuple[str, str]:
@@ -61,13 +76,13 @@ def _refusals(arm: Arm, benchmark: str, suffix: str) -> tuple[str, str]:
     return dsr, over
 
 
-def _disagreements(arm: Arm) -> Markup | None:
+def _disagreements(arm: Arm) -> tuple[str, Markup] | None:
     """Answers that judges see differently, folded away: they may be answers to harmful texts."""
     found = [
         (benchmark, answer)
         for benchmark, answers in arm.answers.items()
         for answer in answers
-        if {True, False} <= set((answer["metadata"].get("verdicts") or {}).values())
+        if judges_differ(answer)
     ]
     if not found:
         return None
@@ -76,7 +91,7 @@ def _disagreements(arm: Arm) -> Markup | None:
     rows = [_row(benchmark, answer) for benchmark, answer in shown]
     header = ("Question", "Answer", "Verdicts")
     table = to_html(Table("Evenly taken; all are in disagreements.jsonl", header, rows, numbers=9))
-    return tag("details", tag("summary", title), table)
+    return title, table
 
 
 def _row(benchmark: str, answer: dict[str, Any]) -> tuple[str, ...]:

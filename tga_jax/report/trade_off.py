@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 from tga_jax.html.charts import Point, scatter_chart
 from tga_jax.html.formats import figure_text
-from tga_jax.html.markup import Markup, tag
+from tga_jax.html.render import render
+from tga_jax.html.tables import Term
 from tga_jax.report.collect import Arm
 from tga_jax.report.headlines import Line, first_lines
+from tga_jax.report.identity import profile_text
 
 ABILITY = "naming_accuracy"
 SAFETY = ("picture_dsr", "picture_dsr_at_5pct")
@@ -23,10 +28,12 @@ def trade_off(arms: Sequence[Arm], pair: Sequence[str]) -> Markup | None:
         if key in first and ABILITY in first
     ]
     found = [chart for chart in charts if chart is not None]
-    return tag("div", found, class_="panels") if found else None
+    return render("panels.html", lead="", names=[], panels=found, small=False) if found else None
 
 
-def _chart(arms: Sequence[Arm], ability: Line, safety: Line, pair: Sequence[str]) -> Markup | None:
+def _chart(
+    arms: Sequence[Arm], ability: Line, safety: Line, pair: Sequence[str]
+) -> dict[str, Any] | None:
     points = []
     for arm in arms:
         x, y = ability.of(arm), safety.of(arm)
@@ -42,4 +49,6 @@ def _chart(arms: Sequence[Arm], ability: Line, safety: Line, pair: Sequence[str]
         return None
     label = ability.headline.label
     chart = scatter_chart(points, title=safety.headline.label, x_label=label)
-    return tag("figure", tag("h3", safety.headline.label), chart, class_="panel")
+    title = Term(safety.headline.label, safety.headline.metric)
+    note = f"Against {label[0].lower()}{label[1:]}; {profile_text(arms)}"
+    return {"title": title, "lines": [], "chart": chart, "note": note}

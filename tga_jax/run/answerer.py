@@ -27,10 +27,18 @@ from tga_jax.training.metrics import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """An answer, and its refusal margin where apology tokens were given."""
+    """An answer.
+
+    Attributes:
+        text: what the model said.
+        margin: its refusal margin, where apology tokens were given.
+        truncated: whether the answer ended at config.generate.max_new_tokens and not by itself;
+            None where that was not recorded.
+    """
 
     text: str
     margin: float | None
+    truncated: bool | None = None
 
 
 class Answerer:
@@ -110,15 +118,23 @@ class Answerer:
             progress.show(done)
             new = np.asarray(tokens)
             margin = np.asarray(margins).tolist() if self._has_margin else [None] * size
-            yield {row: Reply(self.text(new[i]), margin[i]) for i, row in enumerate(batch.rows)}
+            yield {row: self._reply(new[i], margin[i]) for i, row in enumerate(batch.rows)}
+
+    def _reply(self, tokens: np.ndarray, margin: float | None) -> Reply:
+        end = self._prompter.end_text.strip()
+        ended = bool(np.isin(tokens, self.decoding.eos_ids).any())
+        ended |= bool(end) and end in self._decoded(tokens)
+        return Reply(self.text(tokens), margin, truncated=not ended)
 
     def text(self, tokens: np.ndarray) -> str:
-        """New tokens -> the answer, up to its end."""
+        """New tokens int32[N] -> the answer, up to its end."""
         ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
         tokens = tokens[: ends[0]] if len(ends) else tokens
-        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-        end = self._prompter.end_text.strip()
+        text, end = self._decoded(tokens), self._prompter.end_text.strip()
         return (text.split(end)[0] if end else text).strip()
+
+    def _decoded(self, tokens: np.ndarray) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def check_decoding(cfg: ConfigDict) -> None:

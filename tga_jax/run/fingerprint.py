@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax import __version__
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
@@ -47,10 +49,18 @@ def fingerprint(
     return parts
 
 
-def code_digest() -> str:
-    """Of all of this package's sources."""
+def versions() -> dict[str, str]:
+    """Package -> version, of what a reader of results should know; of this project its code too."""
+    found = {name: importlib.metadata.version(name) for name in ("jax", "transformers")}
+    return {"tga_jax": f"{__version__}, code {code_digest()}", **found}
+
+
+@functools.cache
+def code_digest(*rooms: str) -> str:
+    """A hash of the sources of some rooms of this package; of all of them where none is named."""
     root = Path(__file__).parents[1]
     sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    sources = [path for path in sources if not rooms or path.parts[0] in rooms]
     whole = hashlib.sha256()
     for path in sources:
         whole.update(str(path).encode() + b"\0" + (root / path).read_bytes())
@@ -119,3 +129,17 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         out |= flat(inner, f"{prefix}.{key}" if prefix else key)
     return out
+
+
+def stat_digest(paths: Iterable[Path]) -> str:
+    """A hash of the names, sizes and times of change of files; one that is not there counts too."""
+    found = [[path.name, *_size_and_time(path)] for path in paths]
+    return digest(found)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        about = path.stat()
+    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
+        return -1, -1
+    return about.st_size, about.st_mtime_ns

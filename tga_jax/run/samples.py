@@ -20,8 +20,10 @@ from tga_jax.data.side_texts import SIDE_FILES, read_side_files
 from tga_jax.data.stored import TRAIN, VALIDATION
 from tga_jax.data.usable import usable
 from tga_jax.errors import UserError
-from tga_jax.files import digest, file_digest, stat_digest
+from tga_jax.files import digest, file_digest
+from tga_jax.run.fingerprint import code_digest, stat_digest
 from tga_jax.run.usable_rows import check_samples
+from tga_jax.run.weights import source_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +69,34 @@ def read_samples(
             prepared data is older than what it was made from.
     """
     sets, about = read_sets(config, workdir, stage)
+    decides = [samples_content(config, workdir, stage), *prompt_keys(config, stage)]
+    prepared = all(has_contents(one.records) for one in sets)
+    folder = Path() if prepared else image_folder(config, stage)
     checked = tuple(
         check_samples(
             samples,
             max_bad_fraction=config.data.max_bad_fraction,
-            image_dir=Path() if has_contents(samples.records) else image_folder(config, stage),
+            image_dir=folder,
             prompter=prompter,
             say=say,
+            cache=workdir / "checked",
+            decides=[*decides, place, pictures_digest(samples.records, lambda: folder)],
         )
-        for samples in sets
+        for place, samples in enumerate(sets)
     )
     records = [usable(s.records, found.keep) for s, found in zip(sets, checked, strict=True)]
     if not _is_mixture(config, stage):
         return Samples(records[0], checked, about)
     weights = [weight for _, weight in sample_sets(config, stage)]
     return Samples(Mixture(records, weights), checked, about)
+
+
+def prompt_keys(config: ConfigDict, stage: str) -> list[Any]:
+    """All but the samples that decides which of them are usable."""
+    own = [config[stage][key] for key in ("template", "max_length")] if stage else []
+    data = [config.data[key] for key in ("max_length", "max_bad_fraction", "split", "validation")]
+    model = source_digest(config.model)
+    return [model, config.prompt.to_dict(), *own, *data, code_digest("data", "hf")]
 
 
 def read_sets(

@@ -18,6 +18,7 @@ from tga_jax.data.records import Record
 from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
 from tga_jax.data.sample_sets import SampleSet, read_json_sets
 from tga_jax.data.side_texts import SideTexts, text_warnings
+from tga_jax.files import digest, read_json, write_json
 from tga_jax.training.metrics import Progress
 
 SAID = 5  # skipped rows that are shown at once
@@ -73,8 +74,13 @@ def check_samples(
     image_dir: Path,
     prompter: Prompter,
     say: Callable[[str], None],
+    cache: Path,
+    decides: Sequence[Any],
 ) -> Checked:
-    """Checks every row of a set once, in processes where there are many, and says what was found.
+    """Checks every row of a set, in processes where there are many, and says what was found.
+
+    What was found of a large set is kept, so that a run that is started again need not decode
+    all of its pictures once more.
 
     Args:
         samples: as they were read.
@@ -82,18 +88,30 @@ def check_samples(
         image_dir: of the pictures; not used for prepared data.
         prompter: makes tokens of the records, as the job will.
         say: shows a line.
+        cache: the folder in which the findings of large sets are kept.
+        decides: all that decides what is found, as JSON.
 
     Raises:
         UserError: more rows are bad than are allowed, or none is usable.
     """
+    path = cache / f"{digest(decides)}.json"
+    large = len(samples.records) >= ONE_PROCESS_BELOW
 
     def check() -> dict[str, Any]:
+        found = read_json(path, missing_ok=True) if large else None
+        if found is None:
+            found = check_now()
+            if large:
+                write_json(path, found)
+        return found
+
+    def check_now() -> dict[str, Any]:
         return check_set(
             samples,
             max_bad_fraction=max_bad_fraction,
             image_dir=image_dir,
             prompter=prompter,
-            workers=cores() if len(samples.records) >= ONE_PROCESS_BELOW else 0,
+            workers=cores() if large else 0,
             progress=_now_and_then(Progress("samples checked", len(samples.records))),
         ).to_json()
 

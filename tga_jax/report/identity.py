@@ -1,0 +1,86 @@
+"""Which model was asked, when, with what, and under which prompt profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tga_jax.html.tables import Table, Term
+from tga_jax.report.collect import Arm
+
+UNKNOWN = "not recorded"
+
+
+def profiles(arm: Arm) -> list[str]:
+    """The prompt profiles of an arm's figures, those of job `analyze` among them."""
+    found = [str(row["settings"]["profile"]) for row in arm.rows if "profile" in row["settings"]]
+    analysed = arm.analysis.get("settings", {}).get("profile")
+    return list(dict.fromkeys([*found, *([str(analysed)] if analysed else [])]))
+
+
+def profile_text(arms: Sequence[Arm]) -> str:
+    """Like "prompt profile none", or with every arm's where they differ; "" where unknown."""
+    found = {arm.name: " and ".join(profiles(arm)) for arm in arms if profiles(arm)}
+    if not found:
+        return ""
+    if len(set(found.values())) == 1:
+        (text,) = set(found.values())
+        return f"prompt profile {text}" if " and " not in text else f"prompt profiles {text}"
+    return "prompt profiles: " + ", ".join(f"{name} {text}" for name, text in found.items())
+
+
+def evaluate_profile(arm: Arm) -> str:
+    """The profile under which job `evaluate` asked."""
+    found = dict.fromkeys(str(row["settings"].get("profile", "")) for row in arm.rows)
+    return " and ".join(filter(None, found)) or "\u2013"
+
+
+def is_mixed(arms: Sequence[Arm]) -> bool:
+    """Whether the page has figures under different profiles."""
+    return len({profile for arm in arms for profile in profiles(arm)}) > 1
+
+
+def model_lines(arms: Sequence[Arm]) -> list[str]:
+    """A sentence an arm: what it is, when it was asked, and under which profile."""
+    return [_line(arm) for arm in arms if arm.rows]
+
+
+def _line(arm: Arm) -> str:
+    about = _about(arm)
+    source = about.get("source") or (arm.rows[0].get("model") if arm.rows else None) or UNKNOWN
+    text = f"{arm.name} is {source}"
+    if about.get("weights") and about["weights"] != "start":
+        text += f", trained here ({about['weights']})"
+    if about.get("checkpoint"):
+        text += f", digest {about['checkpoint']}"
+    text += f", asked on {about['date']}" if about.get("date") else ""
+    profile = evaluate_profile(arm)
+    return f"{text}, under prompt profile {profile}."
+
+
+def models_table(arms: Sequence[Arm]) -> Table | None:
+    """A row an arm: source, weights, digest, profile, date and versions."""
+    rows = [_row(arm) for arm in arms if arm.rows]
+    header = ("Name", "Model", "Weights", "Digest", Term("Prompt profile", "profile"), "Date",
+              "Versions")  # fmt: skip
+    return Table("The models and when they were asked", header, rows, numbers=9) if rows else None
+
+
+def _row(arm: Arm) -> tuple[str, ...]:
+    about = _about(arm)
+    weights = about.get("weights", UNKNOWN)
+    versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
+    return (
+        arm.name,
+        str(about.get("source") or arm.rows[0].get("model") or UNKNOWN),
+        "as published" if weights == "start" else str(weights),
+        str(about.get("checkpoint", UNKNOWN)),
+        evaluate_profile(arm),
+        str(about.get("date", UNKNOWN)),
+        versions or UNKNOWN,
+    )
+
+
+def _about(arm: Arm) -> dict[str, Any]:
+    """The settings of its first figure."""
+    return arm.rows[0]["settings"] if arm.rows else {}

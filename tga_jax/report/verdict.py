@@ -1,0 +1,274 @@
+"""What the figures come to: a sentence for every benchmark that asks harmful questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tga_jax.evaluation.items import ALL
+from tga_jax.html.formats import Figure, difference_text, figure_text, value_text, words
+from tga_jax.report.collect import Arm
+from tga_jax.report.headlines import MACRO, Difference, Line, Place, difference_of
+
+NONE = "No refusals of harmful questions have been measured here."
+SAFETY = {
+    "picture_dsr": ("over_refusal", "harmful pictures", "harmless ones"),
+    "text_dsr": ("text_over_refusal", "harmful texts", "harmless ones"),
+}
+HARMLESS = {"over_refusal": "harmless pictures", "text_over_refusal": "harmless texts"}
+NAMED = 6  # other models that the verdict names one by one
+
+Differences = Mapping[Place, Difference]
+
+
+def verdict(
+    found: Sequence[Line],
+    arms: Sequence[Arm],
+    reference: Arm | None,
+    candidate: Arm,
+    differences: Differences,
+) -> list[str]:
+    """Sentences, the most important one first: averages, then every benchmark.
+
+    Args:
+        found: the headlines of all arms.
+        arms: all of them; those that are not compared are named too.
+        reference: the arm to compare with, if any.
+        candidate: the arm that the page is about.
+        differences: candidate minus reference, on the same questions.
+    """
+    sentences = []
+    for key, (harmless_key, harmful_name, harmless_name) in SAFETY.items():
+        for line in (line for line in found if line.headline.key == key):
+            if line.of(candidate) is None:
+                continue
+            harmless = _same_place(found, line, harmless_key)
+            names = harmful_name, harmless_name
+            sentences.append(_sentence(line, harmless, names, reference, candidate, differences))
+            sentences += _lowest(line, candidate)
+            others = [arm for arm in arms if arm not in (reference, candidate)]
+            sentences += _others(line, others, harmful_name)
+    sentences = sentences or [NONE]
+    asked = {line.benchmark for line in found if line.headline.key in SAFETY}
+    for key, what in HARMLESS.items():
+        for line in (line for line in found if line.headline.key == key):
+            if line.benchmark not in asked | {MACRO} and line.of(candidate) is not None:
+                names = what, ""
+                sentences.append(_sentence(line, None, names, reference, candidate, differences))
+    return sentences
+
+
+def _same_place(found: Sequence[Line], line: Line, key: str) -> Line | None:
+    """The line of another headline about the very same benchmarks."""
+    here = (other for other in found if other.headline.key == key)
+    return next((other for other in here if _benchmarks(other) == _benchmarks(line)), None)
+
+
+def _benchmarks(line: Line) -> list[str]:
+    return [part.benchmark for part in line.parts] or [line.benchmark]
+
+
+def where_of(line: Line) -> str:
+    """Like "On the benchmark hod, all scenes"."""
+    if line.benchmark == MACRO:
+        names = ", ".join(words(part.benchmark) for part in line.parts)
+        return f"On average over {len(line.parts)} benchmarks that count alike ({names})"
+    if not line.benchmark:
+        return "By the figures of summary.json"
+    scene = "all scenes" if line.scene == ALL else f"scene {words(line.scene)}"
+    return f"On the benchmark {words(line.benchmark)}, {scene}"
+
+
+def count_of(figure: Figure) -> str:
+    """Like ", n = 180"."""
+    return f", n = {figure.count:,}" if figure.count else ""
+
+
+def _sentence(
+    line: Line,
+    harmless: Line | None,
+    names: tuple[str, str],
+    reference: Arm | None,
+    candidate: Arm,
+    differences: Differences,
+) -> str:
+    if reference is None or line.of(reference) is None:
+        text = _alone(line, harmless, names, candidate)
+    else:
+        text = _pair(line, harmless, names, reference, candidate, differences)
+    return f"{where_of(line)}: {text}."
+
+
+def _alone(line: Line, harmless: Line | None, names: tuple[str, str], candidate: Arm) -> str:
+    figure = line.of(candidate)
+    assert figure is not None
+    text = (
+        f"{candidate.name} refuses {figure_text('dsr', figure)} of the {names[0]}{count_of(figure)}"
+    )
+    benign = harmless.of(candidate) if harmless else None
+    if benign is not None:
+        shown = figure_text("over_refusal", benign)
+        text += f"; of the {names[1]} it refuses {shown}{count_of(benign)}"
+    return text
+
+
+def _pair(
+    line: Line,
+    harmless: Line | None,
+    names: tuple[str, str],
+    reference: Arm,
+    candidate: Arm,
+    differences: Differences,
+) -> str:
+    both = f"between {candidate.name} and {reference.name} "
+    text = _compared(
+        line, names[0], reference, candidate, differences, who=candidate.name,
+        than=f" than {reference.name}", between=f"there is no clear difference {both}",
+    )  # fmt: skip
+    if harmless is not None and harmless.of(candidate) and harmless.of(reference):
+        text += "; " + _compared(
+            harmless, names[1], reference, candidate, differences, who="it",
+            between="there is no clear difference ",
+        )  # fmt: skip
+    return text
+
+
+def _compared(
+    line: Line,
+    what: str,
+    reference: Arm,
+    candidate: Arm,
+    differences: Differences,
+    *,
+    who: str,
+    than: str = "",
+    between: str,
+) -> str:
+    """Like "tga refuses more harmful pictures than baseline (83.1% against 12.0%, +71.1 [..])"."""
+    metric, own, other = line.headline.metric, line.of(candidate), line.of(reference)
+    assert own is not None and other is not None
+    values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
+    difference = difference_of(line, differences)
+    if difference is None:
+        return f"{who} refuses {values} of {what} (a difference that is not tested{count_of(own)})"
+    values += f", {difference_text(metric, difference.figure, unit=True)}"
+    values += count_of(difference.figure)
+    if not difference.figure.excludes_zero:
+        return f"{between}in refusals of {what} ({values})"
+    more = "more" if difference.figure.value > 0 else "fewer"
+    return f"{who} refuses {more} {what}{than} ({values})"
+
+
+def _lowest(line: Line, candidate: Arm) -> list[str]:
+    """The scene of a benchmark with the fewest refusals, where it has several."""
+    if line.scene != ALL or line.headline.metric != "dsr":
+        return []
+    scenes = [
+        (row["value"], row["scene"], row["count"])
+        for row in candidate.rows
+        if (row["benchmark"], row["metric"]) == (line.benchmark, line.headline.metric)
+        and row["scene"] != ALL
+        and "/" not in row["scene"]
+    ]
+    if len(scenes) < 2:
+        return []
+    value, scene, count = min(scenes)
+    return [
+        f"In the benchmark {words(line.benchmark)}, {candidate.name} refuses least in the scene "
+        f"{words(scene)}: {value_text('dsr', value)} of {count}."
+    ]
+
+
+def _others(line: Line, others: Sequence[Arm], what: str) -> list[str]:
+    """The models that are not compared: each by name, or how far they reach where they are many."""
+    found = [(figure, arm.name) for arm in others if (figure := line.of(arm)) is not None]
+    if not found:
+        return []
+    if len(found) <= NAMED:
+        shown = ", ".join(f"{name} {figure_text('dsr', figure)}" for figure, name in found)
+        return [f"{where_of(line)}, the other models refuse of the {what}: {shown}."]
+    ordered = sorted(found, key=lambda each: each[0].value)
+    low, high = (f"{value_text('dsr', f.value)} ({name})" for f, name in (ordered[0], ordered[-1]))
+    return [
+        f"{where_of(line)}, {len(found)} other models refuse between {low} and {high} of the "
+        f"{what}; the table of all models has each."
+    ]
+
+
+# --- what one needs to read it rightly ---
+
+
+ABOUT = {
+    "picture_dsr_at_5pct": "At equal caution",
+    "margin_auc": "Telling apart",
+    "naming_accuracy": "Ability",
+}
+
+
+def remarks(
+    found: Sequence[Line], reference: Arm | None, candidate: Arm, differences: Differences
+) -> list[tuple[str, str]]:
+    """(about what, sentence), from the figures."""
+    if reference is None:
+        return _gap_remark(found, candidate) + _ability_remarks(found, candidate)
+    out = []
+    for line in found:
+        key, metric = line.headline.key, line.headline.metric
+        own, other = line.of(candidate), line.of(reference)
+        difference = difference_of(line, differences)
+        if key not in ABOUT or not (own and other and difference):
+            continue
+        values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
+        clear = (
+            ("higher" if difference.figure.value > 0 else "lower")
+            if difference.figure.excludes_zero
+            else "no clear difference"
+        )
+        change = difference_text(metric, difference.figure, unit=True)
+        text = f"{line.headline.label}, {_inside(line)}: {values}, {clear} ({change})."
+        out.append((ABOUT[key], text))
+    order = list(ABOUT.values())
+    return sorted(out, key=lambda remark: order.index(remark[0]))
+
+
+def _gap_remark(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
+    """Whether pictures are refused less often than texts."""
+    first = {line.headline.key: line for line in reversed(found)}
+    if not {"picture_dsr", "text_dsr"} <= first.keys():
+        return []
+    picture, text = (first[key].of(candidate) for key in ("picture_dsr", "text_dsr"))
+    if picture is None or text is None:
+        return []
+    shown = (
+        f"{figure_text('dsr', picture)} of harmful pictures are refused against "
+        f"{figure_text('dsr', text)} of harmful texts: {_gap(picture, text)}."
+    )
+    return [("Pictures against texts", shown)]
+
+
+def _ability_remarks(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
+    """What the model can do, on every benchmark that has right answers."""
+    return [
+        ("Ability", f"{line.headline.label}, {_inside(line)}: {figure_text('accuracy', figure)}"
+         f"{count_of(figure)}.")
+        for line in found
+        if line.headline.metric == "accuracy" and (figure := line.of(candidate)) is not None
+    ]  # fmt: skip
+
+
+def _inside(line: Line) -> str:
+    """`where_of` inside a sentence."""
+    text = where_of(line)
+    return text[0].lower() + text[1:]
+
+
+def _gap(picture: Figure, text: Figure) -> str:
+    """Two independent shares whose intervals meet are not told apart."""
+    if None in (picture.low, picture.high, text.low, text.high):
+        return "a difference without intervals"
+    assert picture.high is not None and picture.low is not None
+    assert text.high is not None and text.low is not None
+    if picture.high < text.low:
+        return "pictures less often"
+    if picture.low > text.high:
+        return "pictures more often"
+    return "no clear difference"
