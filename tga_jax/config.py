@@ -30,7 +30,7 @@ def base_config() -> ConfigDict:
     config.moments = "float32"
     config.jobs = ("inspect",)
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
-    # Of XLA, for the train step, each "name=value"; see README, "Does it fit?".
+    # Of XLA, for the train step, each "name=value"; see docs/training.md, "Does it fit?".
     config.compiler_options = ()
     # hosts: how many processes there must be; 0: any. dead_seconds: a process that was silent so
     # long ends the others. stall_minutes: stacks are shown when nothing ended for so long; 0: never
