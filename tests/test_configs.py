@@ -46,6 +46,11 @@ def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
     assert "finetune" not in from_hf.get_config("audit_only").jobs
 
 
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no variant 'tgaa'; there are 'tga', 'tga_answer', "):
+        from_hf.get_config("tgaa")
+
+
 @pytest.mark.parametrize("name", from_hf.VARIANTS)
 def test_every_recipe_says_what_it_is(name: str) -> None:
     assert from_hf.VARIANTS[name].__doc__

@@ -17,9 +17,7 @@ from examples.first_run.prepare import save_processor, train_tokenizer
 from tests.hf_models import tiny_llava, vision_config
 from tga_jax.data.templates import SYSTEM_TEXTS
 
-CONFIG = (
-    "configs/from_hf.py:tga"  # the guide as published, of which every figure can be made by hand
-)
+CONFIG = "configs/from_hf.py:tga"  # the paper's guide, whose figures can be made by hand
 CAPTIONS = ("a red ball on grass", "two white cups", "a grey cat asleep", "the sea at night")
 
 

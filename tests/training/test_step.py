@@ -101,14 +101,7 @@ def _run(
 
 @pytest.mark.parametrize(
     ("center", "parts", "answers"),
-    [
-        ("none", 4, False),
-        ("running", 2, False),
-        ("running", 4, True),
-        ("batch", 2, False),
-        ("batch", 4, True),
-        ("batch", 8, True),
-    ],
+    [("none", 4, False), ("running", 2, True), ("batch", 4, True), ("batch", 8, True)],
 )
 def test_accumulation_changes_nothing(center: str, parts: int, answers: bool) -> None:
     whole = run(center=center, answers=answers)
