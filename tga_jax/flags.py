@@ -44,9 +44,11 @@ def parse_flags(argv: Sequence[str]) -> Any:
         missing = [name for name in ("config", "workdir") if not getattr(values, name)]
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
-    except (KeyError, AttributeError) as error:
-        raise UserError(unknown_key(str(error), argv)) from error
     except Exception as error:  # absl, ml_collections and the config file raise what they like
+        if no_value := wrong_depth(argv):
+            raise UserError(no_value) from error
+        if isinstance(error, KeyError | AttributeError):
+            raise UserError(unknown_key(str(error), argv)) from error
         raise UserError(f"{load_problem(error)} (see --help)") from error
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
     if rest:
@@ -57,6 +59,25 @@ def parse_flags(argv: Sequence[str]) -> Any:
             f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
         )
     return values
+
+
+def wrong_depth(argv: Sequence[str]) -> str:
+    """What is wrong with a flag for a key inside a value, or for a whole section; else ""."""
+    from tga_jax.config import base_config
+
+    for arg in argv:
+        flag, _, keys = arg.lstrip("-").partition("=")[0].partition("config.")
+        if flag or not keys:
+            continue
+        at: Any = base_config().to_dict()
+        for depth, key in enumerate(keys.split(".")):
+            if not isinstance(at, dict):
+                value = ".".join(keys.split(".")[:depth])
+                return f"there is no config key config.{keys}: config.{value} is one value"
+            at = at.get(key, {})
+        if isinstance(at, dict) and at:
+            return f"--config.{keys}: is a section; set its keys, like --config.{keys}.{[*at][0]}"
+    return ""
 
 
 def unknown_key(message: str, argv: Sequence[str]) -> str:

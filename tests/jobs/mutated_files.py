@@ -6,12 +6,11 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tests.jobs.mutations import Mutation, edit_json, mutate_bytes, mutate_key, odd_value
+from tests.jobs.mutation import Mutation, mutate_bytes, mutate_key, odd_value
 from tga_jax.config import base_config
 from tga_jax.run.fingerprint import flat
 
@@ -35,18 +34,21 @@ ODD_TEXTS: dict[type, tuple[str, ...]] = {
     tuple: ("abc", "(0,)", "(-1,)", "('a',)", "((1,),)", "7", "(1.5,)", "(", "None"),
 }
 LONG_WORK = ("finetune.steps", "finetune.epochs", "finetune.batch_size", "finetune.accumulate")
-TYPOS = (
-    "--config.data.pth=x", "--config.dta.path=x", "--config.guide=x", "--config.data.path.x=1",
-    "--cofig.data.path=x", "--config.finetune.stps=1", "stray", "--config.seed", "--config.x.y.z=1",
-)  # fmt: skip
+# What is no key or no flag, and what the error's line must call it.
+TYPOS = {
+    "--config.data.pth=x": "config.data.pth", "--config.dta.path=x": "config.dta",
+    "--config.guide=x": "config.guide", "--config.data.path.x=1": "config.data.path.x",
+    "--cofig.data.path=x": "cofig", "--config.finetune.stps=1": "config.finetune.stps",
+    "stray": "stray", "--config.seed": "config.seed", "--config.x.y.z=1": "config.x",
+}  # fmt: skip
 ANSWERED = ("config.json", "generation_config.json", "tokenizer", "prompt template")
 
 
 def config_mutation(rng: random.Random) -> Mutation:
     """A value on the command line: of a wrong type, out of range, or of an unknown key."""
     if rng.random() < 0.15:
-        typo = rng.choice(TYPOS)
-        return Mutation(typo, "inspect", (typo.strip("-").split("=")[0],), flags=(typo,), expect=2)
+        typo = rng.choice(list(TYPOS))
+        return Mutation(typo, "inspect", (TYPOS[typo],), flags=(typo,), expect=2)
     config = base_config().to_dict()
     values = {k: v for s in SECTIONS for k, v in flat(config[s], s).items()}
     values |= {key: config[key] for key in ("seed", "dtype", "trained_dtype", "moments")}
@@ -58,7 +60,7 @@ def config_mutation(rng: random.Random) -> Mutation:
     training = key in ("trained_dtype", "moments")
     job = "finetune" if training else jobs.get(section, rng.choice(["inspect", "score"]))
     flag = f"--config.{key}={text}"
-    return Mutation(f"{flag} ({job})", job, (key, key.split(".")[-1]), flags=(flag,))
+    return Mutation(flag, job, (key, f"{text}: "), flags=(flag,))
 
 
 def tokenizer_mutation(rng: random.Random) -> Mutation:
@@ -76,29 +78,31 @@ def _json_mutation(
     path, chance = f"checkpoint/{name}", rng.random()
     seed = rng.random()
 
-    def gone(inputs: Path) -> None:
+    def gone(inputs: Path) -> str:
         (inputs / path).unlink()
+        return "gone"
 
-    def garble(inputs: Path) -> None:
+    def garble(inputs: Path) -> str:
         content = (inputs / path).read_bytes()
-        (inputs / path).write_bytes(mutate_bytes(random.Random(seed), content)[1])
+        what, content = mutate_bytes(random.Random(seed), content)
+        (inputs / path).write_bytes(content)
+        return what
 
-    def change(value: Any) -> Any:
-        mutate_key(random.Random(seed), value, depth)
-        return value
+    def change(inputs: Path) -> str:
+        value = json.loads((inputs / path).read_text())
+        what = mutate_key(random.Random(seed), value, depth)
+        (inputs / path).write_text(json.dumps(value))
+        return what
 
-    if chance < 0.08:
-        return Mutation(f"{name}: gone", job, (name, *culprits), gone)
-    if chance < 0.3:
-        return Mutation(f"{name}: bytes", job, (name, *culprits), garble)
-    return Mutation(f"{name}: a key", job, (name, *culprits), edit_json(path, change))
+    spoil = gone if chance < 0.08 else garble if chance < 0.3 else change
+    return Mutation(name, job, (name, *culprits), spoil)
 
 
 TEMPLATES = (
-    "{% for m in messages %}", "{{ messages[0]['text'] }}", "{{ raise_exception('no') }}", "nothing",
-    "{{ 1 / 0 }}", "{{ messages | map(attribute='content') | join", "{% include 'x' %}", "{{ x.y.z }}",
-    "{{ ''.__class__.__mro__ }}", "{% set n = 0 %}{{ strftime_now(n) }}", "\0", "{{ 7 }}", " ",
-    "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}",
+    "{% for m in messages %}", "{{ messages[0]['text'] }}", "{{ raise_exception('no') }}",
+    "nothing", "{{ 1 / 0 }}", "{{ messages | map(attribute='content') | join", "{% include 'x' %}",
+    "{{ x.y.z }}", "{{ ''.__class__.__mro__ }}", "{% set n = 0 %}{{ strftime_now(n) }}", "\0", "{{ 7 }}",
+    " ", "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}",
 )  # fmt: skip
 
 

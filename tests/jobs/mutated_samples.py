@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from tests.jobs.inputs import make_samples
-from tests.jobs.mutations import STRICT, TOLERANT, Mutation, mutate_bytes, odd_value
+from tests.jobs.mutation import STRICT, TOLERANT, Mutation, mutate_bytes, odd_value
 
 KEYS = ("id", "image", "conversations", "image_caption", "retrieved_caption", "tox", "video", "x")
 ROLES = ("user", "assistant", "system", "GPT", "Human", "", None, 1, ["human"], "gpt", "human")
@@ -222,7 +222,7 @@ def no_raster(path: Path, at: float) -> None:
 
 def tiny(path: Path, at: float) -> None:
     """One pixel, of one of Pillow's modes."""
-    Image.new(("RGB", "1", "L", "LA", "P", "RGBA", "I;16", "I")[int(at * 8)], (1, 1)).save(path)
+    Image.new(("RGB", "1", "L", "LA", "P", "RGBA", "I;16")[int(at * 7)], (1, 1)).save(path)
 
 
 def thin(path: Path, at: float) -> None:

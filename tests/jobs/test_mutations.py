@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl
-from tests.jobs.mutations import Mutation, draw
+from tests.jobs.mutation import Mutation
+from tests.jobs.mutations import draw
 from tga_jax.main import main
 
-ALL, FAST = range(200), 25
+ALL, FAST = range(int(os.environ.get("MUTATIONS", "200"))), 25
 QUICK = ("--config.inspect.show=0", "--config.prepare.workers=0", "--config.finetune.steps=1")
 LEFT_OVERS = ("**/*.tmp", "**/.*.partial", "**/.*.old", "**/prepare.tmp")
 DONE = {  # job -> what is there when it was done
@@ -55,10 +57,10 @@ def test_a_mutation_is_refused_by_name_or_does_no_harm(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     mutation, workdir = draw(seed), tmp_path / "run"
     inputs = Path(shutil.copytree(good, tmp_path / "inputs"))
-    mutation.spoil(inputs)
+    done = mutation.spoil(inputs) or ""
     code = main(arguments(inputs, workdir, *QUICK, *mutation.flags, job=mutation.job))
     said = capfd.readouterr().err
-    about = f"{seed}: {mutation.name} ({mutation.job} {mutation.flags})\n{said}"
+    about = f"{seed}: {mutation.name} {done} ({mutation.job} {mutation.flags})\n{said}"
     assert code in (0, 2) and mutation.expect in (None, code), about
     assert "Traceback" not in said and "Warning:" not in said, about
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
