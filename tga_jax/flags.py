@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def parse_flags(argv: Sequence[str]) -> Any:
         if isinstance(error, KeyError | AttributeError):
             raise UserError(unknown_key(str(error), argv)) from error
         raise UserError(f"{load_problem(error)} (see --help)") from error
+    if not missing:
+        refuse_not_finite(values.config.to_dict(), "config")
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag (see --help)")
@@ -59,6 +62,15 @@ def parse_flags(argv: Sequence[str]) -> Any:
             f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
         )
     return values
+
+
+def refuse_not_finite(value: Any, key: str) -> None:
+    """Refuse NaN and infinity wherever they stand: comparisons with bounds let NaN through."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            refuse_not_finite(inner, f"{key}.{name}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: must be a finite number")
 
 
 def wrong_depth(argv: Sequence[str]) -> str:

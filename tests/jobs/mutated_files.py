@@ -30,7 +30,7 @@ ODD_TEXTS: dict[type, tuple[str, ...]] = {
     bool: ("maybe", "2", "", "None"),
     int: ("-1", "-7", "0", "1.5", "abc", "nan", "", "1e3", "None", "100000000000000000000"),
     float: ("-1", "0", "nan", "inf", "-inf", "abc", "", "None"),
-    str: ("no-such", "../..", "\0", "a,b", "0", "-1", "{x}", "é\u2028"),
+    str: ("no-such", "../..", "a,b", "0", "-1", "{x}", "é\u2028"),
     tuple: ("abc", "(0,)", "(-1,)", "('a',)", "((1,),)", "7", "(1.5,)", "(", "None"),
 }
 LONG_WORK = ("finetune.steps", "finetune.epochs", "finetune.batch_size", "finetune.accumulate")
@@ -101,8 +101,8 @@ def _json_mutation(
 TEMPLATES = (
     "{% for m in messages %}", "{{ messages[0]['text'] }}", "{{ raise_exception('no') }}",
     "nothing", "{{ 1 / 0 }}", "{{ messages | map(attribute='content') | join", "{% include 'x' %}",
-    "{{ x.y.z }}", "{{ ''.__class__.__mro__ }}", "{% set n = 0 %}{{ strftime_now(n) }}", "\0", "{{ 7 }}",
-    " ", "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}",
+    "{{ x.y.z }}", "{{ ''.__class__.__mro__ }}", "{% set n = 0 %}{{ strftime_now(n) }}", "\0",
+    "{{ 7 }}", " ", "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}",
 )  # fmt: skip
 
 
