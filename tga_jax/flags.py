@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -44,10 +45,14 @@ def parse_flags(argv: Sequence[str]) -> Any:
         missing = [name for name in ("config", "workdir") if not getattr(values, name)]
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
-    except (KeyError, AttributeError) as error:
-        raise UserError(unknown_key(str(error), argv)) from error
     except Exception as error:  # absl, ml_collections and the config file raise what they like
+        if no_value := wrong_depth(argv):
+            raise UserError(no_value) from error
+        if isinstance(error, KeyError | AttributeError):
+            raise UserError(unknown_key(str(error), argv)) from error
         raise UserError(f"{load_problem(error)} (see --help)") from error
+    if not missing:
+        refuse_not_finite(values.config.to_dict(), "config")
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag (see --help)")
@@ -57,6 +62,34 @@ def parse_flags(argv: Sequence[str]) -> Any:
             f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
         )
     return values
+
+
+def refuse_not_finite(value: Any, key: str) -> None:
+    """Refuse NaN and infinity wherever they stand: comparisons with bounds let NaN through."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            refuse_not_finite(inner, f"{key}.{name}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: must be a finite number")
+
+
+def wrong_depth(argv: Sequence[str]) -> str:
+    """What is wrong with a flag for a key inside a value, or for a whole section; else ""."""
+    from tga_jax.config import base_config
+
+    for arg in argv:
+        flag, _, keys = arg.lstrip("-").partition("=")[0].partition("config.")
+        if flag or not keys:
+            continue
+        at: Any = base_config().to_dict()
+        for depth, key in enumerate(keys.split(".")):
+            if not isinstance(at, dict):
+                value = ".".join(keys.split(".")[:depth])
+                return f"there is no config key config.{keys}: config.{value} is one value"
+            at = at.get(key, {})
+        if isinstance(at, dict) and at:
+            return f"--config.{keys}: is a section; set its keys, like --config.{keys}.{[*at][0]}"
+    return ""
 
 
 def unknown_key(message: str, argv: Sequence[str]) -> str:

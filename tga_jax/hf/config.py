@@ -24,6 +24,8 @@ from tga_jax.models.config import (
 )
 
 Json = dict[str, Any]
+WIDTHS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+MAX_SIZE = 100_000_000  # no model has a shape beyond
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -138,7 +140,8 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
             f"{file}: vision_feature_layer {config.feature_layer} of a tower with"
             f" {config.vision.layers} layers; give one from {-states} to {states - 1}"
         )
-    if not 0 <= config.image_token < config.decoder.vocab:
+    token = config.image_token
+    if not isinstance(token, int) or not 0 <= token < config.decoder.vocab:
         raise UserError(
             f"{file}: image_token_index {config.image_token} is not below vocab_size"
             f" {config.decoder.vocab}"
@@ -179,10 +182,14 @@ def _filled(content: Json, file: Path, prefix: str) -> Any:
 
 
 def _vision(full: Any, file: Path, prefix: str) -> VisionConfig:
-    for key in ("image_size", "patch_size"):
-        if not isinstance(getattr(full, key), int):
-            raise UserError(f"{file}: {prefix}{key} {getattr(full, key)} is not one number")
+    _check_sizes(full, ("image_size", "patch_size", *WIDTHS), file, prefix)
+    _check_eps(full, "layer_norm_eps", file, prefix)
     _one_of(full, "num_channels", (3,), file, prefix)
+    if full.patch_size > full.image_size:
+        raise UserError(
+            f"{file}: {prefix}patch_size {full.patch_size} is more than image_size"
+            f" {full.image_size}"
+        )
     return VisionConfig(
         image_size=full.image_size,
         patch_size=full.patch_size,
@@ -197,6 +204,13 @@ def _vision(full: Any, file: Path, prefix: str) -> VisionConfig:
 
 def _decoder(full: Any, file: Path, prefix: str, tied: bool | None = None) -> DecoderConfig:
     _one_of(full, "hidden_act", ("silu",), file, prefix)
+    _check_sizes(full, ("vocab_size", "num_key_value_heads", *WIDTHS), file, prefix)
+    _check_eps(full, "rms_norm_eps", file, prefix)
+    if full.num_attention_heads % full.num_key_value_heads:
+        raise UserError(
+            f"{file}: {prefix}num_attention_heads {full.num_attention_heads} is no multiple of"
+            f" num_key_value_heads {full.num_key_value_heads}"
+        )
     if "rope_theta" not in full.rope_parameters:
         raise UserError(f"{file}: {prefix}rope_parameters a layer type are not supported")
     llama, qwen = full.model_type == "llama", full.model_type == "qwen2"
@@ -218,6 +232,25 @@ def _decoder(full: Any, file: Path, prefix: str, tied: bool | None = None) -> De
         tied_head=full.tie_word_embeddings if tied is None else tied,
         window=_window(full, file, prefix),
     )
+
+
+def _check_sizes(full: Any, keys: Iterable[str], file: Path, prefix: str) -> None:
+    """Refuse what is no size, before something is divided by it or made as large."""
+    for key in keys:
+        value = getattr(full, key)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIZE:
+            raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a whole number above 0")
+    if full.hidden_size % full.num_attention_heads and not getattr(full, "head_dim", None):
+        raise UserError(
+            f"{file}: {prefix}hidden_size {full.hidden_size} is no multiple of"
+            f" num_attention_heads {full.num_attention_heads}"
+        )
+
+
+def _check_eps(full: Any, key: str, file: Path, prefix: str) -> None:
+    value = getattr(full, key)
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a number from 0 to 1")
 
 
 def _rope_scaling(rope: Json, file: Path, prefix: str) -> RopeScaling | None:

@@ -13,6 +13,9 @@ from tga_jax.models.config import LlavaConfig
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3
+MAX_SIDE = 100_000  # pixels
+HUGE = 1e9  # no number in these files is as large
+LAST_FILTER = 5  # of Pillow's numbers for ways to resize
 KNOWN_TYPES = ("CLIPImageProcessor", "LlavaImageProcessor")
 
 
@@ -31,15 +34,16 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
     shortest_edge, resize = _resize_sizes(path, raw) if raw.get("do_resize", True) else (None, None)
     crop = _crop_size(path, raw) if raw.get("do_center_crop", True) else None
     normalize, rescale = raw.get("do_normalize", True), raw.get("do_rescale", True)
+    resample, factor = raw.get("resample", BICUBIC), raw.get("rescale_factor", 1 / 255)
     return {
         "shortest_edge": shortest_edge,
         "resize": resize,
         "crop": crop,
-        "resample": int(raw.get("resample", BICUBIC)),
+        "resample": _whole(path, "resample", resample, least=0, most=LAST_FILTER),
         "pad_to_square": kind == "LlavaImageProcessor" and bool(raw.get("do_pad", False)),
         "mean": _channels(path, raw, "image_mean", CLIP_MEAN) if normalize else (0.0, 0.0, 0.0),
         "std": _channels(path, raw, "image_std", CLIP_STD) if normalize else (1.0, 1.0, 1.0),
-        "rescale": float(raw.get("rescale_factor", 1 / 255)) if rescale else 1.0,
+        "rescale": _number(path, "rescale_factor", factor) if rescale else 1.0,
     }
 
 
@@ -105,7 +109,7 @@ def _find_image_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     """transformers' order: the nested object of processor_config.json before the older file."""
     nested = folder / "processor_config.json"
     if nested.is_file() and "image_processor" in (outer := _read_object(nested)):
-        return nested, outer["image_processor"]
+        return nested, _object(nested, outer["image_processor"], "image_processor")
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         raise UserError(f"{folder}: no preprocessor_config.json; copy it from the vision model")
@@ -113,15 +117,18 @@ def _find_image_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
+    return _object(path, read_json(path), "the file")
+
+
+def _object(path: Path, value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
+        raise UserError(f"{path}: {what} must be a JSON object")
     return value
 
 
 def _image_processor_type(path: Path, raw: dict[str, Any]) -> str:
     name = raw.get("image_processor_type") or raw.get("feature_extractor_type", KNOWN_TYPES[0])
-    kind = name.removesuffix("Fast").removesuffix("Pil")
+    kind = str(name).removesuffix("Fast").removesuffix("Pil")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")
     if kind not in KNOWN_TYPES:
         raise UserError(f"{path}: image processor {name} is not supported, only {KNOWN_TYPES}")
@@ -132,30 +139,53 @@ def _resize_sizes(path: Path, raw: dict[str, Any]) -> tuple[int | None, tuple[in
     """Returns (shortest edge, None) or (None, (height, width))."""
     size = raw.get("size", 224)
     if isinstance(size, int):
-        return size, None
+        return _whole(path, "size", size), None
     values = size if isinstance(size, dict) else {}
     given = {key for key, value in values.items() if value is not None}
     if given == {"shortest_edge"}:
-        return int(size["shortest_edge"]), None
+        return _whole(path, "size.shortest_edge", size["shortest_edge"]), None
     if given == {"height", "width"}:
-        return None, (int(size["height"]), int(size["width"]))
+        return None, _height_and_width(path, "size", size)
     raise UserError(f"{path}: size {size} is not supported; give shortest_edge or height and width")
 
 
 def _crop_size(path: Path, raw: dict[str, Any]) -> tuple[int, int]:
     crop = raw.get("crop_size", 224)
     if isinstance(crop, int):
-        return crop, crop
-    if not isinstance(crop, dict) or not crop.get("height") or not crop.get("width"):
+        side = _whole(path, "crop_size", crop)
+        return side, side
+    if not isinstance(crop, dict) or not {"height", "width"} <= crop.keys():
         raise UserError(f"{path}: crop_size {crop} must have height and width")
-    return int(crop["height"]), int(crop["width"])
+    return _height_and_width(path, "crop_size", crop)
+
+
+def _height_and_width(path: Path, key: str, value: dict[str, Any]) -> tuple[int, int]:
+    height, width = (_whole(path, f"{key}.{name}", value[name]) for name in ("height", "width"))
+    return height, width
 
 
 def _channels(
     path: Path, raw: dict[str, Any], key: str, default: tuple[float, ...]
 ) -> tuple[float, ...]:
     values = raw.get(key) or default
-    values = (values,) * 3 if isinstance(values, (int, float)) else tuple(map(float, values))
+    values = values if isinstance(values, list | tuple) else (values,) * 3
     if len(values) != 3:
         raise UserError(f"{path}: {key} must have 3 values, one a colour channel")
-    return values
+    numbers = tuple(_number(path, key, value) for value in values)
+    if key == "image_std" and not all(numbers):
+        raise UserError(f"{path}: image_std {values} must not hold 0; pixels are divided by it")
+    return numbers
+
+
+def _whole(path: Path, key: str, value: Any, *, least: int = 1, most: int = MAX_SIDE) -> int:
+    number = _number(path, key, value)
+    if number != int(number) or not least <= number <= most:
+        raise UserError(f"{path}: {key} {value} must be a whole number from {least} to {most}")
+    return int(number)
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    wrong = isinstance(value, bool) or not isinstance(value, int | float)
+    if wrong or not -HUGE < value < HUGE:  # NaN is not in between either
+        raise UserError(f"{path}: {key} {value!r} must be a number")
+    return float(value)

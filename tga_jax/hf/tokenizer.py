@@ -60,6 +60,7 @@ def load_tokenizer(folder: Path, *, image_token_id: int | None = None) -> Tokeni
 
     tokenizer = load_fast(folder)
     tokenizer.chat_template, template_file = find_chat_template(folder, tokenizer.chat_template)
+    _check_template(tokenizer.chat_template, folder / template_file)
     _stop_appending_eos(tokenizer)
     image_token = _text_of(tokenizer, image_token_id) or IMAGE_TOKEN
     _add_image_token(tokenizer, image_token)
@@ -179,9 +180,12 @@ def load_fast(folder: Path, **settings: Any) -> Any:
         tokenizer = kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **settings
         )
+        ids = tokenizer("a").input_ids  # some settings of a wrong type are found in use only
     except Exception as error:  # tokenizers raises bare Exception on a malformed file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error
+    if not ids:
+        raise UserError(f"{folder}/tokenizer.json: makes no token of a text; download it again")
     if not tokenizer.is_fast:
         raise UserError(
             f"{folder}: only a slow tokenizer ({type(tokenizer).__name__}); "
@@ -211,6 +215,13 @@ def find_chat_template(folder: Path, found: Any) -> tuple[Any, str]:
             if isinstance(own, str) and own:
                 return own, name
     return found, "tokenizer_config.json" if found else ""
+
+
+def _check_template(template: Any, file: Path) -> None:
+    """Refuse what is neither a text nor several texts by name."""
+    texts = template.values() if isinstance(template, dict) else [template or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{file}: its chat_template is no text; mend or delete it")
 
 
 def _text_of(tokenizer: Any, token_id: int | None) -> str | None:

@@ -8,6 +8,7 @@ checked and written by Apache Beam, on a cluster that sees the same file system.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import time
@@ -43,6 +44,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError(f"config.data.validation={share}: must lie in 0..1, below 1")
     if workers < -1:
         raise UserError(f"config.prepare.workers={workers}: -1, 0 or more")
+    check_beam(job.config.prepare.beam.split())
     check_samples(job, before=(*before, "prepare"))
 
 
@@ -77,6 +79,15 @@ def run(job: Job) -> None:
         new.rename(folder)
     say_speed(job, tally, time.monotonic() - began, folder, inputs)
     say_findings(job, report)
+
+
+def check_beam(options: Sequence[str]) -> None:
+    """Refuse Beam's options where they are none, or Beam where it is not installed."""
+    wrong = next((option for option in options if not option.startswith("--")), None)
+    if wrong is not None:
+        raise UserError(f"config.prepare.beam: {wrong!r} is no option like --runner=FlinkRunner")
+    if options and importlib.util.find_spec("apache_beam") is None:
+        raise UserError("config.prepare.beam: Apache Beam is not there: pip install apache-beam")
 
 
 def is_finished(folder: Path, settings: dict[str, Any]) -> bool:

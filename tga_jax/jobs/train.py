@@ -17,7 +17,14 @@ from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
-from tga_jax.run.stage import Stage, check_dtypes, compiler_options, stage_factors, trained_counts
+from tga_jax.run.stage import (
+    Stage,
+    check_dtypes,
+    check_rates,
+    compiler_options,
+    stage_factors,
+    trained_counts,
+)
 from tga_jax.run.stage_data import (
     batch_source,
     check_counts,
@@ -44,6 +51,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     config, name = job.config, job.name
     check_counts(config[name], name)
     check_dtypes(config)
+    check_rates(config[name], name)
     compiler_options(config.compiler_options)
     profile_config(job, name)
     check_samples(job, name, before=before)

@@ -223,9 +223,11 @@ def image_folder(config: ConfigDict, stage: str = "") -> Path:
     Raises:
         UserError: there is no such folder.
     """
-    folder = Path((config[stage].image_dir if stage else "") or config.data.image_dir or ".")
+    own = config[stage].image_dir if stage else ""
+    folder = Path(own or config.data.image_dir or ".")
     if not folder.is_dir():
-        raise UserError(f"config.data.image_dir={str(folder)!r}: there is no such folder")
+        key = f"config.{stage if own else 'data'}.image_dir"
+        raise UserError(f"{key}={str(folder)!r}: there is no such folder")
     return folder
 
 

@@ -20,6 +20,12 @@ from tga_jax.training.optimizer import MOMENTS, OptimizerConfig, make_optimizer,
 from tga_jax.training.state import new_state
 from tga_jax.training.step import TrainState, jit_step, make_train_step
 
+# Keys of a stage by what their values may be; its counts are checked with its data.
+AT_LEAST_0 = (
+    "epochs", "learning_rate", "weight_decay", "clip_norm", "save_minutes", "keep_every",
+    "max_length", "ce_chunk",
+)  # fmt: skip
+SHARES = ("warmup_fraction", "final_fraction")
 BESIDE_ADAPTERS = r"decoder/(?!.*/lora_).*"
 
 
@@ -52,6 +58,7 @@ class Stage:
             UserError: a dtype or a compiler option has no such value.
         """
         check_dtypes(config)
+        check_rates(config[name], name)
         self.name, self.steps, self.llava, self.mesh = name, steps, llava, mesh
         cfg = config[name]
         self.factors = stage_factors(llava, cfg.trainable, config.lora.train_decoder)
@@ -122,6 +129,16 @@ def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[st
             part = "adapters" if "/lora_" in path else path.split("/")[0]
             counts[part] = counts.get(part, 0) + math.prod(sizes[path])
     return counts
+
+
+def check_rates(cfg: ConfigDict, stage: str) -> None:
+    """Refuse numbers of config.<stage> that are below 0, or shares of its steps above 1."""
+    for key in AT_LEAST_0:
+        if cfg[key] < 0:
+            raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 0 or more")
+    for key in SHARES:
+        if not 0 <= cfg[key] <= 1:
+            raise UserError(f"config.{stage}.{key}={cfg[key]}: must lie in 0..1")
 
 
 def check_dtypes(config: ConfigDict) -> None:
