@@ -28,6 +28,14 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
 }
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+GEMMA = {"num_key_value_heads": 2, "head_dim": 12, "sliding_window": 7, "pad_token_id": 0}
+
 # kind -> config class, and what differs from its defaults
 KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "llama": (transformers.LlamaConfig, {}),
@@ -56,6 +64,44 @@ KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "qwen2_tied": (
         transformers.Qwen2Config,
         {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
+    "qwen2_mixed_windows": (  # the last block has one
+        transformers.Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    ),
+    "qwen2_yarn": (
+        transformers.Qwen2Config,
+        {"num_key_value_heads": 2, "rope_parameters": YARN},
+    ),
+    "llama_dynamic_rope": (  # texts are longer than its 16 tokens
+        transformers.LlamaConfig,
+        {
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+        },
+    ),
+    "qwen3": (transformers.Qwen3Config, {"num_key_value_heads": 2, "head_dim": 12}),
+    "phi3": (transformers.Phi3Config, {"num_key_value_heads": 2, "pad_token_id": 0}),
+    "gemma2": (
+        transformers.Gemma2Config,
+        GEMMA
+        | {
+            "query_pre_attn_scalar": 9,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": (
+        transformers.Gemma3TextConfig,
+        GEMMA
+        | {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 12,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            },
+        },
     ),
 }
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.hf.decoders import DECODERS
 
-DECODERS = ("llama", "mistral", "qwen2")
 TOWERS = ("clip_vision_model",)
 
 # kind -> its model types, and which keys of the configuration are for such folders
 _KINDS = {
     "llava": (("llava",), "it is a LLaVA checkpoint: config.model.checkpoint is for those"),
     "decoder": (
-        DECODERS,
+        tuple(DECODERS),
         "it is a language model: set config.model.llm to its folder and config.model.vision to a "
         "CLIP's, and leave config.model.checkpoint empty",
     ),

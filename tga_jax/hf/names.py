@@ -66,6 +66,8 @@ def _decoder_rules() -> dict[str, Rule]:
         "decoder/norm/scale": Rule("language_model.model.norm.weight"),
         "decoder/blocks/norm1/scale": Rule(layer + "input_layernorm.weight"),
         "decoder/blocks/norm2/scale": Rule(layer + "post_attention_layernorm.weight"),
+        "decoder/blocks/q_norm/scale": Rule(layer + "self_attn.q_norm.weight"),
+        "decoder/blocks/k_norm/scale": Rule(layer + "self_attn.k_norm.weight"),
         **_linears("decoder/blocks/", layer, linears),
     }
 
@@ -122,6 +124,15 @@ RULES: dict[str, Rule] = {
     **_decoder_rules(),
     **_text_rules(),
 }
+
+# Norms before and behind both halves of a block; "post_attention_layernorm" is another one then.
+_FOUR_NORMS = {
+    "decoder/blocks/norm2/scale": "pre_feedforward_layernorm",
+    "decoder/blocks/post_norm1/scale": "post_attention_layernorm",
+    "decoder/blocks/post_norm2/scale": "post_feedforward_layernorm",
+}
+# Where a language model's type names the norms of its blocks otherwise.
+BLOCK_NORMS = {"gemma2": _FOUR_NORMS, "gemma3_text": _FOUR_NORMS}
 
 EMBEDDING = RULES["decoder/embed"].name
 HEAD = RULES["decoder/head"].name
@@ -184,9 +195,17 @@ def written(name: str, *, family: str) -> str:
     return name
 
 
-def slots(path: str, shape: tuple[int, ...]) -> list[Slot]:
+def rule_of(path: str, decoder: str) -> Rule:
+    """The row of the table; `decoder` is the language model's type."""
+    norm = BLOCK_NORMS.get(decoder, {}).get(path)
+    if norm is not None:
+        return Rule(f"language_model.model.layers.{{i}}.{norm}.weight")
+    return RULES[path]
+
+
+def slots(path: str, shape: tuple[int, ...], *, decoder: str = "llama") -> list[Slot]:
     """The Hugging Face tensors that make up one of our parameters, in order of layers."""
-    rule = RULES[path]
+    rule = rule_of(path, decoder)
     if LAYER_AXIS not in path.split("/"):
         return [Slot(rule.name, path, None, rule.transform, their_shape(rule.transform, shape))]
     theirs = their_shape(rule.transform, shape[1:])

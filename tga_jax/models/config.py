@@ -26,13 +26,21 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched. kind: "linear" (factor only) or "llama3"."""
+    """How rotary frequencies are stretched, as Hugging Face's configurations say it.
+
+    kind: "linear" (factor only), "llama3", "yarn" (arXiv 2309.00071) or "dynamic" (the base grows
+    with the length of the text, as soon as that is above `original_length`).
+    """
 
     kind: str
     factor: float
-    low_freq_factor: float = 1.0
+    low_freq_factor: float = 1.0  # of "llama3", as is the next
     high_freq_factor: float = 4.0
-    original_length: int = 8192
+    original_length: int = 8192  # tokens; not of "linear"
+    beta_fast: float = 32.0  # of "yarn", as are the next three
+    beta_slow: float = 1.0
+    attention_factor: float | None = None  # of cosines and sines; None: follows from the factor
+    truncate: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +60,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """One decoder that covers Llama 1-3, Mistral and Qwen2."""
+    """One decoder that covers Llama 1-3, Mistral, Qwen2 and 3, Phi-3, and Gemma 2 and 3."""
 
     vocab: int
     width: int
@@ -69,6 +77,16 @@ class DecoderConfig:
     mlp_bias: bool = False
     tied_head: bool = False
     window: int | None = None  # sliding-window attention: a token sees this many, itself included
+    window_layers: tuple[int, ...] | None = None  # which blocks have it, from 0; None: all
+    window_rope_theta: float | None = None  # of those blocks, unscaled; None: as the others
+    activation: str = "silu"  # or "gelu_pytorch_tanh"
+    qk_norm: bool = False  # a norm over each head's queries and keys
+    post_norms: bool = False  # norms also behind attention and MLP, before they are added
+    norm_offset: float = 0.0  # what norms add to their scale; 1 where scales begin at 0
+    embedding_scale: float = 1.0  # what token embeddings are multiplied by; pictures are not
+    query_scale: float = 1.0  # what queries are multiplied by beyond head_dim ** -0.5
+    attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
+    logit_softcap: float | None = None  # the same of the logits; a LLaVA's have none
     lora: LoraConfig | None = None
 
 
