@@ -129,8 +129,10 @@ def test_windows(tmp_path):
     on = {"use_sliding_window": True, "sliding_window": 64, "num_hidden_layers": 4}
     assert window("qwen2", **on, max_window_layers=0) == 64
     assert window("qwen2", **on, max_window_layers=4) is None
-    with pytest.raises(UserError, match="max_window_layers"):
-        window("qwen2", **on, max_window_layers=2)
+    mixed = read_decoder_config(_text(tmp_path, "qwen2", **on, max_window_layers=3))
+    assert (mixed.window, mixed.window_layers) == (64, (3,))
+    with pytest.raises(UserError, match="layer_types 'chunked_attention' is not supported"):
+        window("qwen2", **on, layer_types=["full_attention"] * 3 + ["chunked_attention"])
 
 
 def test_clip_folder(tmp_path):
@@ -156,8 +158,10 @@ def _changed(key: str, value: object) -> dict:
         ("model_type", "llava_next"),
         ("text_config.model_type", "gemma"),
         ("vision_config.model_type", "siglip_vision_model"),
-        ("text_config.rope_scaling", {"type": "yarn", "factor": 2.0}),
-        ("text_config.rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        (
+            "text_config.rope_scaling",
+            {"type": "longrope", "factor": 2.0, "short_factor": [1.0] * 64, "long_factor": [1.0]},
+        ),
         ("text_config.partial_rotary_factor", 0.5),
         ("text_config.hidden_act", "gelu"),
         ("text_config.hidden_size", "big"),
@@ -256,9 +260,9 @@ def test_export_says_the_same_to_transformers(tmp_path, kind):
     assert after.pop("pad_token_id") == 3 and after["text_config"].pop("pad_token_id") == 3
     before["text_config"].pop("pad_token_id")
     before["text_config"].setdefault("head_dim", config.decoder.head_dim)
-    if kind == "qwen2_tied":  # no window: this key then has no effect
-        before["text_config"].pop("max_window_layers")
-        after["text_config"].pop("max_window_layers")
+    if config.decoder.window is None:  # this key then has no effect
+        before["text_config"].pop("max_window_layers", None)
+        after["text_config"].pop("max_window_layers", None)
     assert after == before
     assert read_llava_config(tmp_path / "out") == config
 

@@ -52,7 +52,12 @@ def copy(llava, tmp_path) -> Path:
     ("kind", "dtype"),
     [
         *(("llama_biased", "float32"), ("mistral", "bfloat16"), ("qwen2_tied", "float32")),
-        *(("qwen3", "float32"), ("phi3", "bfloat16"), ("gemma2", "bfloat16"), ("gemma3", "float32")),
+        *(
+            ("qwen3", "float32"),
+            ("phi3", "bfloat16"),
+            ("gemma2", "bfloat16"),
+            ("gemma3", "float32"),
+        ),
     ],
 )
 def test_import_then_export_is_bit_identical(tmp_path, kind, dtype):

@@ -131,7 +131,8 @@ def test_text_with_unequal_lengths(llava, kind):
 
 
 def test_dynamic_rope_goes_by_each_texts_own_length(llava):
-    """transformers goes by the longest of the batch: ours are its answers to each text alone."""
+    """transformers goes by the longest of the batch, and remembers it until a text is short again:
+    ours are its answers to each text alone."""
     hf, model, params = llava("llama_dynamic_rope")
     tokens, mask = _tokens(LENGTHS)
     logits = model.logits(params, _ours(model, params, tokens, mask).hidden)
@@ -142,6 +143,7 @@ def test_dynamic_rope_goes_by_each_texts_own_length(llava):
     out = model.decode(params, embeddings, positions=places, segments=jnp.asarray(segments))
     in_pack = model.logits(params, out.hidden)[0]
     for row, length in enumerate(LENGTHS):
+        _theirs(hf, tokens[:1, :8], mask[:1, :8])
         alone = _theirs(hf, tokens[row : row + 1, :length], mask[row : row + 1, :length])
         _close(logits[row, :length], alone.logits[0])
         if row < 2:
@@ -313,7 +315,7 @@ def test_a_language_model_alone_has_its_softcap(tmp_path):
     out = decoder.apply(params, x, positions=places, segments=np.ones_like(places))
     ours = decoder.apply(params, out.hidden, method="logits")
     _close(ours, _theirs(hf, tokens, mask).logits)
-    assert np.abs(ours).max() < 3
+    assert np.abs(ours).max() <= 3
 
 
 def test_left_padding(llava):

@@ -191,9 +191,7 @@ DECODERS: dict[str, DecoderKind] = {
     "gemma2": DecoderKind(
         "Gemma2",
         "Gemma 2",
-        lambda part: (
-            _read_gemma(part) | {"attention_softcap": part.values.attn_logit_softcapping}
-        ),
+        lambda part: _read_gemma(part) | {"attention_softcap": part.values.attn_logit_softcapping},
         _write_gemma,
         activation="hidden_activation",
     ),

@@ -5,6 +5,7 @@ Their rows lie one behind the other, so that a part is a range of the file's row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ FUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
     },
 }
+_LAYER = re.compile(r"^(language_model\.)?model\.layers\.\d+\.")
 
 
 def split(
@@ -79,17 +81,15 @@ class _Joined:
 
 def _parts(name: str, decoder: str) -> list[str]:
     """The names of a fused tensor's parts; none of another tensor."""
-    for module, parts in FUSED.get(decoder, {}).items():
-        if name.endswith(f".{module}.weight"):
-            stem = name.removesuffix(f"{module}.weight")
-            return [f"{stem}{part}.weight" for part in parts]
-    return []
+    layer = _LAYER.match(name)
+    module = name[layer.end() :].removesuffix(".weight") if layer else ""
+    parts = FUSED.get(decoder, {}).get(module, ())
+    return [name.replace(module, part) for part in parts]
 
 
 def _whole(name: str, decoder: str) -> str:
     """The fused tensor that holds this one; "" if it stands alone."""
-    for module, parts in FUSED.get(decoder, {}).items():
-        for part in parts:
-            if name.endswith(f".{part}.weight"):
-                return name.removesuffix(f"{part}.weight") + f"{module}.weight"
-    return ""
+    layer = _LAYER.match(name)
+    module = name[layer.end() :].removesuffix(".weight") if layer else ""
+    found = (whole for whole, parts in FUSED.get(decoder, {}).items() if module in parts)
+    return name.replace(module, whole) if (whole := next(found, "")) else ""

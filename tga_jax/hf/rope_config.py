@@ -72,9 +72,7 @@ def _scaling(part: Part, rope: Json) -> RopeScaling | None:
     limit = part.values.max_position_embeddings
     if kind == "dynamic":
         return RopeScaling(kind, float(rope["factor"]), original_length=limit)
-    fields = {
-        field: rope[key] for field, key in _KEYS[kind].items() if rope.get(key) is not None
-    }
+    fields = {field: rope[key] for field, key in _KEYS[kind].items() if rope.get(key) is not None}
     factor = rope.get("factor") or limit / fields["original_length"]
     if kind == "yarn" and rope.get("mscale") and rope.get("mscale_all_dim"):
         sizes = (0.1 * rope[key] * math.log(factor) + 1 for key in ("mscale", "mscale_all_dim"))

@@ -27,7 +27,6 @@ from tga_jax.models.config import Compute, DecoderConfig
 from tga_jax.models.layers import Linear, RMSNorm, activation, capped, param, residual, stack
 from tga_jax.models.visibility import Visibility
 
-
 Rotation = tuple[Array, Array]  # cosines and sines of the positions
 
 
@@ -77,7 +76,9 @@ class DecoderBlock(nn.Module):
         """
         if windowed is not None:
             visible = visible.replace(windowed=windowed)
-        y, kept = self._attention(self._norm("norm1")(x), _chosen(rotation, windowed), visible, past)
+        y, kept = self._attention(
+            self._norm("norm1")(x), _chosen(rotation, windowed), visible, past
+        )
         x = x + (self._norm("post_norm1")(y) if self.config.post_norms else y)
         y = self._mlp(self._norm("norm2")(x))
         x = x + (self._norm("post_norm2")(y) if self.config.post_norms else y)
@@ -130,7 +131,9 @@ class DecoderBlock(nn.Module):
         cfg = self.config
         gate = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "gate")(x)
         up = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "up")(x)
-        y = nn.with_logical_constraint(activation(cfg.activation)(gate) * up, ("batch", "length", "ffn"))
+        y = nn.with_logical_constraint(
+            activation(cfg.activation)(gate) * up, ("batch", "length", "ffn")
+        )
         return self._linear(x.shape[-1], ("ffn", "embed"), cfg.mlp_bias, "down")(y)
 
 
