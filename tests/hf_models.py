@@ -139,6 +139,29 @@ def vision_config(
     )
 
 
+def siglip_config(**settings: Any) -> transformers.SiglipVisionConfig:
+    """A tiny config of a SigLIP tower, without its pooling head."""
+    tiny = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "image_size": 32,
+        "patch_size": 8,
+        "vision_use_head": False,
+    }
+    return transformers.SiglipVisionConfig(**tiny | settings)
+
+
+def tiny_siglip(folder: Path, *, seed: int = 0) -> Any:
+    """Save a tiny SiglipModel (both halves, and a head) to a folder, and return it."""
+    text = {"vocab_size": 64, "hidden_size": 24, "intermediate_size": 32}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = siglip_config(vision_use_head=True).to_dict()
+    config = transformers.SiglipConfig(text_config=text | layers, vision_config=vision)
+    return _save(transformers.SiglipModel(config), folder, seed, "float32")
+
+
 def tiny_llava(
     folder: Path,
     kind: str = "llama",
@@ -146,9 +169,9 @@ def tiny_llava(
     seed: int = 0,
     dtype: str = "float32",
     image_token: int = IMAGE_TOKEN,
-    feature_layer: int = -2,
+    feature_layer: int | list[int] = -2,
     feature_select: str = "default",
-    vision: transformers.CLIPVisionConfig | None = None,
+    vision: Any = None,
     **text: Any,
 ) -> transformers.LlavaForConditionalGeneration:
     """Save a tiny LlavaForConditionalGeneration to a folder, and return it (in eval mode)."""
@@ -159,7 +182,9 @@ def tiny_llava(
         vision_config=vision,
         text_config=decoder,
         image_token_index=image_token,
-        image_seq_length=patches + (feature_select == "full"),
+        image_seq_length=patches
+        + hasattr(vision, "projection_dim")
+        - (feature_select == "default"),
         vision_feature_layer=feature_layer,
         vision_feature_select_strategy=feature_select,
         tie_word_embeddings=decoder.tie_word_embeddings,

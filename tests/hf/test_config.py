@@ -157,7 +157,7 @@ def _changed(key: str, value: object) -> dict:
     [
         ("model_type", "llava_next"),
         ("text_config.model_type", "gemma"),
-        ("vision_config.model_type", "siglip_vision_model"),
+        ("vision_config.model_type", "siglip2_vision_model"),
         (
             "text_config.rope_scaling",
             {"type": "longrope", "factor": 2.0, "short_factor": [1.0] * 64, "long_factor": [1.0]},
@@ -168,7 +168,8 @@ def _changed(key: str, value: object) -> dict:
         ("vision_config.hidden_act", "relu"),
         ("vision_config.image_size", [336, 224]),
         ("vision_config.num_channels", 1),
-        ("vision_feature_layer", [-2, -5]),
+        ("vision_feature_layer", [-2, -26]),
+        ("vision_feature_layer", []),
         ("vision_feature_layer", -26),
         ("vision_feature_select_strategy", "mean"),
         ("projector_hidden_act", "relu"),
@@ -246,6 +247,23 @@ def test_missing_and_malformed_file(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="not a JSON object"):
         read_llava_config(tmp_path)
+
+
+def test_a_siglip_tower_and_feature_layers_are_exported(tmp_path):
+    """The pooling head, which a LLaVA does not use, is not asked for."""
+    vision = hf_models.siglip_config(vision_use_head=True)
+    hf_models.tiny_llava(tmp_path / "in", vision=vision, feature_layer=[-1, 2])
+    config = read_llava_config(tmp_path / "in")
+    assert config.feature_layer == (-1, 2) and config.feature_states == (3, 2)
+    assert (config.vision.class_token, config.vision.activation) == (False, "gelu_pytorch_tanh")
+    source = read_config_json(tmp_path / "in")
+    content = to_hf_config(config, source=source, dtype="float32", pad_token_id=3)
+    before = transformers.LlavaConfig.from_pretrained(tmp_path / "in")
+    after = transformers.LlavaConfig.from_pretrained(_write(tmp_path / "out", content))
+    assert after.vision_feature_layer == [-1, 2]
+    assert before.vision_config.to_dict() | {"vision_use_head": False} == (
+        after.vision_config.to_dict()
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(hf_models.KINDS))

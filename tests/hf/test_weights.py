@@ -61,7 +61,9 @@ def copy(llava, tmp_path) -> Path:
     ],
 )
 def test_import_then_export_is_bit_identical(tmp_path, kind, dtype):
-    hf_models.tiny_llava(tmp_path / "in", kind, dtype=dtype)
+    siglip = {"vision": hf_models.siglip_config(), "feature_select": "full"}
+    tower = siglip if kind == "qwen3" else {}
+    hf_models.tiny_llava(tmp_path / "in", kind, dtype=dtype, **tower)
     params = _load(tmp_path / "in", dtype)
     assert {str(p.dtype) for p in params.values()} == {dtype}
     config = read_llava_config(tmp_path / "in")

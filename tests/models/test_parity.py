@@ -247,6 +247,42 @@ def test_text_rows_in_a_batch_with_pictures(llava):
     assert np.any(text["decoder"]["embed"])
 
 
+@pytest.mark.parametrize(
+    ("layer", "select", "siglip"),
+    [
+        *((-1, "full", {}), (-2, "full", {"vision_use_head": True, "patch_size": 7})),
+        *(([-2, 1, -2], "default", None), ([0, -1], "full", {})),
+    ],
+)
+def test_siglip_and_several_feature_layers(tmp_path, layer, select, siglip):
+    vision = None if siglip is None else hf_models.siglip_config(**siglip)
+    hf = hf_models.tiny_llava(
+        tmp_path, "qwen2_tied", vision=vision, feature_layer=layer, feature_select=select
+    )
+    model, params = hf_models.import_llava(tmp_path)
+    rows = _with_pictures(1, patches=model.config.image_tokens)
+    _compare(model, params, hf, *rows, _images(2, 1))
+
+
+def test_siglip_tower(tmp_path):
+    """Of a SiglipModel, whose text half and pooling head are left alone."""
+    siglip = hf_models.tiny_siglip(tmp_path)
+    config = read_vision_config(tmp_path)
+    whole = LlavaConfig(
+        config, DecoderConfig(16, 8, 1, 2, 2, 4, 8), image_token=5, feature_select="full"
+    )
+    leaves = hf_models.leaves_of(Llava(whole, CLIP_NORM), part="vision/")
+    params = unflatten_dict(load_weights(tmp_path, leaves, family="vision"), sep="/")["vision"]
+    images = _images(3)
+    with torch.no_grad():
+        theirs = siglip.vision_model(pixel_values=_pixels(images), output_hidden_states=True)
+    pixels = CLIP_NORM(jnp.asarray(images))
+    states, _ = VisionTower(config, keep=True).apply({"params": params}, pixels)
+    assert len(states) == len(theirs.hidden_states) == 4
+    for ours, wanted in zip(states, theirs.hidden_states, strict=True):
+        _close(ours, wanted)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_clip_tower(tmp_path, activation):
     clip = hf_models.tiny_clip(tmp_path, activation=activation, image_size=35)

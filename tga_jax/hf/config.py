@@ -15,11 +15,11 @@ from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf.config_part import Part
 from tga_jax.hf.decoders import DECODERS, read_decoder
-from tga_jax.hf.kinds import TOWERS, expect_kind
+from tga_jax.hf.kinds import expect_kind
+from tga_jax.hf.towers import TOWERS, read_vision
 from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig, TextConfig, VisionConfig
 
 Json = dict[str, Any]
-ACTIVATIONS = ("quick_gelu", "gelu")  # of both halves of a CLIP
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -32,9 +32,9 @@ def read_llava_config(folder: Path) -> LlavaConfig:
 
 
 def read_vision_config(folder: Path) -> VisionConfig:
-    """The shapes of the vision half of a CLIPModel or CLIPVisionModel folder; errors as above."""
+    """The shapes of a vision tower's folder, or of a CLIP's or SigLIP's; errors as above."""
     file = Path(folder) / "config.json"
-    return _vision(Part(_filled(_vision_json(folder), file, ""), file))
+    return read_vision(Part(_filled(_vision_json(folder), file, ""), file))
 
 
 def read_clip_config(folder: Path) -> ClipConfig:
@@ -75,24 +75,22 @@ def llava_config(content: Json, *, file: Path) -> LlavaConfig:
     for key in ("vision_config", "text_config"):
         if not isinstance(content.get(key, {}), dict):
             raise UserError(f"{file}: {key} is not an object; repair it")
-    _expect(content.get("vision_config", {}), "model_type", TOWERS, file, "vision_config.")
+    _expect(content.get("vision_config", {}), "model_type", tuple(TOWERS), file, "vision_config.")
     _expect(content.get("text_config", {}), "model_type", tuple(DECODERS), file, "text_config.")
     full = _filled(content, file, "")
     top = Part(full, file)
     layer = full.vision_feature_layer
-    if not isinstance(layer, int):
-        raise UserError(f"{file}: vision_feature_layer {layer} is a list; only one layer will do")
     activations = {"gelu": "mlp2x_gelu", "linear": "linear"}
     text = Part(full.text_config, file, "text_config.")
     decoder = read_decoder(text, tied=full.tie_word_embeddings)
     config = LlavaConfig(
-        vision=_vision(Part(full.vision_config, file, "vision_config.")),
+        vision=read_vision(Part(full.vision_config, file, "vision_config.")),
         # LlavaForConditionalGeneration has the language model's blocks and a head of its own.
         decoder=dataclasses.replace(decoder, logit_softcap=None),
         image_token=full.image_token_index,
         projector=activations[top.one_of("projector_hidden_act", activations)],
         projector_bias=full.multimodal_projector_bias,
-        feature_layer=layer,
+        feature_layer=layer if isinstance(layer, int) else tuple(layer),
         feature_select=top.one_of("vision_feature_select_strategy", ("default", "full")),
     )
     _check_ranges(config, file)
@@ -114,7 +112,7 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
     if not isinstance(text.eos_token_id, int):
         raise UserError(f"{file}: text_config.eos_token_id {text.eos_token_id} is not one number")
     return ClipConfig(
-        vision=_vision(Part(full.vision_config, file, "vision_config.")),
+        vision=read_vision(Part(full.vision_config, file, "vision_config.")),
         text=TextConfig(
             vocab=text.vocab_size,
             length=text.max_position_embeddings,
@@ -123,7 +121,9 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
             heads=text.num_attention_heads,
             ffn=text.intermediate_size,
             end_token=text.eos_token_id,
-            activation=Part(text, file, "text_config.").one_of("hidden_act", ACTIVATIONS),
+            activation=Part(text, file, "text_config.").one_of(
+                "hidden_act", ("quick_gelu", "gelu")
+            ),
             norm_eps=text.layer_norm_eps,
         ),
         embedding=full.projection_dim,
@@ -133,11 +133,13 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
 
 def _check_ranges(config: LlavaConfig, file: Path) -> None:
     states = config.vision.layers + 1
-    if not -states <= config.feature_layer < states:
+    try:
+        config.feature_states  # noqa: B018
+    except ValueError:
         raise UserError(
             f"{file}: vision_feature_layer {config.feature_layer} of a tower with"
-            f" {config.vision.layers} layers; give one from {-states} to {states - 1}"
-        )
+            f" {config.vision.layers} layers; give one, or several, from {-states} to {states - 1}"
+        ) from None
     if not 0 <= config.image_token < config.decoder.vocab:
         raise UserError(
             f"{file}: image_token_index {config.image_token} is not below vocab_size"
@@ -148,13 +150,13 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
 def _vision_json(folder: Path) -> Json:
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    expect_kind(content, "clip", "tower", file=file)
+    expect_kind(content, "clip", "siglip", "tower", file=file)
     _refuse_quantised(content, file)
-    if content.get("model_type") != "clip":
+    if content["model_type"] in TOWERS:
         return content
     # Old CLIP files repeat the tower as vision_config_dict; transformers merges the two.
     tower = _filled(content, file, "").vision_config.to_dict()
-    return tower | {"model_type": "clip_vision_model"}
+    return tower | {"model_type": f"{content['model_type']}_vision_model"}
 
 
 def _decoder_json(folder: Path) -> Json:
@@ -176,24 +178,6 @@ def _filled(content: Json, file: Path, prefix: str) -> Any:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = "; ".join(lines)[:300] or type(error).__name__
         raise UserError(f"{file}: {prefix}transformers refuses it: {reason}") from None
-
-
-def _vision(part: Part) -> VisionConfig:
-    full = part.values
-    for key in ("image_size", "patch_size"):
-        if not isinstance(getattr(full, key), int):
-            raise part.error(f"{key} {getattr(full, key)} is not one number")
-    part.one_of("num_channels", (3,))
-    return VisionConfig(
-        image_size=full.image_size,
-        patch_size=full.patch_size,
-        width=full.hidden_size,
-        layers=full.num_hidden_layers,
-        heads=full.num_attention_heads,
-        ffn=full.intermediate_size,
-        activation=part.one_of("hidden_act", ACTIVATIONS),
-        norm_eps=full.layer_norm_eps,
-    )
 
 
 def _expect(content: Json, key: str, allowed: tuple[str, ...], file: Path, prefix: str) -> None:

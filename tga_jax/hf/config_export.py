@@ -8,7 +8,8 @@ from typing import Any
 
 from tga_jax.hf.config import clip_config, decoder_config, llava_config
 from tga_jax.hf.decoders import DECODERS, write_decoder
-from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig, VisionConfig
+from tga_jax.hf.towers import write_vision
+from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig
 
 Json = dict[str, Any]
 
@@ -46,6 +47,8 @@ def to_hf_config(
     text = _kept(source.get("text_config", {})) | {"pad_token_id": pad_token_id}
     ours = write_decoder(config.decoder, text.get("model_type", "llama"))
     ours.pop("final_logit_softcapping", None)  # no part of a LLaVA; stays as the source has it
+    tower, layer = _kept(source.get("vision_config", {})), config.feature_layer
+    tower_type = tower.get("model_type", "clip_vision_model")
     content = _kept(source) | {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
@@ -57,8 +60,8 @@ def to_hf_config(
         "projector_hidden_act": "linear" if config.projector == "linear" else "gelu",
         "text_config": text | ours,
         "tie_word_embeddings": config.decoder.tied_head,
-        "vision_config": _kept(source.get("vision_config", {})) | _vision_config(config.vision),
-        "vision_feature_layer": config.feature_layer,
+        "vision_config": tower | write_vision(config.vision, tower_type),
+        "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
         "vision_feature_select_strategy": config.feature_select,
     }
     merged = dataclasses.replace(config.decoder, lora=None)
@@ -88,7 +91,7 @@ def to_hf_clip_config(config: ClipConfig, *, source: Json, dtype: str) -> Json:
         "logit_scale_init_value": config.logit_scale,
         "text_config": _kept(text) | _clip_text_config(config),
         "vision_config": _kept(vision)
-        | _vision_config(config.vision)
+        | write_vision(config.vision)
         | {"projection_dim": config.embedding},
     }
     if clip_config(content, file=Path("config.json")) != config:
@@ -152,18 +155,3 @@ def to_hf_decoder_config(
 
 def _kept(content: Json) -> Json:
     return {key: value for key, value in content.items() if key not in _STALE}
-
-
-def _vision_config(cfg: VisionConfig) -> Json:
-    return {
-        "model_type": "clip_vision_model",
-        "image_size": cfg.image_size,
-        "patch_size": cfg.patch_size,
-        "hidden_size": cfg.width,
-        "num_hidden_layers": cfg.layers,
-        "num_attention_heads": cfg.heads,
-        "num_channels": 3,
-        "intermediate_size": cfg.ffn,
-        "hidden_act": cfg.activation,
-        "layer_norm_eps": cfg.norm_eps,
-    }

@@ -7,8 +7,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.hf.decoders import DECODERS
-
-TOWERS = ("clip_vision_model",)
+from tga_jax.hf.towers import TOWERS
 
 # kind -> its model types, and which keys of the configuration are for such folders
 _KINDS = {
@@ -19,7 +18,8 @@ _KINDS = {
         "CLIP's, and leave config.model.checkpoint empty",
     ),
     "clip": (("clip",), "it is a CLIP: config.model.vision is for those"),
-    "tower": (TOWERS, "it is a vision tower: config.model.vision is for those"),
+    "siglip": (("siglip",), "it is a SigLIP: config.model.vision is for those"),
+    "tower": (tuple(TOWERS), "it is a vision tower: config.model.vision is for those"),
 }
 
 
@@ -28,7 +28,7 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
 
     Args:
         content: of config.json.
-        kinds: of "llava", "decoder", "clip" and "tower".
+        kinds: of "llava", "decoder", "clip", "siglip" and "tower".
         file: is named in errors.
 
     Raises:
@@ -53,7 +53,7 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
 
 
 def kind_of(content: dict[str, Any]) -> str:
-    """The kind of a config.json: "llava", "decoder", "clip", "tower", or "" for any other."""
+    """The kind of a config.json: a key of `_KINDS`, or "" for any other."""
     if _is_original(content):  # its model_type may be the language model's
         return ""
     found = content.get("model_type")

@@ -77,6 +77,7 @@ def _vision_rules() -> dict[str, Rule]:
     return {
         "vision/class_token": Rule(tower + "embeddings.class_embedding"),
         "vision/patch/kernel": Rule(tower + "embeddings.patch_embedding.weight", "patch"),
+        "vision/patch/bias": Rule(tower + "embeddings.patch_embedding.bias"),
         "vision/positions": Rule(tower + "embeddings.position_embedding.weight"),
         **_norm("vision/pre_norm", tower + "pre_layrnorm"),  # Hugging Face's own spelling
         **_norm("vision/post_norm", tower + "post_layernorm"),
@@ -142,7 +143,7 @@ PROJECTOR_2 = "multi_modal_projector.linear_2."
 VOCAB_TENSORS = (EMBEDDING, HEAD)
 
 # First match wins. "llava": transformers 4 and 5, "decoder": a ...ForCausalLM folder,
-# "vision": a CLIPModel or CLIPVisionModel folder, "clip": both halves of a CLIPModel folder.
+# "vision": a CLIP's, SigLIP's or vision tower's folder, "clip": both halves of a CLIPModel folder.
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "llava": (
         (r"^model\.language_model\.", "language_model.model."),
@@ -168,11 +169,12 @@ WRITTEN: dict[str, tuple[tuple[str, str], ...]] = {
     "clip": ((r"^vision_tower\.", "vision_model."),),
 }
 
-# Buffers that can be computed, and the text half of a CLIPModel.
+# Buffers that can be computed, a SigLIP's pooling head, and the text half of a CLIP or SigLIP.
 IGNORED: dict[str, str] = {
-    "llava": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$",
+    "llava": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$|vision_tower\.(vision_model\.)?head\.",
     "decoder": r"\.rotary_emb\.inv_freq$",
-    "vision": r"(^|\.)position_ids$|^(text_model|(text|visual)_projection)\.|^logit_scale$",
+    "vision": r"(^|\.)position_ids$|^(text_model|(text|visual)_projection)\.|^logit_(scale|bias)$"
+    r"|^(vision_model\.)?head\.",
     "clip": r"(^|\.)position_ids$",
 }
 

@@ -13,7 +13,20 @@ from tga_jax.models.config import LlavaConfig
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3
-KNOWN_TYPES = ("CLIPImageProcessor", "LlavaImageProcessor")
+# Image processor -> what it does where its file leaves a key out.
+_CLIP_DEFAULTS = {
+    "do_center_crop": True, "size": 224, "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
+}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "CLIPImageProcessor": _CLIP_DEFAULTS,
+    "LlavaImageProcessor": _CLIP_DEFAULTS,
+    "SiglipImageProcessor": {
+        "do_center_crop": False,
+        "size": {"height": 224, "width": 224},
+        "image_mean": (0.5,) * 3,
+        "image_std": (0.5,) * 3,
+    },
+}
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
@@ -21,15 +34,16 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
 
     Understands preprocessor_config.json (transformers 4, sizes as numbers or objects) and the
     "image_processor" of processor_config.json (transformers 5). A missing key has the default of
-    CLIPImageProcessor.
+    the image processor that the file names.
 
     Raises:
         UserError: when there is no such file, or it asks for a step that ImageTransform lacks.
     """
     path, raw = _find_image_processor(folder)
     kind = _image_processor_type(path, raw)
+    raw = DEFAULTS[kind] | {key: value for key, value in raw.items() if value is not None}
     shortest_edge, resize = _resize_sizes(path, raw) if raw.get("do_resize", True) else (None, None)
-    crop = _crop_size(path, raw) if raw.get("do_center_crop", True) else None
+    crop = _crop_size(path, raw) if raw["do_center_crop"] else None
     normalize, rescale = raw.get("do_normalize", True), raw.get("do_rescale", True)
     return {
         "shortest_edge": shortest_edge,
@@ -37,8 +51,8 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
         "crop": crop,
         "resample": int(raw.get("resample", BICUBIC)),
         "pad_to_square": kind == "LlavaImageProcessor" and bool(raw.get("do_pad", False)),
-        "mean": _channels(path, raw, "image_mean", CLIP_MEAN) if normalize else (0.0, 0.0, 0.0),
-        "std": _channels(path, raw, "image_std", CLIP_STD) if normalize else (1.0, 1.0, 1.0),
+        "mean": _channels(path, raw, "image_mean") if normalize else (0.0, 0.0, 0.0),
+        "std": _channels(path, raw, "image_std") if normalize else (1.0, 1.0, 1.0),
         "rescale": float(raw.get("rescale_factor", 1 / 255)) if rescale else 1.0,
     }
 
@@ -65,8 +79,8 @@ def write_processor(
             "image_token": image_token,
             "patch_size": config.vision.patch_size,
             "vision_feature_select_strategy": config.feature_select,
-            # The class token, which LlavaProcessor takes off again for "default".
-            "num_additional_image_tokens": 1,
+            # The class token; for "default" LlavaProcessor takes one token off.
+            "num_additional_image_tokens": int(config.vision.class_token),
         },
     )
     write_json(folder / "preprocessor_config.json", image_processor_config(settings))
@@ -120,17 +134,19 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _image_processor_type(path: Path, raw: dict[str, Any]) -> str:
-    name = raw.get("image_processor_type") or raw.get("feature_extractor_type", KNOWN_TYPES[0])
+    default = "CLIPImageProcessor"
+    name = raw.get("image_processor_type") or raw.get("feature_extractor_type", default)
     kind = name.removesuffix("Fast").removesuffix("Pil")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")
-    if kind not in KNOWN_TYPES:
-        raise UserError(f"{path}: image processor {name} is not supported, only {KNOWN_TYPES}")
+    if kind not in DEFAULTS:
+        known = ", ".join(DEFAULTS)
+        raise UserError(f"{path}: image processor {name} is not supported; one of {known} is")
     return kind
 
 
 def _resize_sizes(path: Path, raw: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
     """Returns (shortest edge, None) or (None, (height, width))."""
-    size = raw.get("size", 224)
+    size = raw["size"]
     if isinstance(size, int):
         return size, None
     values = size if isinstance(size, dict) else {}
@@ -151,10 +167,8 @@ def _crop_size(path: Path, raw: dict[str, Any]) -> tuple[int, int]:
     return int(crop["height"]), int(crop["width"])
 
 
-def _channels(
-    path: Path, raw: dict[str, Any], key: str, default: tuple[float, ...]
-) -> tuple[float, ...]:
-    values = raw.get(key) or default
+def _channels(path: Path, raw: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = raw[key]
     values = (values,) * 3 if isinstance(values, (int, float)) else tuple(map(float, values))
     if len(values) != 3:
         raise UserError(f"{path}: {key} must have 3 values, one a colour channel")

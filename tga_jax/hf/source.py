@@ -94,7 +94,7 @@ def open_llava(checkpoint: str) -> Source:
 def open_parts(
     *, vision: str, llm: str, projector: str, feature_layer: int, feature_select: str
 ) -> Source:
-    """A CLIP folder and a language model's folder (or hub ids); the projector is new."""
+    """A vision tower's folder and a language model's (or hub ids); the projector is new."""
     folders = {"vision": resolve_checkpoint(vision), "decoder": resolve_checkpoint(llm)}
     tokenizer = load_tokenizer(folders["decoder"])
     config = LlavaConfig(
@@ -105,6 +105,11 @@ def open_parts(
         feature_layer=feature_layer,
         feature_select=feature_select,
     )
+    if feature_select == "default" and not config.vision.class_token:
+        raise UserError(
+            f"config.model.feature_select='default' drops the class token, which {vision} has not;"
+            " set it to 'full'"
+        )
     hf_config = parts_json(vision=folders["vision"], llm=folders["decoder"])
     source = _source(config, tokenizer, folders["vision"], hf_config, folders)
     return dataclasses.replace(source, given=(llm,))

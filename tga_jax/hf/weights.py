@@ -39,8 +39,8 @@ def load_weights(
         folder: the checkpoint.
         leaves: shape, dtype and sharding of the wanted parameters by flat path; adapters
             ("…/lora_a") are not among them.
-        family: "llava" (LlavaForConditionalGeneration), "vision" (CLIPModel or
-            CLIPVisionModel; only "vision/" leaves) or "decoder" (a causal language model; only
+        family: "llava" (LlavaForConditionalGeneration), "vision" (a CLIP or SigLIP, or the
+            vision half alone; only "vision/" leaves) or "decoder" (a causal language model; only
             "decoder/" leaves) or "clip" (both halves of a CLIPModel).
         grow_vocab: where more rows of token embeddings are wanted than the file has, the new
             ones are the mean of the file's; otherwise that is an error.

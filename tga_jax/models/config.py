@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """A CLIP vision transformer."""
+    """A vision transformer: CLIP's, or SigLIP's, which has neither class token nor pre-norm."""
 
     image_size: int  # pixels a side
     patch_size: int  # pixels a side
@@ -15,8 +15,11 @@ class VisionConfig:
     layers: int
     heads: int
     ffn: int
-    activation: str = "quick_gelu"  # or "gelu"
+    activation: str = "quick_gelu"  # or "gelu", or "gelu_pytorch_tanh"
     norm_eps: float = 1e-5
+    class_token: bool = True
+    pre_norm: bool = True  # a norm over the embeddings, before the first block
+    patch_bias: bool = False
 
     @property
     def patches(self) -> int:
@@ -99,22 +102,29 @@ class LlavaConfig:
     image_token: int  # id of the token whose places the image features take
     projector: str = "mlp2x_gelu"  # or "linear"
     projector_bias: bool = True
-    feature_layer: int = -2  # index into [embeddings, block 1, ..., block N], as in Hugging Face
-    feature_select: str = "default"  # drop the class token; "full" keeps it
+    # Index into [embeddings, block 1, ..., block N], as in Hugging Face. Features of several layers
+    # are put side by side.
+    feature_layer: int | tuple[int, ...] = -2
+    feature_select: str = "default"  # drop the first token, the class token; "full" keeps it
 
     @property
     def image_tokens(self) -> int:
         """Tokens that one picture takes in the sequence."""
-        return self.vision.patches + (1 if self.feature_select == "full" else 0)
+        return self.vision.patches + self.vision.class_token - (self.feature_select == "default")
+
+    @property
+    def feature_states(self) -> tuple[int, ...]:
+        """Behind how many vision blocks features are taken, a number a feature layer."""
+        given, states = self.feature_layer, self.vision.layers + 1
+        layers = (given,) if isinstance(given, int) else given
+        if not layers or not all(-states <= layer < states for layer in layers):
+            raise ValueError(f"vision feature layer {given} of {states} states")
+        return tuple(layer % states for layer in layers)
 
     @property
     def feature_blocks(self) -> int:
-        """How many vision blocks run before the features are taken."""
-        states = self.vision.layers + 1
-        index = self.feature_layer if self.feature_layer >= 0 else states + self.feature_layer
-        if not 0 <= index < states:
-            raise ValueError(f"vision feature layer {self.feature_layer} of {states} states")
-        return index
+        """How many vision blocks run before the last features are taken."""
+        return max(self.feature_states)
 
 
 @dataclasses.dataclass(frozen=True)
