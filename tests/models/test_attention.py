@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -86,8 +87,8 @@ def test_a_softcap_and_a_window_that_only_some_layers_have(backend: str, windowe
     segments = _segments(160)
     positions = _positions(segments)
     visible = Visibility(positions, positions, segments, segments, True, 37)
-    plain = visible if windowed else visible.replace(window=None)
-    chosen = visible.replace(windowed=jnp.asarray(windowed))
+    plain = visible if windowed else dataclasses.replace(visible, window=None)
+    chosen = dataclasses.replace(visible, windowed=jnp.asarray(windowed))
     inputs = _inputs(160)
     wanted = _values_and_grads(functools.partial(XLA, softcap=1.5), inputs, plain)
     for run, who in ((runs[backend], chosen), (XLA, chosen)):

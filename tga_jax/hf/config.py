@@ -34,7 +34,7 @@ def read_llava_config(folder: Path) -> LlavaConfig:
 def read_vision_config(folder: Path) -> VisionConfig:
     """The shapes of a vision tower's folder, or of a CLIP's or SigLIP's; errors as above."""
     file = Path(folder) / "config.json"
-    return read_vision(Part(_filled(_vision_json(folder), file, ""), file))
+    return read_vision(Part(_filled(parse_vision(folder), file, ""), file))
 
 
 def read_clip_config(folder: Path) -> ClipConfig:
@@ -65,7 +65,7 @@ def read_config_json(folder: Path) -> Json:
 
 def parts_json(*, vision: Path, llm: Path) -> Json:
     """The source dict of `to_hf_config` for a model put together from two folders."""
-    return {"vision_config": _vision_json(vision), "text_config": _decoder_json(llm)}
+    return {"vision_config": parse_vision(vision), "text_config": _decoder_json(llm)}
 
 
 def llava_config(content: Json, *, file: Path) -> LlavaConfig:
@@ -147,7 +147,8 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
         )
 
 
-def _vision_json(folder: Path) -> Json:
+def parse_vision(folder: Path) -> Json:
+    """The vision_config of a vision tower's folder, or of a CLIP's or SigLIP's; errors as above."""
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
     expect_kind(content, "clip", "siglip", "tower", file=file)

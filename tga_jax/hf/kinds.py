@@ -40,10 +40,10 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
     known = ", ".join(name for kind in kinds for name in _KINDS[kind][0])
     if kind:
         said = _KINDS[kind][1]
-    elif _is_original(content):
+    elif is_original(content):
         said = (
-            f"it is {_architecture(content)} in the LLaVA repository's own layout; give the "
-            "LlavaForConditionalGeneration folder of it"
+            f"it is {_architecture(content)} in the LLaVA repository's own layout: "
+            "config.model.checkpoint is for those"
         )
     else:
         said = f"{_architecture(content)} is a model that this program does not have"
@@ -54,13 +54,14 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
 
 def kind_of(content: dict[str, Any]) -> str:
     """The kind of a config.json: a key of `_KINDS`, or "" for any other."""
-    if _is_original(content):  # its model_type may be the language model's
+    if is_original(content):  # its model_type may be the language model's
         return ""
     found = content.get("model_type")
     return next((kind for kind, (types, _) in _KINDS.items() if found in types), "")
 
 
-def _is_original(content: dict[str, Any]) -> bool:
+def is_original(content: dict[str, Any]) -> bool:
+    """Whether a config.json is of a LLaVA in the layout of the LLaVA repository."""
     own = any(key in content for key in ("mm_vision_tower", "mm_projector_type"))
     return own and not _architecture(content).endswith("ForConditionalGeneration")
 

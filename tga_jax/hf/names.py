@@ -142,14 +142,23 @@ PROJECTOR_2 = "multi_modal_projector.linear_2."
 # Tensors with a row a token; these grow when tokens are added.
 VOCAB_TENSORS = (EMBEDDING, HEAD)
 
-# First match wins. "llava": transformers 4 and 5, "decoder": a ...ForCausalLM folder,
-# "vision": a CLIP's, SigLIP's or vision tower's folder, "clip": both halves of a CLIPModel folder.
+# First match wins. "llava": transformers 4 and 5, "original": the LLaVA repository's own classes,
+# "decoder": a ...ForCausalLM folder, "vision": a CLIP's, SigLIP's or vision tower's folder, "clip":
+# both halves of a CLIPModel folder.
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "llava": (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^(model\.)?vision_tower\.(vision_model\.)?", "vision_tower."),
         (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    ),
+    "original": (
+        (r"^model\.vision_tower\.(vision_tower\.)?(vision_model\.)?", "vision_tower."),
+        (r"^model\.mm_projector\.0\.", "multi_modal_projector.linear_1."),
+        (r"^model\.mm_projector\.2\.", "multi_modal_projector.linear_2."),
+        (r"^model\.mm_projector\.", "multi_modal_projector.linear_1."),
+        (r"^model\.", "language_model.model."),
+        (r"^lm_head\.", "language_model.lm_head."),
     ),
     "decoder": (
         (r"^model\.", "language_model.model."),
@@ -172,6 +181,8 @@ WRITTEN: dict[str, tuple[tuple[str, str], ...]] = {
 # Buffers that can be computed, a SigLIP's pooling head, and the text half of a CLIP or SigLIP.
 IGNORED: dict[str, str] = {
     "llava": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$|vision_tower\.(vision_model\.)?head\.",
+    "original": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$"
+    r"|vision_tower\.(vision_model\.)?head\.",
     "decoder": r"\.rotary_emb\.inv_freq$",
     "vision": r"(^|\.)position_ids$|^(text_model|(text|visual)_projection)\.|^logit_(scale|bias)$"
     r"|^(vision_model\.)?head\.",

@@ -39,9 +39,10 @@ def load_weights(
         folder: the checkpoint.
         leaves: shape, dtype and sharding of the wanted parameters by flat path; adapters
             ("…/lora_a") are not among them.
-        family: "llava" (LlavaForConditionalGeneration), "vision" (a CLIP or SigLIP, or the
-            vision half alone; only "vision/" leaves) or "decoder" (a causal language model; only
-            "decoder/" leaves) or "clip" (both halves of a CLIPModel).
+        family: "llava" (LlavaForConditionalGeneration), "original" (the same in the LLaVA
+            repository's layout; "vision/" leaves only if it has the tower inside), "vision" (a
+            CLIP or SigLIP, or the vision half alone; only "vision/" leaves), "decoder" (a causal
+            language model; only "decoder/" leaves) or "clip" (both halves of a CLIPModel).
         grow_vocab: where more rows of token embeddings are wanted than the file has, the new
             ones are the mean of the file's; otherwise that is an error.
 

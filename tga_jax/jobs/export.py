@@ -76,9 +76,9 @@ def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> 
         p for p in trained_paths(job, model) if "/lora_" not in p and p.split("/")[0] != "projector"
     ]
     fused = why_not(model.source.hf_config["text_config"].get("model_type", "llama"))
-    if others or fused or not config.model.checkpoint:
+    if others or fused or "llava" not in model.source.folders:
         reason = f"{others[0]} was trained too" if others else fused
-        reason = reason or "config.model.checkpoint is not set"
+        reason = reason or "config.model.checkpoint is no LlavaForConditionalGeneration"
         job.say(f"adapters are not written alone: {reason}")
         return
     folder = job.workdir / "export-peft"

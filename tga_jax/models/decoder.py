@@ -9,6 +9,7 @@ an array that is scanned over.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from typing import cast
@@ -75,7 +76,7 @@ class DecoderBlock(nn.Module):
             without one their keys and values, dtype[B, T, K, C] each, or None).
         """
         if windowed is not None:
-            visible = visible.replace(windowed=windowed)
+            visible = dataclasses.replace(visible, windowed=windowed)
         y, kept = self._attention(
             self._norm("norm1")(x), _chosen(rotation, windowed), visible, past
         )

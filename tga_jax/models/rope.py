@@ -84,7 +84,7 @@ def stretched(
     base = scaling.factor * length / scaling.original_length - (scaling.factor - 1)
     # theta grows by base ** (C / (C - 2)); a pair's frequency is theta ** -(2 pair / C).
     exponents = np.arange(len(freq), dtype=np.float32) / (len(freq) - 1)
-    return freq * base.astype(jnp.float32)[..., None, None] ** -exponents
+    return jnp.asarray(freq) * base.astype(jnp.float32)[..., None, None] ** -exponents
 
 
 def rotations(
