@@ -22,7 +22,7 @@ MAX_SHARD_BYTES = 5_000_000_000
 COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 # text model type -> LLaVA's model type, its class, what the folder's name must hold
-_FAMILIES = {
+FAMILIES = {
     "llama": ("llava_llama", "LlavaLlamaForCausalLM", ("llava",)),
     "mistral": ("llava_mistral", "LlavaMistralForCausalLM", ("llava", "mistral")),
     "qwen2": ("llava_qwen", "LlavaQwenForCausalLM", ("llava", "qwen")),  # LLaVA-NeXT's repository
@@ -101,13 +101,13 @@ def _config(
 ) -> dict[str, Any]:
     """The language model's config with LLaVA's mm_* keys."""
     text = config["text_config"]
-    if text["model_type"] not in _FAMILIES:
-        known = ", ".join(_FAMILIES)
+    if text["model_type"] not in FAMILIES:
+        known = ", ".join(FAMILIES)
         raise UserError(
             f"{exported}/config.json: text_config.model_type {text['model_type']!r} has no class "
             f"in LLaVA's repositories; {known} have"
         )
-    model_type, architecture, marks = _FAMILIES[text["model_type"]]
+    model_type, architecture, marks = FAMILIES[text["model_type"]]
     if not all(mark in folder_name.lower() for mark in marks):
         raise UserError(f"{folder_name}: LLaVA needs {' and '.join(marks)} in the folder's name")
     if not config["multimodal_projector_bias"]:
