@@ -28,6 +28,14 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
 }
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+GEMMA = {"num_key_value_heads": 2, "head_dim": 12, "sliding_window": 7, "pad_token_id": 0}
+
 # kind -> config class, and what differs from its defaults
 KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "llama": (transformers.LlamaConfig, {}),
@@ -56,6 +64,44 @@ KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "qwen2_tied": (
         transformers.Qwen2Config,
         {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
+    "qwen2_mixed_windows": (  # the last block has one
+        transformers.Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    ),
+    "qwen2_yarn": (
+        transformers.Qwen2Config,
+        {"num_key_value_heads": 2, "rope_parameters": YARN},
+    ),
+    "llama_dynamic_rope": (  # texts are longer than its 16 tokens
+        transformers.LlamaConfig,
+        {
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+        },
+    ),
+    "qwen3": (transformers.Qwen3Config, {"num_key_value_heads": 2, "head_dim": 12}),
+    "phi3": (transformers.Phi3Config, {"num_key_value_heads": 2, "pad_token_id": 0}),
+    "gemma2": (
+        transformers.Gemma2Config,
+        GEMMA
+        | {
+            "query_pre_attn_scalar": 9,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": (
+        transformers.Gemma3TextConfig,
+        GEMMA
+        | {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 12,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            },
+        },
     ),
 }
 
@@ -93,6 +139,29 @@ def vision_config(
     )
 
 
+def siglip_config(**settings: Any) -> transformers.SiglipVisionConfig:
+    """A tiny config of a SigLIP tower, without its pooling head."""
+    tiny = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "image_size": 32,
+        "patch_size": 8,
+        "vision_use_head": False,
+    }
+    return transformers.SiglipVisionConfig(**tiny | settings)
+
+
+def tiny_siglip(folder: Path, *, seed: int = 0) -> Any:
+    """Save a tiny SiglipModel (both halves, and a head) to a folder, and return it."""
+    text = {"vocab_size": 64, "hidden_size": 24, "intermediate_size": 32}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = siglip_config(vision_use_head=True).to_dict()
+    config = transformers.SiglipConfig(text_config=text | layers, vision_config=vision)
+    return _save(transformers.SiglipModel(config), folder, seed, "float32")
+
+
 def tiny_llava(
     folder: Path,
     kind: str = "llama",
@@ -100,9 +169,9 @@ def tiny_llava(
     seed: int = 0,
     dtype: str = "float32",
     image_token: int = IMAGE_TOKEN,
-    feature_layer: int = -2,
+    feature_layer: int | list[int] = -2,
     feature_select: str = "default",
-    vision: transformers.CLIPVisionConfig | None = None,
+    vision: Any = None,
     **text: Any,
 ) -> transformers.LlavaForConditionalGeneration:
     """Save a tiny LlavaForConditionalGeneration to a folder, and return it (in eval mode)."""
@@ -113,7 +182,9 @@ def tiny_llava(
         vision_config=vision,
         text_config=decoder,
         image_token_index=image_token,
-        image_seq_length=patches + (feature_select == "full"),
+        image_seq_length=patches
+        + hasattr(vision, "projection_dim")
+        - (feature_select == "default"),
         vision_feature_layer=feature_layer,
         vision_feature_select_strategy=feature_select,
         tie_word_embeddings=decoder.tie_word_embeddings,

@@ -129,8 +129,10 @@ def test_windows(tmp_path):
     on = {"use_sliding_window": True, "sliding_window": 64, "num_hidden_layers": 4}
     assert window("qwen2", **on, max_window_layers=0) == 64
     assert window("qwen2", **on, max_window_layers=4) is None
-    with pytest.raises(UserError, match="max_window_layers"):
-        window("qwen2", **on, max_window_layers=2)
+    mixed = read_decoder_config(_text(tmp_path, "qwen2", **on, max_window_layers=3))
+    assert (mixed.window, mixed.window_layers) == (64, (3,))
+    with pytest.raises(UserError, match="layer_types 'chunked_attention' is not supported"):
+        window("qwen2", **on, layer_types=["full_attention"] * 3 + ["chunked_attention"])
 
 
 def test_clip_folder(tmp_path):
@@ -155,16 +157,19 @@ def _changed(key: str, value: object) -> dict:
     [
         ("model_type", "llava_next"),
         ("text_config.model_type", "gemma"),
-        ("vision_config.model_type", "siglip_vision_model"),
-        ("text_config.rope_scaling", {"type": "yarn", "factor": 2.0}),
-        ("text_config.rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        ("vision_config.model_type", "siglip2_vision_model"),
+        (
+            "text_config.rope_scaling",
+            {"type": "longrope", "factor": 2.0, "short_factor": [1.0] * 64, "long_factor": [1.0]},
+        ),
         ("text_config.partial_rotary_factor", 0.5),
         ("text_config.hidden_act", "gelu"),
         ("text_config.hidden_size", "big"),
         ("vision_config.hidden_act", "relu"),
         ("vision_config.image_size", [336, 224]),
         ("vision_config.num_channels", 1),
-        ("vision_feature_layer", [-2, -5]),
+        ("vision_feature_layer", [-2, -26]),
+        ("vision_feature_layer", []),
         ("vision_feature_layer", -26),
         ("vision_feature_select_strategy", "mean"),
         ("projector_hidden_act", "relu"),
@@ -202,6 +207,23 @@ def test_missing_and_malformed_file(tmp_path):
         read_llava_config(tmp_path)
 
 
+def test_a_siglip_tower_and_feature_layers_are_exported(tmp_path):
+    """The pooling head, which a LLaVA does not use, is not asked for."""
+    vision = hf_models.siglip_config(vision_use_head=True)
+    hf_models.tiny_llava(tmp_path / "in", vision=vision, feature_layer=[-1, 2])
+    config = read_llava_config(tmp_path / "in")
+    assert config.feature_layer == (-1, 2) and config.feature_states == (3, 2)
+    assert (config.vision.class_token, config.vision.activation) == (False, "gelu_pytorch_tanh")
+    source = read_config_json(tmp_path / "in")
+    content = to_hf_config(config, source=source, dtype="float32", pad_token_id=3)
+    before = transformers.LlavaConfig.from_pretrained(tmp_path / "in")
+    after = transformers.LlavaConfig.from_pretrained(_write(tmp_path / "out", content))
+    assert after.vision_feature_layer == [-1, 2]
+    assert before.vision_config.to_dict() | {"vision_use_head": False} == (
+        after.vision_config.to_dict()
+    )
+
+
 @pytest.mark.parametrize("kind", sorted(hf_models.KINDS))
 def test_export_says_the_same_to_transformers(tmp_path, kind):
     """The exported config.json, loaded by transformers, is the source's but for what is ours."""
@@ -214,9 +236,9 @@ def test_export_says_the_same_to_transformers(tmp_path, kind):
     assert after.pop("pad_token_id") == 3 and after["text_config"].pop("pad_token_id") == 3
     before["text_config"].pop("pad_token_id")
     before["text_config"].setdefault("head_dim", config.decoder.head_dim)
-    if kind == "qwen2_tied":  # no window: this key then has no effect
-        before["text_config"].pop("max_window_layers")
-        after["text_config"].pop("max_window_layers")
+    if config.decoder.window is None:  # this key then has no effect
+        before["text_config"].pop("max_window_layers", None)
+        after["text_config"].pop("max_window_layers", None)
     assert after == before
     assert read_llava_config(tmp_path / "out") == config
 

@@ -100,6 +100,6 @@ def test_name_that_llava_would_misread_is_refused(exported, tmp_path):
 
 
 def test_language_model_without_a_class_is_refused(exported, tmp_path):
-    tiny_llava(tmp_path / "qwen", "qwen2_tied")
-    with pytest.raises(UserError, match="qwen2"):
-        write_llava_layout(tmp_path / "qwen", tmp_path / "llava-qwen", vision_tower=TOWER)
+    tiny_llava(tmp_path / "phi", "phi3")
+    with pytest.raises(UserError, match="phi3"):
+        write_llava_layout(tmp_path / "phi", tmp_path / "llava-phi", vision_tower=TOWER)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor
 
 from tests.toy_tokenizers import write_sentencepiece_style
 from tga_jax.data.images import ImageTransform
@@ -88,6 +88,22 @@ def test_transformers_makes_the_pixels_of_the_training(tmp_path, pad):
         assert np.abs(got - ours.transpose(2, 0, 1)).max() <= one_step + 1e-6
 
 
+def test_pixels_of_a_siglip_and_of_its_export_are_transformers(tmp_path):
+    (tmp_path / "siglip").mkdir()
+    file = tmp_path / "siglip" / "preprocessor_config.json"
+    size = {"height": 28, "width": 28}
+    file.write_text(json.dumps({"image_processor_type": "SiglipImageProcessor", "size": size}))
+    settings = read_image_settings(tmp_path / "siglip")
+    transform, theirs = ImageTransform(**settings), AutoImageProcessor.from_pretrained(file.parent)
+    exported, _ = written(tmp_path, settings=settings)
+    for image in (picture(*size) for size in SIZES):
+        ours = (transform(image) * settings["rescale"] - 0.5) / 0.5
+        for processor in (theirs, exported.image_processor):
+            pixels = processor(images=image, return_tensors="np")["pixel_values"][0]
+            one_step = 2 / 255  # where the two round resized pixels to 8 bits
+            assert np.abs(pixels - ours.transpose(2, 0, 1)).max() <= one_step + 1e-6
+
+
 @pytest.mark.parametrize("pad", [False, True])
 def test_written_files_are_read_back(tmp_path, pad):
     for index, size in enumerate([{"shortest_edge": 28}, {"height": 28, "width": 28}]):
@@ -139,7 +155,7 @@ def test_steps_that_are_switched_off(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_processor_type": "SiglipImageProcessor"}, "SiglipImageProcessor"),
+        ({"image_processor_type": "ViTImageProcessor"}, "ViTImageProcessor"),
         ({"size": {"longest_edge": 28}}, "longest_edge"),
         ({"size": "small"}, "small"),
         ({"crop_size": {"height": 28}}, "crop_size"),

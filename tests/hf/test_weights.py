@@ -48,14 +48,27 @@ def copy(llava, tmp_path) -> Path:
     return Path(shutil.copytree(llava, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["llama_biased", "mistral", "qwen2_tied"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *(("llama_biased", "float32"), ("mistral", "bfloat16"), ("qwen2_tied", "float32")),
+        *(
+            ("qwen3", "float32"),
+            ("phi3", "bfloat16"),
+            ("gemma2", "bfloat16"),
+            ("gemma3", "float32"),
+        ),
+    ],
+)
 def test_import_then_export_is_bit_identical(tmp_path, kind, dtype):
-    hf_models.tiny_llava(tmp_path / "in", kind, dtype=dtype)
+    siglip = {"vision": hf_models.siglip_config(), "feature_select": "full"}
+    tower = siglip if kind == "qwen3" else {}
+    hf_models.tiny_llava(tmp_path / "in", kind, dtype=dtype, **tower)
     params = _load(tmp_path / "in", dtype)
     assert {str(p.dtype) for p in params.values()} == {dtype}
     config = read_llava_config(tmp_path / "in")
-    save_weights(params, tmp_path / "out", config=config, dtype=dtype)
+    decoder = hf_models.KINDS[kind][0].model_type
+    save_weights(params, tmp_path / "out", config=config, dtype=dtype, decoder=decoder)
     before = load_file(tmp_path / "in/model.safetensors")
     after = load_file(tmp_path / "out/model.safetensors")
     assert before.keys() == after.keys()  # the names that save_pretrained writes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from tga_jax.models.attention import attend, attend_library, choose_backend
 from tga_jax.models.splash_attention import attend_splash
 from tga_jax.models.visibility import Visibility
 
-Attend = Callable[[jax.Array, jax.Array, jax.Array, Visibility | None], jax.Array]
+Attend = Callable[..., jax.Array]
 XLA = functools.partial(attend, backend="xla")
 FUSED = {
     # The very program of the kernel, run by an interpreter.
@@ -76,6 +77,26 @@ def test_fused_backends_equal_plain_products(backend: str, kind: str) -> None:
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
         assert np.abs(b).max() > 0.1
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize("backend", ["splash", "blockwise"])
+def test_a_softcap_and_a_window_that_only_some_layers_have(backend: str, windowed: bool) -> None:
+    """The window applies where an array says so, as in a stack of unlike layers."""
+    runs = {**FUSED, "blockwise": functools.partial(attend, backend="blockwise")}
+    segments = _segments(160)
+    positions = _positions(segments)
+    visible = Visibility(positions, positions, segments, segments, True, 37)
+    plain = visible if windowed else dataclasses.replace(visible, window=None)
+    chosen = dataclasses.replace(visible, windowed=jnp.asarray(windowed))
+    inputs = _inputs(160)
+    wanted = _values_and_grads(functools.partial(XLA, softcap=1.5), inputs, plain)
+    for run, who in ((runs[backend], chosen), (XLA, chosen)):
+        ours = _values_and_grads(functools.partial(run, softcap=1.5), inputs, who)
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
+    without = _values_and_grads(XLA, inputs, plain)
+    assert np.abs(wanted[0] - without[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("backend", FUSED)

@@ -19,9 +19,15 @@ from flax.traverse_util import unflatten_dict  # noqa: E402
 
 from tests import hf_models  # noqa: E402
 from tests.hf_models import CLIP_NORM, IMAGE_TOKEN  # noqa: E402
-from tga_jax.hf.config import read_vision_config  # noqa: E402
+from tga_jax.hf.config import (  # noqa: E402
+    decoder_config,
+    read_config_json,
+    read_decoder_config,
+    read_vision_config,
+)
 from tga_jax.hf.weights import load_weights  # noqa: E402
-from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig  # noqa: E402
+from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig, VisionConfig  # noqa: E402
+from tga_jax.models.decoder import Decoder  # noqa: E402
 from tga_jax.models.llava import Llava  # noqa: E402
 from tga_jax.models.vision import VisionTower  # noqa: E402
 
@@ -30,6 +36,7 @@ pytestmark = pytest.mark.parity
 TOLERANCE = 2e-5
 LENGTHS = (21, 13, 30)  # longer than the window of 7
 SIDE, PATCHES = 32, 16
+TOWER = VisionConfig(image_size=32, patch_size=8, width=24, layers=1, heads=3, ffn=8)
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +69,13 @@ def _images(*shape: int, side: int = SIDE) -> np.ndarray:
 
 
 def _theirs(model: Any, tokens: np.ndarray, mask: np.ndarray, pixels: Any = None) -> Any:
+    pictures = {} if pixels is None else {"pixel_values": pixels}
     with torch.no_grad():
         return model(
             input_ids=torch.tensor(tokens, dtype=torch.long),
             attention_mask=torch.tensor(mask, dtype=torch.long),
-            pixel_values=pixels,
             output_hidden_states=True,
+            **pictures,
         )
 
 
@@ -118,7 +126,28 @@ def llava(tmp_path_factory):
 @pytest.mark.parametrize("kind", sorted(hf_models.KINDS))
 def test_text_with_unequal_lengths(llava, kind):
     hf, model, params = llava(kind)
-    _compare(model, params, hf, *_tokens(LENGTHS), None)
+    lengths = (30,) * 3 if kind == "llama_dynamic_rope" else LENGTHS  # see the next test
+    _compare(model, params, hf, *_tokens(lengths), None)
+
+
+def test_dynamic_rope_goes_by_each_texts_own_length(llava):
+    """transformers goes by the longest of the batch, and remembers it until a text is short again:
+    ours are its answers to each text alone."""
+    hf, model, params = llava("llama_dynamic_rope")
+    tokens, mask = _tokens(LENGTHS)
+    logits = model.logits(params, _ours(model, params, tokens, mask).hidden)
+    packed = np.concatenate([tokens[:1, :21], tokens[1:2, :13]], axis=1)
+    places = np.concatenate([np.arange(21), np.arange(13)])[None]
+    segments = np.repeat([1, 2], (21, 13))[None]
+    embeddings = model.embed(params, packed, None)
+    out = model.decode(params, embeddings, positions=places, segments=jnp.asarray(segments))
+    in_pack = model.logits(params, out.hidden)[0]
+    for row, length in enumerate(LENGTHS):
+        _theirs(hf, tokens[:1, :8], mask[:1, :8])
+        alone = _theirs(hf, tokens[row : row + 1, :length], mask[row : row + 1, :length])
+        _close(logits[row, :length], alone.logits[0])
+        if row < 2:
+            _close(in_pack[21 * row :][:length], alone.logits[0])
 
 
 def test_the_settings_matter(llava):
@@ -129,6 +158,11 @@ def test_the_settings_matter(llava):
         "llama_gqa_rope": {"rope_scaling": None},
         "llama_linear_rope": {"rope_scaling": None},
         "mistral": {"rope_theta": 1e4},
+        "qwen2_mixed_windows": {"window_layers": None},
+        "qwen2_yarn": {"rope_scaling": None},
+        "qwen3": {"norm_eps": 0.1},
+        "gemma2": {"attention_softcap": None},
+        "gemma3": {"window_rope_theta": None},
     }.items():
         hf, model, params = llava(kind)
         decoder = dataclasses.replace(model.config.decoder, **wrong)
@@ -161,8 +195,13 @@ def _with_pictures(count: int, *, patches: int = PATCHES) -> tuple[Any, Any]:
     return text, text > 0
 
 
-@pytest.mark.parametrize("kind", ["llama_gqa_rope", "mistral_window", "qwen2_tied"])
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        *(("llama_gqa_rope", 1), ("mistral_window", 2), ("qwen2_tied", 2)),
+        *(("qwen3", 1), ("phi3", 1), ("gemma2", 1), ("gemma3", 2)),
+    ],
+)
 def test_pictures(llava, kind, count):
     hf, model, params = llava(kind)
     _compare(model, params, hf, *_with_pictures(count), _images(2, count))
@@ -208,6 +247,42 @@ def test_text_rows_in_a_batch_with_pictures(llava):
     assert np.any(text["decoder"]["embed"])
 
 
+@pytest.mark.parametrize(
+    ("layer", "select", "siglip"),
+    [
+        *((-1, "full", {}), (-2, "full", {"vision_use_head": True, "patch_size": 7})),
+        *(([-2, 1, -2], "default", None), ([0, -1], "full", {})),
+    ],
+)
+def test_siglip_and_several_feature_layers(tmp_path, layer, select, siglip):
+    vision = None if siglip is None else hf_models.siglip_config(**siglip)
+    hf = hf_models.tiny_llava(
+        tmp_path, "qwen2_tied", vision=vision, feature_layer=layer, feature_select=select
+    )
+    model, params = hf_models.import_llava(tmp_path)
+    rows = _with_pictures(1, patches=model.config.image_tokens)
+    _compare(model, params, hf, *rows, _images(2, 1))
+
+
+def test_siglip_tower(tmp_path):
+    """Of a SiglipModel, whose text half and pooling head are left alone."""
+    siglip = hf_models.tiny_siglip(tmp_path)
+    config = read_vision_config(tmp_path)
+    whole = LlavaConfig(
+        config, DecoderConfig(16, 8, 1, 2, 2, 4, 8), image_token=5, feature_select="full"
+    )
+    leaves = hf_models.leaves_of(Llava(whole, CLIP_NORM), part="vision/")
+    params = unflatten_dict(load_weights(tmp_path, leaves, family="vision"), sep="/")["vision"]
+    images = _images(3)
+    with torch.no_grad():
+        theirs = siglip.vision_model(pixel_values=_pixels(images), output_hidden_states=True)
+    pixels = CLIP_NORM(jnp.asarray(images))
+    states, _ = VisionTower(config, keep=True).apply({"params": params}, pixels)
+    assert len(states) == len(theirs.hidden_states) == 4
+    for ours, wanted in zip(states, theirs.hidden_states, strict=True):
+        _close(ours, wanted)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_clip_tower(tmp_path, activation):
     clip = hf_models.tiny_clip(tmp_path, activation=activation, image_size=35)
@@ -224,7 +299,10 @@ def test_clip_tower(tmp_path, activation):
     _close(pooled, theirs.pooler_output)
 
 
-@pytest.mark.parametrize("kind", ["llama_gqa_rope", "mistral_window", "qwen2_tied"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama_gqa_rope", "mistral_window", "qwen2_tied", "qwen2_yarn", "qwen3", "gemma2", "gemma3"],
+)
 def test_cached_decoding_is_the_full_forward(llava, kind):
     """Prefill of right-padded prompts of unequal lengths, then a token a step."""
     hf, model, params = llava(kind)
@@ -255,6 +333,25 @@ def test_cached_decoding_is_the_full_forward(llava, kind):
         tokens = full[rows, at][:, None]
         logits, cache = run(tokens, at[:, None], np.ones((2, 1)), cache)
         _close(logits[:, 0], theirs[rows, at])
+
+
+def test_a_language_model_alone_has_its_softcap(tmp_path):
+    """Gemma2ForCausalLM caps its logits; LlavaForConditionalGeneration over a Gemma 2 does not."""
+    hf = hf_models.tiny_llm(tmp_path, "gemma2")
+    config = decoder_config(read_config_json(tmp_path), file=tmp_path / "config.json")
+    assert config.logit_softcap == 3.0 and read_decoder_config(tmp_path).logit_softcap is None
+    decoder = Decoder(config)
+    whole = LlavaConfig(TOWER, dataclasses.replace(config, logit_softcap=None), image_token=5)
+    leaves = hf_models.leaves_of(Llava(whole, CLIP_NORM), part="decoder/")
+    flat = load_weights(tmp_path, leaves, family="decoder")
+    params = {"params": unflatten_dict(flat, sep="/")["decoder"]}
+    tokens, mask = _tokens((21,))
+    x = decoder.apply(params, tokens, method="embed")
+    places = np.arange(21)[None]
+    out = decoder.apply(params, x, positions=places, segments=np.ones_like(places))
+    ours = decoder.apply(params, out.hidden, method="logits")
+    _close(ours, _theirs(hf, tokens, mask).logits)
+    assert np.abs(ours).max() <= 3
 
 
 def test_left_padding(llava):

@@ -73,6 +73,19 @@ def _one(names: tuple, shape: tuple) -> dict:
     return {"a": {"kernel": nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, "f4"), names)}}
 
 
+def test_what_families_of_decoders_add_lies_with_the_norms() -> None:
+    """Of the norms over heads, and those behind a block's halves, every device has all."""
+    rich = dataclasses.replace(MISTRAL.decoder, qk_norm=True, post_norms=True)
+    config = dataclasses.replace(MISTRAL, decoder=rich)
+    boxed = jax.eval_shape(Llava(config, tiny.NORM).init, jax.random.key(0))
+    mesh = AbstractMesh(MESHES[32], AXES)
+    whole, plain = param_shardings(boxed, mesh), param_shardings(_boxed("llava_mistral_7b"), mesh)
+    assert {path: whole[path] for path in plain} == plain
+    added = {path.split("/")[2] for path in whole.keys() - plain.keys()}
+    assert added == {"q_norm", "k_norm", "post_norm1", "post_norm2"}
+    assert all(whole[path].is_fully_replicated for path in whole.keys() - plain.keys())
+
+
 @pytest.mark.parametrize("names", [("embed", "vision_embed"), ("embed", "lora_side")])
 def test_colliding_axes_are_an_error(names: tuple[str, str]) -> None:
     mesh = AbstractMesh((1, 2, 2), AXES)

@@ -104,6 +104,16 @@ def test_count_is_the_sum_by_hand(
     assert _counted(config, trained, guided=guided).model == pytest.approx(by_hand, rel=1e-3)
 
 
+def test_what_families_of_decoders_add_costs_no_products() -> None:
+    """Norms, softcaps and windows: the sum by hand is that of the plain block."""
+    decoder = dataclasses.replace(
+        CONFIG.decoder, qk_norm=True, post_norms=True, attention_softcap=50.0, window=4,
+        window_layers=(0,), window_rope_theta=1e4, activation="gelu_pytorch_tanh",
+    )  # fmt: skip
+    rich = _counted(dataclasses.replace(CONFIG, decoder=decoder))
+    assert (rich.model, rich.hardware) == (_counted(CONFIG).model, _counted(CONFIG).hardware)
+
+
 def test_causal_half_is_the_only_thing_that_the_model_is_spared_without_remat() -> None:
     flops, d = _counted(CONFIG), CONFIG.decoder
     half = 2 * d.layers * d.heads * d.head_dim * ROWS * (3 * LENGTH**2 + CAPTION**2)

@@ -6,26 +6,20 @@ our models do not have is refused by name, never ignored.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
-from tga_jax.hf.kinds import DECODERS, TOWERS, expect_kind
-from tga_jax.models.config import (
-    ClipConfig,
-    DecoderConfig,
-    LlavaConfig,
-    RopeScaling,
-    TextConfig,
-    VisionConfig,
-)
+from tga_jax.hf.config_part import Part
+from tga_jax.hf.decoders import DECODERS, read_decoder
+from tga_jax.hf.kinds import expect_kind
+from tga_jax.hf.towers import TOWERS, read_vision
+from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig, TextConfig, VisionConfig
 
 Json = dict[str, Any]
-WIDTHS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-MAX_SIZE = 100_000_000  # no model has a shape beyond
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -38,9 +32,9 @@ def read_llava_config(folder: Path) -> LlavaConfig:
 
 
 def read_vision_config(folder: Path) -> VisionConfig:
-    """The shapes of the vision half of a CLIPModel or CLIPVisionModel folder; errors as above."""
+    """The shapes of a vision tower's folder, or of a CLIP's or SigLIP's; errors as above."""
     file = Path(folder) / "config.json"
-    return _vision(_filled(_vision_json(folder), file, ""), file, "")
+    return read_vision(Part(_filled(parse_vision(folder), file, ""), file))
 
 
 def read_clip_config(folder: Path) -> ClipConfig:
@@ -49,8 +43,9 @@ def read_clip_config(folder: Path) -> ClipConfig:
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
-    """The shapes of a Llama-, Mistral- or Qwen2ForCausalLM folder; errors as above."""
-    return decoder_config(_decoder_json(folder), file=Path(folder) / "config.json")
+    """The shapes of a causal language model's folder as a LLaVA's decoder; errors as above."""
+    config = decoder_config(_decoder_json(folder), file=Path(folder) / "config.json")
+    return dataclasses.replace(config, logit_softcap=None)
 
 
 def read_config_json(folder: Path) -> Json:
@@ -70,7 +65,7 @@ def read_config_json(folder: Path) -> Json:
 
 def parts_json(*, vision: Path, llm: Path) -> Json:
     """The source dict of `to_hf_config` for a model put together from two folders."""
-    return {"vision_config": _vision_json(vision), "text_config": _decoder_json(llm)}
+    return {"vision_config": parse_vision(vision), "text_config": _decoder_json(llm)}
 
 
 def llava_config(content: Json, *, file: Path) -> LlavaConfig:
@@ -80,23 +75,23 @@ def llava_config(content: Json, *, file: Path) -> LlavaConfig:
     for key in ("vision_config", "text_config"):
         if not isinstance(content.get(key, {}), dict):
             raise UserError(f"{file}: {key} is not an object; repair it")
-    _expect(content.get("vision_config", {}), "model_type", TOWERS, file, "vision_config.")
-    _expect(content.get("text_config", {}), "model_type", DECODERS, file, "text_config.")
+    _expect(content.get("vision_config", {}), "model_type", tuple(TOWERS), file, "vision_config.")
+    _expect(content.get("text_config", {}), "model_type", tuple(DECODERS), file, "text_config.")
     full = _filled(content, file, "")
+    top = Part(full, file)
     layer = full.vision_feature_layer
-    if not isinstance(layer, int):
-        raise UserError(f"{file}: vision_feature_layer {layer} is a list; only one layer will do")
     activations = {"gelu": "mlp2x_gelu", "linear": "linear"}
+    text = Part(full.text_config, file, "text_config.")
+    decoder = read_decoder(text, tied=full.tie_word_embeddings)
     config = LlavaConfig(
-        vision=_vision(full.vision_config, file, "vision_config."),
-        decoder=_decoder(full.text_config, file, "text_config.", tied=full.tie_word_embeddings),
+        vision=read_vision(Part(full.vision_config, file, "vision_config.")),
+        # LlavaForConditionalGeneration has the language model's blocks and a head of its own.
+        decoder=dataclasses.replace(decoder, logit_softcap=None),
         image_token=full.image_token_index,
-        projector=activations[_one_of(full, "projector_hidden_act", activations, file, "")],
+        projector=activations[top.one_of("projector_hidden_act", activations)],
         projector_bias=full.multimodal_projector_bias,
-        feature_layer=layer,
-        feature_select=_one_of(
-            full, "vision_feature_select_strategy", ("default", "full"), file, ""
-        ),
+        feature_layer=layer if isinstance(layer, int) else tuple(layer),
+        feature_select=top.one_of("vision_feature_select_strategy", ("default", "full")),
     )
     _check_ranges(config, file)
     return config
@@ -104,7 +99,8 @@ def llava_config(content: Json, *, file: Path) -> LlavaConfig:
 
 def decoder_config(content: Json, *, file: Path) -> DecoderConfig:
     """The shapes in a language model's config.json; `file` is named in errors."""
-    return _decoder(_filled(content, file, ""), file, "")
+    full = _filled(content, file, "")
+    return read_decoder(Part(full, file), tied=full.tie_word_embeddings)
 
 
 def clip_config(content: Json, *, file: Path) -> ClipConfig:
@@ -116,7 +112,7 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
     if not isinstance(text.eos_token_id, int):
         raise UserError(f"{file}: text_config.eos_token_id {text.eos_token_id} is not one number")
     return ClipConfig(
-        vision=_vision(full.vision_config, file, "vision_config."),
+        vision=read_vision(Part(full.vision_config, file, "vision_config.")),
         text=TextConfig(
             vocab=text.vocab_size,
             length=text.max_position_embeddings,
@@ -125,7 +121,9 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
             heads=text.num_attention_heads,
             ffn=text.intermediate_size,
             end_token=text.eos_token_id,
-            activation=_one_of(text, "hidden_act", ("quick_gelu", "gelu"), file, "text_config."),
+            activation=Part(text, file, "text_config.").one_of(
+                "hidden_act", ("quick_gelu", "gelu")
+            ),
             norm_eps=text.layer_norm_eps,
         ),
         embedding=full.projection_dim,
@@ -135,11 +133,13 @@ def clip_config(content: Json, *, file: Path) -> ClipConfig:
 
 def _check_ranges(config: LlavaConfig, file: Path) -> None:
     states = config.vision.layers + 1
-    if not -states <= config.feature_layer < states:
+    try:
+        config.feature_states  # noqa: B018
+    except ValueError:
         raise UserError(
             f"{file}: vision_feature_layer {config.feature_layer} of a tower with"
-            f" {config.vision.layers} layers; give one from {-states} to {states - 1}"
-        )
+            f" {config.vision.layers} layers; give one, or several, from {-states} to {states - 1}"
+        ) from None
     token = config.image_token
     if not isinstance(token, int) or not 0 <= token < config.decoder.vocab:
         raise UserError(
@@ -148,16 +148,17 @@ def _check_ranges(config: LlavaConfig, file: Path) -> None:
         )
 
 
-def _vision_json(folder: Path) -> Json:
+def parse_vision(folder: Path) -> Json:
+    """The vision_config of a vision tower's folder, or of a CLIP's or SigLIP's; errors as above."""
     content = read_config_json(folder)
     file = Path(folder) / "config.json"
-    expect_kind(content, "clip", "tower", file=file)
+    expect_kind(content, "clip", "siglip", "tower", file=file)
     _refuse_quantised(content, file)
-    if content.get("model_type") != "clip":
+    if content["model_type"] in TOWERS:
         return content
     # Old CLIP files repeat the tower as vision_config_dict; transformers merges the two.
     tower = _filled(content, file, "").vision_config.to_dict()
-    return tower | {"model_type": "clip_vision_model"}
+    return tower | {"model_type": f"{content['model_type']}_vision_model"}
 
 
 def _decoder_json(folder: Path) -> Json:
@@ -181,116 +182,6 @@ def _filled(content: Json, file: Path, prefix: str) -> Any:
         raise UserError(f"{file}: {prefix}transformers refuses it: {reason}") from None
 
 
-def _vision(full: Any, file: Path, prefix: str) -> VisionConfig:
-    _check_sizes(full, ("image_size", "patch_size", *WIDTHS), file, prefix)
-    _check_eps(full, "layer_norm_eps", file, prefix)
-    _one_of(full, "num_channels", (3,), file, prefix)
-    if full.patch_size > full.image_size:
-        raise UserError(
-            f"{file}: {prefix}patch_size {full.patch_size} is more than image_size"
-            f" {full.image_size}"
-        )
-    return VisionConfig(
-        image_size=full.image_size,
-        patch_size=full.patch_size,
-        width=full.hidden_size,
-        layers=full.num_hidden_layers,
-        heads=full.num_attention_heads,
-        ffn=full.intermediate_size,
-        activation=_one_of(full, "hidden_act", ("quick_gelu", "gelu"), file, prefix),
-        norm_eps=full.layer_norm_eps,
-    )
-
-
-def _decoder(full: Any, file: Path, prefix: str, tied: bool | None = None) -> DecoderConfig:
-    _one_of(full, "hidden_act", ("silu",), file, prefix)
-    _check_sizes(full, ("vocab_size", "num_key_value_heads", *WIDTHS), file, prefix)
-    _check_eps(full, "rms_norm_eps", file, prefix)
-    if full.num_attention_heads % full.num_key_value_heads:
-        raise UserError(
-            f"{file}: {prefix}num_attention_heads {full.num_attention_heads} is no multiple of"
-            f" num_key_value_heads {full.num_key_value_heads}"
-        )
-    if "rope_theta" not in full.rope_parameters:
-        raise UserError(f"{file}: {prefix}rope_parameters a layer type are not supported")
-    llama, qwen = full.model_type == "llama", full.model_type == "qwen2"
-    heads = full.num_attention_heads
-    return DecoderConfig(
-        vocab=full.vocab_size,
-        width=full.hidden_size,
-        layers=full.num_hidden_layers,
-        heads=heads,
-        kv_heads=full.num_key_value_heads,
-        head_dim=getattr(full, "head_dim", None) or full.hidden_size // heads,
-        ffn=full.intermediate_size,
-        rope_theta=float(full.rope_parameters["rope_theta"]),
-        rope_scaling=_rope_scaling(full.rope_parameters, file, prefix),
-        norm_eps=full.rms_norm_eps,
-        qkv_bias=qwen or (llama and full.attention_bias),
-        out_bias=llama and full.attention_bias,
-        mlp_bias=llama and full.mlp_bias,
-        tied_head=full.tie_word_embeddings if tied is None else tied,
-        window=_window(full, file, prefix),
-    )
-
-
-def _check_sizes(full: Any, keys: Iterable[str], file: Path, prefix: str) -> None:
-    """Refuse what is no size, before something is divided by it or made as large."""
-    for key in keys:
-        value = getattr(full, key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIZE:
-            raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a whole number above 0")
-    if full.hidden_size % full.num_attention_heads and not getattr(full, "head_dim", None):
-        raise UserError(
-            f"{file}: {prefix}hidden_size {full.hidden_size} is no multiple of"
-            f" num_attention_heads {full.num_attention_heads}"
-        )
-
-
-def _check_eps(full: Any, key: str, file: Path, prefix: str) -> None:
-    value = getattr(full, key)
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a number from 0 to 1")
-
-
-def _rope_scaling(rope: Json, file: Path, prefix: str) -> RopeScaling | None:
-    partial = rope.get("partial_rotary_factor", 1.0)
-    if partial != 1.0:
-        raise UserError(f"{file}: {prefix}partial_rotary_factor {partial} is not supported")
-    kind = rope["rope_type"]
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return RopeScaling("linear", float(rope["factor"]))
-    if kind == "llama3":
-        return RopeScaling(
-            "llama3",
-            float(rope["factor"]),
-            float(rope["low_freq_factor"]),
-            float(rope["high_freq_factor"]),
-            int(rope["original_max_position_embeddings"]),
-        )
-    raise UserError(
-        f"{file}: {prefix}rope_type {kind!r} is not supported; only default, linear and llama3 are"
-    )
-
-
-def _window(full: Any, file: Path, prefix: str) -> int | None:
-    """Keys a query sees; transformers' Mistral and Qwen2 mean q - k < window, as we do."""
-    if full.model_type == "llama":
-        return None
-    if full.model_type == "qwen2":
-        kinds = set(full.layer_types)
-        if kinds == {"full_attention"}:
-            return None
-        if kinds != {"sliding_attention"}:
-            raise UserError(
-                f"{file}: {prefix}layer_types / max_window_layers mix windowed and full"
-                " attention, which is not supported; set use_sliding_window to false"
-            )
-    return full.sliding_window
-
-
 def _expect(content: Json, key: str, allowed: tuple[str, ...], file: Path, prefix: str) -> None:
     """Refuse another architecture; a key left out means transformers' default."""
     defaults = {"text_config.": "llama", "vision_config.": "clip_vision_model"}
@@ -299,14 +190,6 @@ def _expect(content: Json, key: str, allowed: tuple[str, ...], file: Path, prefi
         raise UserError(
             f"{file}: {prefix}{key} {value!r} is not supported here; one of {', '.join(allowed)} is"
         )
-
-
-def _one_of(full: Any, key: str, allowed: Iterable[Any], file: Path, prefix: str) -> Any:
-    value = getattr(full, key)
-    if value not in allowed:
-        choice = ", ".join(str(a) for a in allowed)
-        raise UserError(f"{file}: {prefix}{key} {value!r} is not supported; one of {choice} is")
-    return value
 
 
 def _refuse_quantised(content: Json, file: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.hf.config import clip_config, decoder_config, llava_config
-from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig, VisionConfig
+from tga_jax.hf.decoders import DECODERS, write_decoder
+from tga_jax.hf.towers import write_vision
+from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig
 
 Json = dict[str, Any]
 
@@ -18,6 +20,7 @@ _STALE = (
     "dtype",
     "image_token_id",
     "layer_types",
+    "rope_local_base_freq",
     "rope_parameters",
     "rope_scaling",
     "rope_theta",
@@ -42,6 +45,10 @@ def to_hf_config(
         ValueError: the source's model type cannot express the model.
     """
     text = _kept(source.get("text_config", {})) | {"pad_token_id": pad_token_id}
+    ours = write_decoder(config.decoder, text.get("model_type", "llama"))
+    ours.pop("final_logit_softcapping", None)  # no part of a LLaVA; stays as the source has it
+    tower, layer = _kept(source.get("vision_config", {})), config.feature_layer
+    tower_type = tower.get("model_type", "clip_vision_model")
     content = _kept(source) | {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
@@ -51,10 +58,10 @@ def to_hf_config(
         "multimodal_projector_bias": config.projector_bias,
         "pad_token_id": pad_token_id,
         "projector_hidden_act": "linear" if config.projector == "linear" else "gelu",
-        "text_config": text | _text_config(config.decoder, text.get("model_type", "llama")),
+        "text_config": text | ours,
         "tie_word_embeddings": config.decoder.tied_head,
-        "vision_config": _kept(source.get("vision_config", {})) | _vision_config(config.vision),
-        "vision_feature_layer": config.feature_layer,
+        "vision_config": tower | write_vision(config.vision, tower_type),
+        "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
         "vision_feature_select_strategy": config.feature_select,
     }
     merged = dataclasses.replace(config.decoder, lora=None)
@@ -84,7 +91,7 @@ def to_hf_clip_config(config: ClipConfig, *, source: Json, dtype: str) -> Json:
         "logit_scale_init_value": config.logit_scale,
         "text_config": _kept(text) | _clip_text_config(config),
         "vision_config": _kept(vision)
-        | _vision_config(config.vision)
+        | write_vision(config.vision)
         | {"projection_dim": config.embedding},
     }
     if clip_config(content, file=Path("config.json")) != config:
@@ -123,7 +130,7 @@ def to_hf_decoder_config(
 
     Args:
         cfg: the model; adapters count as merged.
-        model_type: "llama", "mistral" or "qwen2".
+        model_type: a key of `decoders.DECODERS`.
         dtype: of the exported weights.
         length: the most tokens that the model is meant for.
         bos_token_id: of the tokenizer, as are the next two.
@@ -133,8 +140,8 @@ def to_hf_decoder_config(
     Raises:
         ValueError: the model type cannot express the model.
     """
-    content = _text_config(cfg, model_type) | {
-        "architectures": [f"{_CLASS_NAMES[model_type]}ForCausalLM"],
+    content = write_decoder(cfg, model_type) | {
+        "architectures": [f"{DECODERS[model_type].name}ForCausalLM"],
         "dtype": dtype,
         "max_position_embeddings": length,
         "bos_token_id": bos_token_id,
@@ -146,71 +153,5 @@ def to_hf_decoder_config(
     return content
 
 
-_CLASS_NAMES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}
-
-
 def _kept(content: Json) -> Json:
     return {key: value for key, value in content.items() if key not in _STALE}
-
-
-def _text_config(cfg: DecoderConfig, model_type: str) -> Json:
-    return {
-        "model_type": model_type,
-        "vocab_size": cfg.vocab,
-        "hidden_size": cfg.width,
-        "num_hidden_layers": cfg.layers,
-        "num_attention_heads": cfg.heads,
-        "num_key_value_heads": cfg.kv_heads,
-        "head_dim": cfg.head_dim,
-        "intermediate_size": cfg.ffn,
-        "hidden_act": "silu",
-        "rms_norm_eps": cfg.norm_eps,
-        "tie_word_embeddings": cfg.tied_head,
-        **_rope(cfg),
-        **_family(cfg, model_type),
-    }
-
-
-def _rope(cfg: DecoderConfig) -> Json:
-    """Both spellings: transformers 4 reads rope_theta and rope_scaling, 5 rope_parameters."""
-    scaling: Json = {"rope_type": "default"}
-    if cfg.rope_scaling is not None:
-        scaling = {"rope_type": cfg.rope_scaling.kind, "factor": cfg.rope_scaling.factor}
-        if cfg.rope_scaling.kind == "llama3":
-            scaling |= {
-                "low_freq_factor": cfg.rope_scaling.low_freq_factor,
-                "high_freq_factor": cfg.rope_scaling.high_freq_factor,
-                "original_max_position_embeddings": cfg.rope_scaling.original_length,
-            }
-    return {
-        "rope_parameters": {"rope_theta": cfg.rope_theta, **scaling},
-        "rope_scaling": scaling if cfg.rope_scaling is not None else None,
-        "rope_theta": cfg.rope_theta,
-    }
-
-
-def _family(cfg: DecoderConfig, model_type: str) -> Json:
-    if model_type == "llama":
-        return {"attention_bias": cfg.qkv_bias, "mlp_bias": cfg.mlp_bias}
-    if model_type == "mistral":
-        return {"sliding_window": cfg.window}
-    return {
-        "sliding_window": cfg.window,
-        "use_sliding_window": cfg.window is not None,
-        "max_window_layers": cfg.layers if cfg.window is None else 0,
-    }
-
-
-def _vision_config(cfg: VisionConfig) -> Json:
-    return {
-        "model_type": "clip_vision_model",
-        "image_size": cfg.image_size,
-        "patch_size": cfg.patch_size,
-        "hidden_size": cfg.width,
-        "num_hidden_layers": cfg.layers,
-        "num_attention_heads": cfg.heads,
-        "num_channels": 3,
-        "intermediate_size": cfg.ffn,
-        "hidden_act": cfg.activation,
-        "layer_norm_eps": cfg.norm_eps,
-    }

@@ -37,7 +37,7 @@ def export_decoder(
         params: by flat path; only "decoder/" ones are written, adapters merged.
         config: of the decoder.
         tokenizer: its first end token ends an answer.
-        model_type: "llama", "mistral" or "qwen2".
+        model_type: a key of `decoders.DECODERS`.
         template: name of the training's prompt template.
         system: what replaced the template's system text in training, or None.
         length: the most tokens that the model is meant for.
@@ -66,4 +66,11 @@ def export_decoder(
             processor_class=None,
         )
         decoder = {path: array for path, array in params.items() if path.startswith("decoder/")}
-        save_part(decoder, partial, family="decoder", dtype=dtype, lora=config.lora)
+        save_part(
+            decoder,
+            partial,
+            family="decoder",
+            dtype=dtype,
+            decoder=model_type,
+            lora=config.lora,
+        )

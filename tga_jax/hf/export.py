@@ -56,8 +56,9 @@ def export_folder(
     Raises:
         UserError: when `folder` is a file, or the tokenizer has no chat template to keep.
     """
+    decoder = source_config["text_config"].get("model_type", "llama")
     if not write:
-        save_weights(params, folder, config=config, dtype=dtype, write=False)
+        save_weights(params, folder, config=config, dtype=dtype, decoder=decoder, write=False)
         return
     with replacing_folder(folder) as partial:
         _write_texts(
@@ -72,7 +73,7 @@ def export_folder(
             partial, settings=image_settings, config=config, image_token=tokenizer.image_token
         )
         (partial / "README.md").write_text(model_card(card), encoding="utf-8")
-        save_weights(params, partial, config=config, dtype=dtype)
+        save_weights(params, partial, config=config, dtype=dtype, decoder=decoder)
 
 
 def _write_texts(

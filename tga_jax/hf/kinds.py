@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-
-DECODERS = ("llama", "mistral", "qwen2")
-TOWERS = ("clip_vision_model",)
+from tga_jax.hf.decoders import DECODERS
+from tga_jax.hf.towers import TOWERS
 
 # kind -> its model types, and which keys of the configuration are for such folders
 _KINDS = {
     "llava": (("llava",), "it is a LLaVA checkpoint: config.model.checkpoint is for those"),
     "decoder": (
-        DECODERS,
+        tuple(DECODERS),
         "it is a language model: set config.model.llm to its folder and config.model.vision to a "
         "CLIP's, and leave config.model.checkpoint empty",
     ),
     "clip": (("clip",), "it is a CLIP: config.model.vision is for those"),
-    "tower": (TOWERS, "it is a vision tower: config.model.vision is for those"),
+    "siglip": (("siglip",), "it is a SigLIP: config.model.vision is for those"),
+    "tower": (tuple(TOWERS), "it is a vision tower: config.model.vision is for those"),
 }
 
 
@@ -28,7 +28,7 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
 
     Args:
         content: of config.json.
-        kinds: of "llava", "decoder", "clip" and "tower".
+        kinds: of "llava", "decoder", "clip", "siglip" and "tower".
         file: is named in errors.
 
     Raises:
@@ -40,10 +40,10 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
     known = ", ".join(name for kind in kinds for name in _KINDS[kind][0])
     if kind:
         said = _KINDS[kind][1]
-    elif _is_original(content):
+    elif is_original(content):
         said = (
-            f"it is {_architecture(content)} in the LLaVA repository's own layout; give the "
-            "LlavaForConditionalGeneration folder of it"
+            f"it is {_architecture(content)} in the LLaVA repository's own layout: "
+            "config.model.checkpoint is for those"
         )
     else:
         said = f"{_architecture(content)} is a model that this program does not have"
@@ -53,14 +53,15 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
 
 
 def kind_of(content: dict[str, Any]) -> str:
-    """The kind of a config.json: "llava", "decoder", "clip", "tower", or "" for any other."""
-    if _is_original(content):  # its model_type may be the language model's
+    """The kind of a config.json: a key of `_KINDS`, or "" for any other."""
+    if is_original(content):  # its model_type may be the language model's
         return ""
     found = content.get("model_type")
     return next((kind for kind, (types, _) in _KINDS.items() if found in types), "")
 
 
-def _is_original(content: dict[str, Any]) -> bool:
+def is_original(content: dict[str, Any]) -> bool:
+    """Whether a config.json is of a LLaVA in the layout of the LLaVA repository."""
     own = any(key in content for key in ("mm_vision_tower", "mm_projector_type"))
     return own and not _architecture(content).endswith("ForConditionalGeneration")
 

@@ -22,9 +22,10 @@ MAX_SHARD_BYTES = 5_000_000_000
 COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 # text model type -> LLaVA's model type, its class, what the folder's name must hold
-_FAMILIES = {
+FAMILIES = {
     "llama": ("llava_llama", "LlavaLlamaForCausalLM", ("llava",)),
     "mistral": ("llava_mistral", "LlavaMistralForCausalLM", ("llava", "mistral")),
+    "qwen2": ("llava_qwen", "LlavaQwenForCausalLM", ("llava", "qwen")),  # LLaVA-NeXT's repository
 }
 
 
@@ -33,8 +34,9 @@ def write_llava_layout(exported: Path, folder: Path, *, vision_tower: str) -> No
 
     Args:
         exported: a folder of `export_folder`.
-        folder: the final place; its name must hold "llava", for Mistral also "mistral".
-        vision_tower: hub id or path that LLaVA is to load the (unchanged) CLIP tower from.
+        folder: the final place; its name must hold "llava", for Mistral also "mistral", for
+            Qwen2 "qwen".
+        vision_tower: hub id or path that LLaVA is to load the (unchanged) tower from.
 
     Raises:
         UserError: for a name or a model that LLaVA's code would take for something else.
@@ -80,22 +82,37 @@ def _reader(tensor: StoredTensor) -> Callable[[], np.ndarray]:
     return lambda: tensor.rows(0, tensor.shape[0])
 
 
+def _check_features(exported: Path, config: dict[str, Any]) -> None:
+    layer, vision = config["vision_feature_layer"], config["vision_config"]
+    if not isinstance(layer, int):
+        raise UserError(f"{exported}/config.json: LLaVA takes one vision_feature_layer, no list")
+    if vision["model_type"] == "siglip_vision_model" and layer not in (
+        -2,
+        vision["num_hidden_layers"] - 1,
+    ):
+        raise UserError(
+            f"{exported}/config.json: of a SigLIP LLaVA-NeXT takes vision_feature_layer -2, not"
+            f" {layer}"
+        )
+
+
 def _config(
     exported: Path, config: dict[str, Any], *, folder_name: str, vision_tower: str
 ) -> dict[str, Any]:
     """The language model's config with LLaVA's mm_* keys."""
     text = config["text_config"]
-    if text["model_type"] not in _FAMILIES:
-        known = " and ".join(_FAMILIES)
+    if text["model_type"] not in FAMILIES:
+        known = ", ".join(FAMILIES)
         raise UserError(
             f"{exported}/config.json: text_config.model_type {text['model_type']!r} has no class "
-            f"in LLaVA's repository; {known} have"
+            f"in LLaVA's repositories; {known} have"
         )
-    model_type, architecture, marks = _FAMILIES[text["model_type"]]
+    model_type, architecture, marks = FAMILIES[text["model_type"]]
     if not all(mark in folder_name.lower() for mark in marks):
         raise UserError(f"{folder_name}: LLaVA needs {' and '.join(marks)} in the folder's name")
     if not config["multimodal_projector_bias"]:
         raise UserError(f"{exported}/config.json: LLaVA's projector always has a bias")
+    _check_features(exported, config)
     image = read_json(exported / "preprocessor_config.json")
     linear = config["projector_hidden_act"] == "linear"
     whole = config["vision_feature_select_strategy"] == "full"

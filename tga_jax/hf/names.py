@@ -66,6 +66,8 @@ def _decoder_rules() -> dict[str, Rule]:
         "decoder/norm/scale": Rule("language_model.model.norm.weight"),
         "decoder/blocks/norm1/scale": Rule(layer + "input_layernorm.weight"),
         "decoder/blocks/norm2/scale": Rule(layer + "post_attention_layernorm.weight"),
+        "decoder/blocks/q_norm/scale": Rule(layer + "self_attn.q_norm.weight"),
+        "decoder/blocks/k_norm/scale": Rule(layer + "self_attn.k_norm.weight"),
         **_linears("decoder/blocks/", layer, linears),
     }
 
@@ -75,6 +77,7 @@ def _vision_rules() -> dict[str, Rule]:
     return {
         "vision/class_token": Rule(tower + "embeddings.class_embedding"),
         "vision/patch/kernel": Rule(tower + "embeddings.patch_embedding.weight", "patch"),
+        "vision/patch/bias": Rule(tower + "embeddings.patch_embedding.bias"),
         "vision/positions": Rule(tower + "embeddings.position_embedding.weight"),
         **_norm("vision/pre_norm", tower + "pre_layrnorm"),  # Hugging Face's own spelling
         **_norm("vision/post_norm", tower + "post_layernorm"),
@@ -123,6 +126,15 @@ RULES: dict[str, Rule] = {
     **_text_rules(),
 }
 
+# Norms before and behind both halves of a block; "post_attention_layernorm" is another one then.
+_FOUR_NORMS = {
+    "decoder/blocks/norm2/scale": "pre_feedforward_layernorm",
+    "decoder/blocks/post_norm1/scale": "post_attention_layernorm",
+    "decoder/blocks/post_norm2/scale": "post_feedforward_layernorm",
+}
+# Where a language model's type names the norms of its blocks otherwise.
+BLOCK_NORMS = {"gemma2": _FOUR_NORMS, "gemma3_text": _FOUR_NORMS}
+
 EMBEDDING = RULES["decoder/embed"].name
 HEAD = RULES["decoder/head"].name
 PROJECTOR_2 = "multi_modal_projector.linear_2."
@@ -130,14 +142,23 @@ PROJECTOR_2 = "multi_modal_projector.linear_2."
 # Tensors with a row a token; these grow when tokens are added.
 VOCAB_TENSORS = (EMBEDDING, HEAD)
 
-# First match wins. "llava": transformers 4 and 5, "decoder": a ...ForCausalLM folder,
-# "vision": a CLIPModel or CLIPVisionModel folder, "clip": both halves of a CLIPModel folder.
+# First match wins. "llava": transformers 4 and 5, "original": the LLaVA repository's own classes,
+# "decoder": a ...ForCausalLM folder, "vision": a CLIP's, SigLIP's or vision tower's folder, "clip":
+# both halves of a CLIPModel folder.
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "llava": (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^(model\.)?vision_tower\.(vision_model\.)?", "vision_tower."),
         (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    ),
+    "original": (
+        (r"^model\.vision_tower\.(vision_tower\.)?(vision_model\.)?", "vision_tower."),
+        (r"^model\.mm_projector\.0\.", "multi_modal_projector.linear_1."),
+        (r"^model\.mm_projector\.2\.", "multi_modal_projector.linear_2."),
+        (r"^model\.mm_projector\.", "multi_modal_projector.linear_1."),
+        (r"^model\.", "language_model.model."),
+        (r"^lm_head\.", "language_model.lm_head."),
     ),
     "decoder": (
         (r"^model\.", "language_model.model."),
@@ -157,11 +178,14 @@ WRITTEN: dict[str, tuple[tuple[str, str], ...]] = {
     "clip": ((r"^vision_tower\.", "vision_model."),),
 }
 
-# Buffers that can be computed, and the text half of a CLIPModel.
+# Buffers that can be computed, a SigLIP's pooling head, and the text half of a CLIP or SigLIP.
 IGNORED: dict[str, str] = {
-    "llava": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$",
+    "llava": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$|vision_tower\.(vision_model\.)?head\.",
+    "original": r"(^|\.)position_ids$|\.rotary_emb\.inv_freq$"
+    r"|vision_tower\.(vision_model\.)?head\.",
     "decoder": r"\.rotary_emb\.inv_freq$",
-    "vision": r"(^|\.)position_ids$|^(text_model|(text|visual)_projection)\.|^logit_scale$",
+    "vision": r"(^|\.)position_ids$|^(text_model|(text|visual)_projection)\.|^logit_(scale|bias)$"
+    r"|^(vision_model\.)?head\.",
     "clip": r"(^|\.)position_ids$",
 }
 
@@ -184,9 +208,17 @@ def written(name: str, *, family: str) -> str:
     return name
 
 
-def slots(path: str, shape: tuple[int, ...]) -> list[Slot]:
+def rule_of(path: str, decoder: str) -> Rule:
+    """The row of the table; `decoder` is the language model's type."""
+    norm = BLOCK_NORMS.get(decoder, {}).get(path)
+    if norm is not None:
+        return Rule(f"language_model.model.layers.{{i}}.{norm}.weight")
+    return RULES[path]
+
+
+def slots(path: str, shape: tuple[int, ...], *, decoder: str = "llama") -> list[Slot]:
     """The Hugging Face tensors that make up one of our parameters, in order of layers."""
-    rule = RULES[path]
+    rule = rule_of(path, decoder)
     if LAYER_AXIS not in path.split("/"):
         return [Slot(rule.name, path, None, rule.transform, their_shape(rule.transform, shape))]
     theirs = their_shape(rule.transform, shape[1:])

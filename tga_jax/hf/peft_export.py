@@ -16,6 +16,7 @@ import numpy as np
 
 from tga_jax.files import replacing_folder
 from tga_jax.hf import names
+from tga_jax.hf.fused import FUSED
 from tga_jax.hf.tensor_files import NewTensor, write_file
 from tga_jax.hf.tokenizer import write_json
 from tga_jax.models.config import LlavaConfig
@@ -49,6 +50,13 @@ def export_adapters(
         if projector:
             tensors += _projector(params)
         write_file(partial / "adapter_model.safetensors", tensors, np.dtype(dtype))
+
+
+def why_not(model_type: str) -> str:
+    """Why PEFT cannot express the adapters of this type of language model; "" where it can."""
+    if model_type not in FUSED:
+        return ""
+    return f"in files of {model_type} the adapted projections are fused into one"
 
 
 def adapter_config(config: LlavaConfig, base: str, projector: bool) -> dict[str, Any]:

@@ -16,7 +16,20 @@ BICUBIC = 3
 MAX_SIDE = 100_000  # pixels
 HUGE = 1e9  # no number in these files is as large
 LAST_FILTER = 5  # of Pillow's numbers for ways to resize
-KNOWN_TYPES = ("CLIPImageProcessor", "LlavaImageProcessor")
+# Image processor -> what it does where its file leaves a key out.
+_CLIP_DEFAULTS = {
+    "do_center_crop": True, "size": 224, "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
+}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "CLIPImageProcessor": _CLIP_DEFAULTS,
+    "LlavaImageProcessor": _CLIP_DEFAULTS,
+    "SiglipImageProcessor": {
+        "do_center_crop": False,
+        "size": {"height": 224, "width": 224},
+        "image_mean": (0.5,) * 3,
+        "image_std": (0.5,) * 3,
+    },
+}
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
@@ -24,15 +37,16 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
 
     Understands preprocessor_config.json (transformers 4, sizes as numbers or objects) and the
     "image_processor" of processor_config.json (transformers 5). A missing key has the default of
-    CLIPImageProcessor.
+    the image processor that the file names.
 
     Raises:
         UserError: when there is no such file, or it asks for a step that ImageTransform lacks.
     """
     path, raw = _find_image_processor(folder)
     kind = _image_processor_type(path, raw)
+    raw = DEFAULTS[kind] | {key: value for key, value in raw.items() if value is not None}
     shortest_edge, resize = _resize_sizes(path, raw) if raw.get("do_resize", True) else (None, None)
-    crop = _crop_size(path, raw) if raw.get("do_center_crop", True) else None
+    crop = _crop_size(path, raw) if raw["do_center_crop"] else None
     normalize, rescale = raw.get("do_normalize", True), raw.get("do_rescale", True)
     resample, factor = raw.get("resample", BICUBIC), raw.get("rescale_factor", 1 / 255)
     return {
@@ -41,8 +55,8 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
         "crop": crop,
         "resample": _whole(path, "resample", resample, least=0, most=LAST_FILTER),
         "pad_to_square": kind == "LlavaImageProcessor" and bool(raw.get("do_pad", False)),
-        "mean": _channels(path, raw, "image_mean", CLIP_MEAN) if normalize else (0.0, 0.0, 0.0),
-        "std": _channels(path, raw, "image_std", CLIP_STD) if normalize else (1.0, 1.0, 1.0),
+        "mean": _channels(path, raw, "image_mean") if normalize else (0.0, 0.0, 0.0),
+        "std": _channels(path, raw, "image_std") if normalize else (1.0, 1.0, 1.0),
         "rescale": _number(path, "rescale_factor", factor) if rescale else 1.0,
     }
 
@@ -69,8 +83,8 @@ def write_processor(
             "image_token": image_token,
             "patch_size": config.vision.patch_size,
             "vision_feature_select_strategy": config.feature_select,
-            # The class token, which LlavaProcessor takes off again for "default".
-            "num_additional_image_tokens": 1,
+            # The class token; for "default" LlavaProcessor takes one token off.
+            "num_additional_image_tokens": int(config.vision.class_token),
         },
     )
     write_json(folder / "preprocessor_config.json", image_processor_config(settings))
@@ -127,17 +141,19 @@ def _object(path: Path, value: Any, what: str) -> dict[str, Any]:
 
 
 def _image_processor_type(path: Path, raw: dict[str, Any]) -> str:
-    name = raw.get("image_processor_type") or raw.get("feature_extractor_type", KNOWN_TYPES[0])
+    default = "CLIPImageProcessor"
+    name = raw.get("image_processor_type") or raw.get("feature_extractor_type", default)
     kind = str(name).removesuffix("Fast").removesuffix("Pil")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")
-    if kind not in KNOWN_TYPES:
-        raise UserError(f"{path}: image processor {name} is not supported, only {KNOWN_TYPES}")
+    if kind not in DEFAULTS:
+        known = ", ".join(DEFAULTS)
+        raise UserError(f"{path}: image processor {name} is not supported; one of {known} is")
     return kind
 
 
 def _resize_sizes(path: Path, raw: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
     """Returns (shortest edge, None) or (None, (height, width))."""
-    size = raw.get("size", 224)
+    size = raw["size"]
     if isinstance(size, int):
         return _whole(path, "size", size), None
     values = size if isinstance(size, dict) else {}
@@ -164,10 +180,8 @@ def _height_and_width(path: Path, key: str, value: dict[str, Any]) -> tuple[int,
     return height, width
 
 
-def _channels(
-    path: Path, raw: dict[str, Any], key: str, default: tuple[float, ...]
-) -> tuple[float, ...]:
-    values = raw.get(key) or default
+def _channels(path: Path, raw: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = raw[key]
     values = values if isinstance(values, list | tuple) else (values,) * 3
     if len(values) != 3:
         raise UserError(f"{path}: {key} must have 3 values, one a colour channel")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 
 from tga_jax.errors import UserError
 from tga_jax.hf.config import (
+    llava_config,
     parts_json,
     read_config_json,
     read_decoder_config,
@@ -19,6 +20,8 @@ from tga_jax.hf.config import (
     read_vision_config,
 )
 from tga_jax.hf.hub import origin_of, resolve_checkpoint
+from tga_jax.hf.kinds import is_original
+from tga_jax.hf.original import read_original
 from tga_jax.hf.processor import read_image_settings
 from tga_jax.hf.template_choice import TemplateFacts, template_facts
 from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
@@ -38,8 +41,10 @@ class Source:
         config: the model's shapes.
         tokenizer: with image and padding token.
         image_settings: keyword arguments of `tga_jax.data.images.ImageTransform`.
-        hf_config: config.json of the LLaVA folder, or {"vision_config", "text_config"} of parts.
-        folders: family ("llava", or "vision" and "decoder") -> folder.
+        hf_config: config.json of the LLaVA folder (of the original layout: what it would be as a
+            LlavaForConditionalGeneration), or {"vision_config", "text_config"} of parts.
+        folders: family ("llava"; "original", maybe with "vision"; or "vision" and "decoder")
+            -> folder.
         grown: the vocabulary is larger than the files'; tokens were added.
         given: the folders or hub ids as they were named.
     """
@@ -77,14 +82,20 @@ class Source:
         """The parameters that the files hold; of parts, the projector is not among them."""
         params: dict[str, jax.Array] = {}
         for family, folder in self.folders.items():
-            wanted = _of_family(leaves, family)
+            wanted = _of_family(leaves, family, self.folders.keys() - {family})
             params |= load_weights(folder, wanted, family=family, grow_vocab=self.grown)
         return params
 
 
 def open_llava(checkpoint: str) -> Source:
-    """A LlavaForConditionalGeneration folder or hub id."""
+    """A LLaVA's folder or hub id: LlavaForConditionalGeneration, or the LLaVA repository's layout.
+
+    Raises:
+        UserError: it is none, or one that we do not have.
+    """
     folder = resolve_checkpoint(checkpoint)
+    if is_original(read_config_json(folder)):
+        return dataclasses.replace(_open_original(folder), given=(checkpoint,))
     config = read_llava_config(folder)
     tokenizer = load_tokenizer(folder, image_token_id=config.image_token)
     if tokenizer.image_token_id != config.image_token:
@@ -96,10 +107,40 @@ def open_llava(checkpoint: str) -> Source:
     return dataclasses.replace(source, given=(checkpoint,))
 
 
+def _open_original(folder: Path) -> Source:
+    """The picture's token is added to the tokenizer, which in that layout knows none."""
+    original, tokenizer = read_original(folder), load_tokenizer(folder)
+    content = original.config | {"image_token_index": tokenizer.image_token_id}
+    vocab = max(content["text_config"]["vocab_size"], tokenizer.vocab_needed)
+    roomy = content | {"text_config": content["text_config"] | {"vocab_size": vocab}}
+    config = llava_config(roomy, file=folder / "config.json")
+    vocab = content["text_config"]["vocab_size"]
+    config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, vocab=vocab))
+    folders = {"original": folder}
+    if not original.tower_inside:
+        folders["vision"] = original.tower
+    source = _source(config, tokenizer, original.tower, content, folders)
+    settings = source.image_settings | {"pad_to_square": original.pad_to_square}
+    return dataclasses.replace(source, image_settings=settings)
+
+
+def checkpoint_shapes(folder: Path) -> LlavaConfig:
+    """The shapes of a LLaVA's folder in either layout, without opening its tokenizer.
+
+    Raises:
+        UserError: it is none, or one that we do not have.
+    """
+    if not is_original(read_config_json(folder)):
+        return read_llava_config(folder)
+    content = read_original(folder).config
+    last = content["text_config"]["vocab_size"] - 1
+    return llava_config(content | {"image_token_index": last}, file=folder / "config.json")
+
+
 def open_parts(
     *, vision: str, llm: str, projector: str, feature_layer: int, feature_select: str
 ) -> Source:
-    """A CLIP folder and a language model's folder (or hub ids); the projector is new."""
+    """A vision tower's folder and a language model's (or hub ids); the projector is new."""
     folders = {"vision": resolve_checkpoint(vision), "decoder": resolve_checkpoint(llm)}
     tokenizer = load_tokenizer(folders["decoder"])
     config = LlavaConfig(
@@ -110,6 +151,11 @@ def open_parts(
         feature_layer=feature_layer,
         feature_select=feature_select,
     )
+    if feature_select == "default" and not config.vision.class_token:
+        raise UserError(
+            f"config.model.feature_select='default' drops the class token, which {vision} has not;"
+            " set it to 'full'"
+        )
     hf_config = parts_json(vision=folders["vision"], llm=folders["decoder"])
     source = _source(config, tokenizer, folders["vision"], hf_config, folders)
     return dataclasses.replace(source, given=(llm,))
@@ -132,8 +178,10 @@ def _source(
     return Source(config, tokenizer, settings, hf_config, folders, grown)
 
 
-def _of_family(leaves: Leaves, family: str) -> dict[str, jax.ShapeDtypeStruct]:
-    parts = ("vision", "projector", "decoder") if family == "llava" else (family,)
+def _of_family(leaves: Leaves, family: str, others: Set[str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The leaves that a folder of this family holds; not those that the others' folders do."""
+    whole = family in ("llava", "original")
+    parts = {"vision", "projector", "decoder"} - others if whole else {family}
     return {
         path: leaf
         for path, leaf in leaves.items()

@@ -42,6 +42,13 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
 
+    def part(self, start: int, stop: int) -> StoredTensor:
+        """Some rows as a tensor of their own; its dtype must be one of weights to be read."""
+        dtype = DTYPES.get(self.dtype, np.dtype(np.uint8))
+        skipped = start * math.prod(self.shape[1:]) * dtype.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return dataclasses.replace(self, shape=shape, offset=self.offset + skipped)
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Some rows (the first axis) in the file's dtype; a scalar counts as one row.
 

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from tga_jax.errors import UserError
+from tga_jax.files import read_json
 from tga_jax.hf import names
+from tga_jax.hf.fused import fuse, split
 from tga_jax.hf.shards import ShardFiller, gather
 from tga_jax.hf.tensor_files import (
     NewTensor,
@@ -37,9 +39,10 @@ def load_weights(
         folder: the checkpoint.
         leaves: shape, dtype and sharding of the wanted parameters by flat path; adapters
             ("…/lora_a") are not among them.
-        family: "llava" (LlavaForConditionalGeneration), "vision" (CLIPModel or
-            CLIPVisionModel; only "vision/" leaves) or "decoder" (a causal language model; only
-            "decoder/" leaves) or "clip" (both halves of a CLIPModel).
+        family: "llava" (LlavaForConditionalGeneration), "original" (the same in the LLaVA
+            repository's layout; "vision/" leaves only if it has the tower inside), "vision" (a
+            CLIP or SigLIP, or the vision half alone; only "vision/" leaves), "decoder" (a causal
+            language model; only "decoder/" leaves) or "clip" (both halves of a CLIPModel).
         grow_vocab: where more rows of token embeddings are wanted than the file has, the new
             ones are the mean of the file's; otherwise that is an error.
 
@@ -50,14 +53,24 @@ def load_weights(
         UserError: missing, unexpected or wrongly shaped tensors, broken or pickled files.
     """
     folder = Path(folder)
-    tensors = _canonical_tensors(folder, family)
-    slots = {path: names.slots(path, leaf.shape) for path, leaf in leaves.items()}
+    decoder = _decoder_type(folder, family)
+    slots = {path: names.slots(path, leaf.shape, decoder=decoder) for path, leaf in leaves.items()}
     wanted = {slot.name: slot for group in slots.values() for slot in group}
+    tensors = split(folder, _canonical_tensors(folder, family), wanted, decoder)
     spare = {name: tensors[name] for name in tensors.keys() - wanted.keys()}
     _check_names(folder, wanted, tensors, _accounted_for(folder, spare, wanted, tensors))
     for slot in wanted.values():
         _check_shape(folder, slot, tensors[slot.name], grow_vocab)
     return {path: _fill(leaf, slots[path], tensors) for path, leaf in leaves.items()}
+
+
+def _decoder_type(folder: Path, family: str) -> str:
+    """The language model's type, which decides how some of its tensors are named."""
+    file = folder / "config.json"
+    content = read_json(file, advice="repair it") if file.is_file() else {}
+    if family == "llava":
+        content = content.get("text_config") or {}
+    return content.get("model_type", "llama")
 
 
 def _canonical_tensors(folder: Path, family: str) -> Tensors:
@@ -192,6 +205,7 @@ def save_weights(
     *,
     config: LlavaConfig,
     dtype: str,
+    decoder: str = "llama",
     max_shard_bytes: int = 5_000_000_000,
     write: bool = True,
 ) -> None:
@@ -206,10 +220,11 @@ def save_weights(
         folder: made if need be; earlier weight files in it are replaced.
         config: of the model.
         dtype: "float32", "bfloat16" or "float16".
+        decoder: the language model's type, which decides how some of its tensors are named.
         max_shard_bytes: above it, several files with an index are written.
         write: False: only take part in gathering the parameters.
     """
-    tensors = _new_tensors(params, family="llava", lora=config.decoder.lora)
+    tensors = _new_tensors(params, family="llava", decoder=decoder, lora=config.decoder.lora)
     if config.projector == "linear":
         tensors += _identity(config.decoder.width, bias=config.projector_bias)
     if write:
@@ -224,6 +239,7 @@ def save_part(
     *,
     family: str,
     dtype: str,
+    decoder: str = "llama",
     lora: LoraConfig | None = None,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
@@ -234,22 +250,24 @@ def save_part(
         folder: made if need be; earlier weight files in it are replaced.
         family: "decoder" (named as a ...ForCausalLM) or "clip" (as a CLIPModel).
         dtype: "float32", "bfloat16" or "float16".
+        decoder: the language model's type, which decides how some of its tensors are named.
         lora: of the decoder's adapters, which are merged.
         max_shard_bytes: above it, several files with an index are written.
     """
-    tensors = _new_tensors(params, family=family, lora=lora)
+    tensors = _new_tensors(params, family=family, decoder=decoder, lora=lora)
     write_tensors(Path(folder), tensors, dtype=dtype, max_bytes=int(max_shard_bytes))
 
 
 def _new_tensors(
-    params: Mapping[str, jax.Array], *, family: str, lora: LoraConfig | None
+    params: Mapping[str, jax.Array], *, family: str, decoder: str, lora: LoraConfig | None
 ) -> list[NewTensor]:
-    return [
+    tensors = [
         NewTensor(names.written(slot.name, family=family), slot.shape, _reader(params, slot, lora))
         for path, array in params.items()
         if not path.endswith(("/lora_a", "/lora_b"))
-        for slot in names.slots(path, array.shape)
+        for slot in names.slots(path, array.shape, decoder=decoder)
     ]
+    return fuse(tensors, decoder)
 
 
 def _reader(

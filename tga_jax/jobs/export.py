@@ -16,7 +16,7 @@ from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
-from tga_jax.hf.peft_export import export_adapters
+from tga_jax.hf.peft_export import export_adapters, why_not
 from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
@@ -91,8 +91,10 @@ def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> 
     others = [
         p for p in trained_paths(job, model) if "/lora_" not in p and p.split("/")[0] != "projector"
     ]
-    if others or not config.model.checkpoint:
-        reason = f"{others[0]} was trained too" if others else "config.model.checkpoint is not set"
+    fused = why_not(model.source.hf_config["text_config"].get("model_type", "llama"))
+    if others or fused or "llava" not in model.source.folders:
+        reason = f"{others[0]} was trained too" if others else fused
+        reason = reason or "config.model.checkpoint is no LlavaForConditionalGeneration"
         job.say(f"adapters are not written alone: {reason}")
         return
     folder = job.workdir / "export-peft"

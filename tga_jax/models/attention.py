@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tga_jax.models.blockwise_attention import attend_blockwise
+from tga_jax.models.layers import capped
 from tga_jax.models.splash_attention import attend_splash
 from tga_jax.models.visibility import Visibility
 
@@ -47,6 +48,7 @@ def attend(
     visible: Visibility | None,
     *,
     backend: str,
+    softcap: float | None = None,
 ) -> Float[Array, "batch queries heads channels"]:
     """Softmax attention.
 
@@ -56,7 +58,9 @@ def attend(
         v: float[B, S, K, C].
         visible: who sees whom; None: everybody everything.
         backend: one of `BACKENDS`. The fused ones need all keys to be of this very sequence;
-            where queries look into a cache, plain products are taken.
+            where queries look into a cache, plain products are taken. So they are in place of
+            cuDNN where there is a softcap, which that has not.
+        softcap: scaled scores become softcap * tanh(score / softcap); None: they stay.
 
     Returns:
         float[B, T, H, C], in q's dtype.
@@ -65,12 +69,12 @@ def attend(
         raise ValueError(f"unknown attention backend {backend!r}")
     whole = q.shape[1] == k.shape[1]
     if backend == "splash" and whole:
-        return attend_splash(q, k, v, visible)
-    if backend == "cudnn" and whole:
+        return attend_splash(q, k, v, visible, softcap=softcap)
+    if backend == "cudnn" and whole and softcap is None:
         return attend_library(q, k, v, visible, implementation="cudnn")
     if backend == "blockwise" and whole:
-        return attend_blockwise(q, k, v, visible)
-    return _attend_xla(q, k, v, visible)
+        return attend_blockwise(q, k, v, visible, softcap=softcap)
+    return _attend_xla(q, k, v, visible, softcap)
 
 
 def attend_library(
@@ -86,12 +90,14 @@ def attend_library(
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
 
 
-def _attend_xla(q: Array, k: Array, v: Array, visible: Visibility | None) -> Array:
+def _attend_xla(
+    q: Array, k: Array, v: Array, visible: Visibility | None, softcap: float | None
+) -> Array:
     batch, queries, heads, width = q.shape
     groups = heads // k.shape[2]
     q = q.reshape(batch, queries, k.shape[2], groups, width)
     scores = jnp.einsum("btkgc,bskc->bkgts", q, k, preferred_element_type=jnp.float32)
-    scores = scores * width**-0.5
+    scores = capped(scores * width**-0.5, softcap)
     if visible is not None:
         # Finite, so that a row that sees nothing (padding) gives numbers and not NaN.
         scores = jnp.where(visible.mask()[:, None, None], scores, jnp.finfo(jnp.float32).min)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tga_jax.models.layers import capped
 from tga_jax.models.visibility import Visibility
 
 BLOCK = 128  # queries; a last block may be shorter
@@ -26,6 +27,7 @@ def attend_blockwise(
     visible: Visibility | None,
     *,
     block: int = BLOCK,
+    softcap: float | None = None,
 ) -> Float[Array, "batch length heads channels"]:
     """Attention of a sequence to itself.
 
@@ -38,6 +40,7 @@ def attend_blockwise(
         v: float[B, T, K, C].
         visible: who sees whom; None: everybody everything.
         block: queries worked on at once.
+        softcap: scaled scores become softcap * tanh(score / softcap); None: they stay.
 
     Returns:
         float[B, T, H, C], in q's dtype.
@@ -51,22 +54,25 @@ def attend_blockwise(
         v.transpose(0, 2, 1, 3),
         visible,
         block,
+        softcap,
     )
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, width)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q: Array, k: Array, v: Array, visible: Visibility | None, block: int) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(
+    q: Array, k: Array, v: Array, visible: Visibility | None, block: int, softcap: float | None
+) -> Array:
     """q: float[B, K, G, T, C]; k, v: float[B, K, T, C]. Returns float[B, K, G, T, C]."""
-    return _forward(q, k, v, visible, block)[0]
+    return _forward(q, k, v, visible, block, softcap)[0]
 
 
 def _forward(
-    q: Array, k: Array, v: Array, visible: Visibility | None, block: int
+    q: Array, k: Array, v: Array, visible: Visibility | None, block: int, softcap: float | None
 ) -> tuple[Array, tuple[Array, Array, Array, Visibility | None, Array, Array]]:
     outs, sums = [], []
     for rows, keys in _blocks(q.shape[3], visible, block):
-        scores, seen = _scores(q, k, visible, rows, keys)
+        scores, seen = _scores(q, k, visible, rows, keys, softcap)
         highest = scores.max(axis=-1, keepdims=True)
         weights = jnp.where(seen, jnp.exp(scores - highest), 0)
         total = jnp.maximum(weights.sum(axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
@@ -79,6 +85,7 @@ def _forward(
 
 def _backward(
     block: int,
+    softcap: float | None,
     saved: tuple[Array, Array, Array, Visibility | None, Array, Array],
     d_out: Array,
 ) -> tuple[Array, Array, Array, None]:
@@ -87,12 +94,15 @@ def _backward(
     d_q = []
     d_k, d_v = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     for rows, keys in _blocks(q.shape[3], visible, block):
-        scores, seen = _scores(q, k, visible, rows, keys)
+        scores, seen = _scores(q, k, visible, rows, keys, softcap)
         weights = jnp.where(seen, jnp.exp(scores - logsumexp[:, :, :, rows]), 0)
         d_rows = d_out[:, :, :, rows]
         d_weights = _product("bkgtc,bksc->bkgts", d_rows, v[:, :, keys])
         mean = (d_rows.astype(jnp.float32) * out[:, :, :, rows]).sum(axis=-1, keepdims=True)
-        d_scores = (weights * (d_weights - mean) * scale).astype(q.dtype)
+        d_scores = weights * (d_weights - mean) * scale
+        if softcap is not None:  # the derivative of cap * tanh(x / cap), from its value
+            d_scores *= 1 - jnp.where(seen, scores / softcap, 0) ** 2
+        d_scores = d_scores.astype(q.dtype)
         d_q.append(_product("bkgts,bksc->bkgtc", d_scores, k[:, :, keys]).astype(q.dtype))
         d_k = d_k.at[:, :, keys].add(_product("bkgts,bkgtc->bksc", d_scores, q[:, :, :, rows]))
         weights = weights.astype(v.dtype)
@@ -114,10 +124,16 @@ def _blocks(queries: int, visible: Visibility | None, block: int) -> list[tuple[
 
 
 def _scores(
-    q: Array, k: Array, visible: Visibility | None, rows: slice, keys: slice
+    q: Array,
+    k: Array,
+    visible: Visibility | None,
+    rows: slice,
+    keys: slice,
+    softcap: float | None,
 ) -> tuple[Array, Array]:
     """Scaled scores float32[B, K, G, t, s] of a block, and bool where a query sees a key."""
     scores = _product("bkgtc,bksc->bkgts", q[:, :, :, rows], k[:, :, keys]) * q.shape[-1] ** -0.5
+    scores = capped(scores, softcap)
     if visible is None:
         return scores, jnp.ones((), bool)
     seen = Visibility(
@@ -127,6 +143,7 @@ def _scores(
         kv_segments=visible.kv_segments[:, keys],
         causal=visible.causal,
         window=visible.window,
+        windowed=visible.windowed,
     ).mask()[:, None, None]
     return jnp.where(seen, scores, jnp.finfo(jnp.float32).min), seen
 

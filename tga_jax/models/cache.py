@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from tga_jax.models.layers import where_it_divides
+from tga_jax.models.layers import capped, where_it_divides
 from tga_jax.models.visibility import Visibility
 
 
@@ -87,7 +87,11 @@ def _shard_rows(x: Array) -> Array:
 
 
 def attend_to_cache(
-    q: Float[Array, "batch new heads channels"], cache: LayerCache, visible: Visibility
+    q: Float[Array, "batch new heads channels"],
+    cache: LayerCache,
+    visible: Visibility,
+    *,
+    softcap: float | None = None,
 ) -> Float[Array, "batch new heads channels"]:
     """Softmax attention of new tokens over a cache that holds them too.
 
@@ -95,6 +99,7 @@ def attend_to_cache(
         q: float[B, T, H, C].
         cache: a layer's, with the new tokens.
         visible: who of the new tokens sees which slot.
+        softcap: scaled scores become softcap * tanh(score / softcap); None: they stay.
 
     Returns:
         float[B, T, H, C], in q's dtype.
@@ -104,7 +109,8 @@ def attend_to_cache(
     scores = jnp.einsum("btkgc,bksc->bkgts", q, cache.k, preferred_element_type=jnp.float32)
     # Finite, so that a row that sees nothing (padding) gives numbers and not NaN.
     seen = visible.mask()[:, None, None]
-    scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
+    scores = capped(scores * width**-0.5, softcap)
+    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(cache.v.dtype)
     out = jnp.einsum("bkgts,bksc->btkgc", weights, cache.v)
     return out.reshape(batch, new, heads, width)

@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """A CLIP vision transformer."""
+    """A vision transformer: CLIP's, or SigLIP's, which has neither class token nor pre-norm."""
 
     image_size: int  # pixels a side
     patch_size: int  # pixels a side
@@ -15,8 +15,11 @@ class VisionConfig:
     layers: int
     heads: int
     ffn: int
-    activation: str = "quick_gelu"  # or "gelu"
+    activation: str = "quick_gelu"  # or "gelu", or "gelu_pytorch_tanh"
     norm_eps: float = 1e-5
+    class_token: bool = True
+    pre_norm: bool = True  # a norm over the embeddings, before the first block
+    patch_bias: bool = False
 
     @property
     def patches(self) -> int:
@@ -26,13 +29,21 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched. kind: "linear" (factor only) or "llama3"."""
+    """How rotary frequencies are stretched, as Hugging Face's configurations say it.
+
+    kind: "linear" (factor only), "llama3", "yarn" (arXiv 2309.00071) or "dynamic" (the base grows
+    with the length of the text, as soon as that is above `original_length`).
+    """
 
     kind: str
     factor: float
-    low_freq_factor: float = 1.0
+    low_freq_factor: float = 1.0  # of "llama3", as is the next
     high_freq_factor: float = 4.0
-    original_length: int = 8192
+    original_length: int = 8192  # tokens; not of "linear"
+    beta_fast: float = 32.0  # of "yarn", as are the next three
+    beta_slow: float = 1.0
+    attention_factor: float | None = None  # of cosines and sines; None: follows from the factor
+    truncate: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +63,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """One decoder that covers Llama 1-3, Mistral and Qwen2."""
+    """One decoder that covers Llama 1-3, Mistral, Qwen2 and 3, Phi-3, and Gemma 2 and 3."""
 
     vocab: int
     width: int
@@ -69,6 +80,16 @@ class DecoderConfig:
     mlp_bias: bool = False
     tied_head: bool = False
     window: int | None = None  # sliding-window attention: a token sees this many, itself included
+    window_layers: tuple[int, ...] | None = None  # which blocks have it, from 0; None: all
+    window_rope_theta: float | None = None  # of those blocks, unscaled; None: as the others
+    activation: str = "silu"  # or "gelu_pytorch_tanh"
+    qk_norm: bool = False  # a norm over each head's queries and keys
+    post_norms: bool = False  # norms also behind attention and MLP, before they are added
+    norm_offset: float = 0.0  # what norms add to their scale; 1 where scales begin at 0
+    embedding_scale: float = 1.0  # what token embeddings are multiplied by; pictures are not
+    query_scale: float = 1.0  # what queries are multiplied by beyond head_dim ** -0.5
+    attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
+    logit_softcap: float | None = None  # the same of the logits; a LLaVA's have none
     lora: LoraConfig | None = None
 
 
@@ -81,22 +102,29 @@ class LlavaConfig:
     image_token: int  # id of the token whose places the image features take
     projector: str = "mlp2x_gelu"  # or "linear"
     projector_bias: bool = True
-    feature_layer: int = -2  # index into [embeddings, block 1, ..., block N], as in Hugging Face
-    feature_select: str = "default"  # drop the class token; "full" keeps it
+    # Index into [embeddings, block 1, ..., block N], as in Hugging Face. Features of several layers
+    # are put side by side.
+    feature_layer: int | tuple[int, ...] = -2
+    feature_select: str = "default"  # drop the first token, the class token; "full" keeps it
 
     @property
     def image_tokens(self) -> int:
         """Tokens that one picture takes in the sequence."""
-        return self.vision.patches + (1 if self.feature_select == "full" else 0)
+        return self.vision.patches + self.vision.class_token - (self.feature_select == "default")
+
+    @property
+    def feature_states(self) -> tuple[int, ...]:
+        """Behind how many vision blocks features are taken, a number a feature layer."""
+        given, states = self.feature_layer, self.vision.layers + 1
+        layers = (given,) if isinstance(given, int) else given
+        if not layers or not all(-states <= layer < states for layer in layers):
+            raise ValueError(f"vision feature layer {given} of {states} states")
+        return tuple(layer % states for layer in layers)
 
     @property
     def feature_blocks(self) -> int:
-        """How many vision blocks run before the features are taken."""
-        states = self.vision.layers + 1
-        index = self.feature_layer if self.feature_layer >= 0 else states + self.feature_layer
-        if not 0 <= index < states:
-            raise ValueError(f"vision feature layer {self.feature_layer} of {states} states")
-        return index
+        """How many vision blocks run before the last features are taken."""
+        return max(self.feature_states)
 
 
 @dataclasses.dataclass(frozen=True)

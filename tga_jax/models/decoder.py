@@ -1,11 +1,16 @@
-"""One decoder for Llama, Mistral and Qwen2.
+"""One decoder; what families do differently are fields of `DecoderConfig`.
 
 Letters: B batch, T length, D width, H heads, K kv heads, C head width, V vocabulary, L layers,
 S cache slots, N pooled spans.
+
+Blocks are stacked by `nn.scan` and so are one program: whether a block has the window comes in as
+an array that is scanned over.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import operator
 from typing import cast
 
@@ -20,8 +25,10 @@ from tga_jax.models import rope
 from tga_jax.models.attention import attend
 from tga_jax.models.cache import KVCache, LayerCache, attend_to_cache
 from tga_jax.models.config import Compute, DecoderConfig
-from tga_jax.models.layers import Linear, RMSNorm, param, residual, stack
+from tga_jax.models.layers import Linear, RMSNorm, activation, capped, param, residual, stack
 from tga_jax.models.visibility import Visibility
+
+Rotation = tuple[Array, Array]  # cosines and sines of the positions
 
 
 @flax.struct.dataclass
@@ -38,7 +45,7 @@ class DecoderOutput:
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm attention and gated MLP; emits its output's mean over spans."""
+    """Attention and gated MLP, normed before and maybe after; emits its output's span means."""
 
     config: DecoderConfig
     compute: Compute
@@ -48,33 +55,39 @@ class DecoderBlock(nn.Module):
     def __call__(
         self,
         x: Array,
-        rotation: tuple[Array, Array],
+        rotation: tuple[Rotation, Rotation | None],
         visible: Visibility,
         pool: Array | None = None,
+        windowed: Array | None = None,
         past: LayerCache | None = None,
     ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | LayerCache | None]]:
         """One block.
 
         Args:
             x: dtype[B, T, D], the residual stream.
-            rotation: cosines and sines of the positions.
+            rotation: of the positions; the second in a block with the window, if there is one.
             visible: who sees whom.
             pool: bool[B, N, T], the spans to average over, or None.
+            windowed: bool[], whether this block has the window; None: as all others.
             past: this layer's cache, or None.
 
         Returns:
             the new residual stream, and (float32[B, N, D] or None, the cache with x's tokens;
             without one their keys and values, dtype[B, T, K, C] each, or None).
         """
-        cfg, dtype = self.config, self.compute.dtype
+        if windowed is not None:
+            visible = dataclasses.replace(visible, windowed=windowed)
         y, kept = self._attention(
-            RMSNorm(cfg.norm_eps, dtype, name="norm1")(x), rotation, visible, past
+            self._norm("norm1")(x), _chosen(rotation, windowed), visible, past
         )
-        x = x + y
-        y = RMSNorm(cfg.norm_eps, dtype, name="norm2")(x)
-        x = x + self._mlp(y)
+        x = x + (self._norm("post_norm1")(y) if self.config.post_norms else y)
+        y = self._mlp(self._norm("norm2")(x))
+        x = x + (self._norm("post_norm2")(y) if self.config.post_norms else y)
         x = residual(x)
         return x, (None if pool is None else span_means(x, pool), kept if self.keep else None)
+
+    def _norm(self, name: str) -> RMSNorm:
+        return _rms_norm(self.config, self.compute, name)
 
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
         lora = self.config.lora
@@ -84,7 +97,7 @@ class DecoderBlock(nn.Module):
     def _attention(
         self,
         x: Array,
-        rotation: tuple[Array, Array],
+        rotation: Rotation,
         visible: Visibility,
         past: LayerCache | None,
     ) -> tuple[Array, tuple[Array, Array] | LayerCache]:
@@ -94,18 +107,24 @@ class DecoderBlock(nn.Module):
         q = self._linear(q_width, ("embed", "heads"), cfg.qkv_bias, "q")(x)
         k = self._linear(kv_width, ("embed", "kv_heads"), cfg.qkv_bias, "k")(x)
         v = self._linear(kv_width, ("embed", "kv_heads"), cfg.qkv_bias, "v")(x)
-        q = rope.rotate(q.reshape(batch, length, cfg.heads, cfg.head_dim), *rotation)
-        k = rope.rotate(k.reshape(batch, length, cfg.kv_heads, cfg.head_dim), *rotation)
+        q = q.reshape(batch, length, cfg.heads, cfg.head_dim)
+        k = k.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
+        if cfg.qk_norm:
+            q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
+        if cfg.query_scale != 1:
+            q = (q * cfg.query_scale).astype(q.dtype)
+        q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
         v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
         kept: tuple[Array, Array] | LayerCache
         if past is None:
             kept = k, v
             q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
-            y = attend(q, k, v, visible, backend=self.compute.attention)
+            backend = self.compute.attention
+            y = attend(q, k, v, visible, backend=backend, softcap=cfg.attention_softcap)
             y = checkpoint_name(y, "attention")
         else:
             kept = past.add(k, v)
-            y = attend_to_cache(q, kept, visible)
+            y = attend_to_cache(q, kept, visible, softcap=cfg.attention_softcap)
         y = y.reshape(batch, length, q_width)
         return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), kept
 
@@ -113,7 +132,9 @@ class DecoderBlock(nn.Module):
         cfg = self.config
         gate = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "gate")(x)
         up = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "up")(x)
-        y = nn.with_logical_constraint(jax.nn.silu(gate) * up, ("batch", "length", "ffn"))
+        y = nn.with_logical_constraint(
+            activation(cfg.activation)(gate) * up, ("batch", "length", "ffn")
+        )
         return self._linear(x.shape[-1], ("ffn", "embed"), cfg.mlp_bias, "down")(y)
 
 
@@ -132,16 +153,18 @@ class Decoder(nn.Module):
             DecoderBlock,
             layers=cfg.layers,
             remat=self.compute.remat,
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
         )(cfg, self.compute, self.keep)
-        self.norm = RMSNorm(cfg.norm_eps, self.compute.dtype)
+        self.norm = _rms_norm(cfg, self.compute)
         if not cfg.tied_head:
             self.head = param(self, "head", normal, (cfg.width, cfg.vocab), ("embed", "vocab"))
 
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length width"]:
         """int32[B, T] -> dtype[B, T, D]."""
         # Cast after the look-up: the gradient is summed over a token's places in float32.
-        return self.table[tokens].astype(self.compute.dtype)
+        x = self.table[tokens].astype(self.compute.dtype)
+        scale = self.config.embedding_scale
+        return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
     def __call__(
         self,
@@ -165,21 +188,27 @@ class Decoder(nn.Module):
         """
         cfg = self.config
         x = residual(x)
-        rotation = rope.rotation(
-            positions, rope.frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling)
-        )
+        rotation = self._rotation(positions, segments)
         if cache is not None:
             return self._extend(x, rotation, positions, segments, cache)
         visible = Visibility(positions, positions, segments, segments, True, cfg.window)
-        x, (pooled, kept) = self.blocks(x, rotation, visible, pool)
+        x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg))
         if self.keep:
             cache = KVCache.of(kept[0], kept[1], positions, segments, slots=slots)
         return DecoderOutput(x, pooled, cache)
 
+    def _rotation(self, positions: Array, segments: Array) -> tuple[Rotation, Rotation | None]:
+        """Of all blocks, and that of blocks with the window where it is another."""
+        cfg = self.config
+        rotations = functools.partial(rope.rotations, positions, segments, head_dim=cfg.head_dim)
+        every = rotations(theta=cfg.rope_theta, scaling=cfg.rope_scaling)
+        theta = cfg.window_rope_theta
+        return every, None if theta is None else rotations(theta=theta, scaling=None)
+
     def _extend(
         self,
         x: Array,
-        rotation: tuple[Array, Array],
+        rotation: tuple[Rotation, Rotation | None],
         positions: Array,
         segments: Array,
         cache: KVCache,
@@ -190,10 +219,11 @@ class Decoder(nn.Module):
         cache = cache.add(positions, segments)
         visible = Visibility(positions, cache.positions, segments, cache.segments, True, cfg.window)
         block = DecoderBlock(cfg, self.compute, keep=True, parent=None)
-        stacked = self.blocks.variables["params"]
+        stacked = self.blocks.variables["params"], windowed_layers(cfg)
         for i, past in enumerate(cache.layers):
-            params = jax.tree.map(operator.itemgetter(i), stacked)
-            x, (_, kept) = block.apply({"params": params}, x, rotation, visible, None, past)
+            params, windowed = jax.tree.map(operator.itemgetter(i), stacked)
+            inputs = x, rotation, visible, None, windowed, past
+            x, (_, kept) = block.apply({"params": params}, *inputs)
             layers.append(cast(LayerCache, kept))
         return DecoderOutput(x, None, cache.with_layers(layers))
 
@@ -208,13 +238,34 @@ class Decoder(nn.Module):
     def logits(self, hidden: Float[Array, "*lead width"]) -> Float[Array, "*lead vocab"]:
         """dtype[..., D], any block's output -> float32[..., V] (the logit lens for inner ones)."""
         kernel = self.head_kernel().astype(self.compute.dtype)
-        return jnp.matmul(self.norm(hidden), kernel, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(self.norm(hidden), kernel, preferred_element_type=jnp.float32)
+        return capped(logits, self.config.logit_softcap)
 
     def init_all(self, tokens: Array) -> Array:
         """Touch every parameter, for `init`."""
         ones = jnp.ones_like(tokens)
         out = self(self.embed(tokens), positions=ones, segments=ones)
         return self.logits(out.hidden)
+
+
+def windowed_layers(config: DecoderConfig) -> Bool[Array, " layers"] | None:
+    """bool[L], which blocks have the window; None where all are alike."""
+    if config.window_layers is None:
+        return None
+    return jnp.isin(jnp.arange(config.layers), jnp.array(config.window_layers))
+
+
+def _rms_norm(config: DecoderConfig, compute: Compute, name: str | None = None) -> RMSNorm:
+    return RMSNorm(config.norm_eps, compute.dtype, config.norm_offset, name=name)
+
+
+def _chosen(rotation: tuple[Rotation, Rotation | None], windowed: Array | None) -> Rotation:
+    every, of_windowed = rotation
+    if of_windowed is None:
+        return every
+    if windowed is None:
+        return of_windowed
+    return jax.tree.map(functools.partial(jnp.where, windowed), of_windowed, every)
 
 
 def span_means(

@@ -112,14 +112,16 @@ class RMSNorm(nn.Module):
 
     eps: float
     dtype: str = "float32"
+    offset: float = 0.0  # is added to the scale
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """float[..., D] -> dtype[..., D]."""
-        scale = param(self, "scale", nn.initializers.ones, x.shape[-1:], ("norm",))
+        init = nn.initializers.constant(1.0 - self.offset)
+        scale = param(self, "scale", init, x.shape[-1:], ("norm",)).astype(jnp.float32)
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * scale.astype(jnp.float32)).astype(self.dtype)
+        return (x * (scale + self.offset if self.offset else scale)).astype(self.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -143,10 +145,16 @@ def activation(name: str) -> Callable[[Array], Array]:
     """The activation of that Hugging Face name."""
     table: dict[str, Callable[[Array], Array]] = {
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+        "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
         "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
         "silu": jax.nn.silu,
     }
     return table[name]
+
+
+def capped(x: Float[Array, "*shape"], cap: float | None) -> Float[Array, "*shape"]:
+    """float[...] squashed to below `cap` in size; None: as it is."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def residual(x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:

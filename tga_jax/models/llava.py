@@ -62,7 +62,7 @@ class Llava:
         keys = jax.random.split(key, 3)
         side = cfg.vision.image_size
         pixels = jnp.zeros((1, side, side, 3))
-        features = jnp.zeros((1, 1, cfg.vision.width))
+        features = jnp.zeros((1, 1, len(cfg.feature_states) * cfg.vision.width))
         tokens = jnp.zeros((1, 2), jnp.int32)
         return {
             "vision": VisionTower(cfg.vision, self.compute).init(keys[0], pixels)["params"],
@@ -82,7 +82,11 @@ class Llava:
             "blocks": jax.tree.map(lambda p: p[: cfg.feature_blocks], params["vision"]["blocks"]),
         }
         pixels = self.pixel_norm(images.reshape(batch * count, *images.shape[2:]))
-        features, _ = VisionTower(vision, self.compute).apply({"params": tower_params}, pixels)
+        several = len(cfg.feature_states) > 1
+        tower = VisionTower(vision, self.compute, keep=several)
+        features = cast(Array, tower.apply({"params": tower_params}, pixels)[0])
+        if several:
+            features = jnp.concatenate([features[i] for i in cfg.feature_states], axis=-1)
         if cfg.feature_select == "default":
             features = features[:, 1:]
         features = cast(Array, self.projector.apply({"params": params["projector"]}, features))

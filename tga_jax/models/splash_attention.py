@@ -31,6 +31,7 @@ def attend_splash(
     v: Float[Array, "batch length kv_heads channels"],
     visible: Visibility | None,
     *,
+    softcap: float | None = None,
     interpret: bool = False,
 ) -> Float[Array, "batch length heads channels"]:
     """Softmax attention of a sequence with itself.
@@ -40,6 +41,7 @@ def attend_splash(
         k: float[B, T, K, C].
         v: float[B, T, K, C].
         visible: who sees whom; None: everybody everything.
+        softcap: scaled scores become softcap * tanh(score / softcap); None: they stay.
         interpret: run the kernel's program without a TPU, for tests.
 
     Returns:
@@ -53,13 +55,22 @@ def attend_splash(
         segments = visible.q_segments
     q, k, v = (jnp.pad(x, ((0, 0), (0, rest), (0, 0), (0, 0))) for x in (q, k, v))
     segments = jnp.pad(segments, ((0, 0), (0, rest)))
-    run = functools.partial(
-        _rows,
-        causal=visible is not None and visible.causal,
-        window=None if visible is None else visible.window,
-        interpret=interpret,
-    )
-    return _sharded(run, q, k, v, segments)[:, :length]
+    window = None if visible is None else visible.window
+
+    def run(window: int | None) -> Array:
+        kernel = functools.partial(
+            _rows,
+            causal=visible is not None and visible.causal,
+            window=window,
+            softcap=softcap,
+            interpret=interpret,
+        )
+        return _sharded(kernel, q, k, v, segments)[:, :length]
+
+    if window is None or visible is None or visible.windowed is None:
+        return run(window)
+    # A kernel's mask is part of its program: of the two, each layer runs one.
+    return jax.lax.cond(visible.windowed, lambda: run(window), lambda: run(None))
 
 
 def _sharded(run: functools.partial[Array], q: Array, k: Array, v: Array, segments: Array) -> Array:
@@ -100,13 +111,14 @@ def _rows(
     *,
     causal: bool,
     window: int | None,
+    softcap: float | None,
     interpret: bool,
 ) -> Array:
     """Attention over the rows and heads that one device holds; T is a multiple of the tile."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
     heads, kv_heads = q.shape[2], k.shape[2]
-    kernel = _kernel(q.shape[1], heads, kv_heads, causal, window, interpret)
+    kernel = _kernel(q.shape[1], heads, kv_heads, causal, window, softcap, interpret)
     q = (q * q.shape[-1] ** -0.5).astype(q.dtype)
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     out = jax.vmap(kernel)(q, k, v, segment_ids=splash.SegmentIds(segments, segments))
@@ -114,7 +126,13 @@ def _rows(
 
 
 def _kernel(
-    length: int, heads: int, kv_heads: int, causal: bool, window: int | None, interpret: bool
+    length: int,
+    heads: int,
+    kv_heads: int,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    interpret: bool,
 ) -> Any:
     """The kernel for one row; the mask is worked out while tracing."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -131,6 +149,7 @@ def _kernel(
         block_sizes=_blocks(length),
         head_shards=1,
         q_seq_shards=1,
+        attn_logits_soft_cap=softcap,
         residual_checkpoint_name="attention",
         interpret=interpret,
     )

@@ -22,6 +22,7 @@ class Visibility:
     kv_segments: Array  # int32[B, S]
     causal: bool = flax.struct.field(pytree_node=False, default=True)
     window: int | None = flax.struct.field(pytree_node=False, default=None)
+    windowed: Array | None = None  # bool[]: whether the window applies; None: it does
 
     def mask(self) -> Bool[Array, "batch queries keys"]:
         """bool[B, T, S]: True where the query sees the key."""
@@ -32,5 +33,6 @@ class Visibility:
         if self.causal:
             seen &= k <= q
         if self.window is not None:
-            seen &= q - k < self.window
+            near = q - k < self.window
+            seen &= near if self.windowed is None else near | ~self.windowed
         return seen

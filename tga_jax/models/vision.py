@@ -1,4 +1,4 @@
-"""CLIP vision transformer (arXiv 2103.00020).
+"""Vision transformers of CLIP (arXiv 2103.00020) and SigLIP (arXiv 2303.15343).
 
 Letters: B pictures, P patches, D width, L layers.
 """
@@ -25,9 +25,10 @@ class EncoderBlock(nn.Module):
     act: str
     norm_eps: float
     compute: Compute
+    keep: bool = False  # also emit the new residual stream
 
     @nn.compact
-    def __call__(self, x: Array, visible: Visibility | None = None) -> tuple[Array, None]:
+    def __call__(self, x: Array, visible: Visibility | None = None) -> tuple[Array, Array | None]:
         """float[B, T, D] -> float[B, T, D]."""
         dtype = self.compute.dtype
         y = LayerNorm(self.norm_eps, dtype, name="norm1")(x)
@@ -36,7 +37,8 @@ class EncoderBlock(nn.Module):
         y = Linear(self.ffn, ("vision_embed", "ffn"), bias=True, dtype=dtype, name="fc1")(y)
         y = nn.with_logical_constraint(activation(self.act)(y), ("batch", "length", "ffn"))
         x = x + Linear(self.width, ("ffn", "vision_embed"), bias=True, dtype=dtype, name="fc2")(y)
-        return nn.with_logical_constraint(x, ("batch", "length", "activation")), None
+        x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
+        return x, x if self.keep else None
 
     def _attention(self, x: Array, visible: Visibility | None) -> Array:
         batch, length, width = x.shape
@@ -60,6 +62,7 @@ class VisionTower(nn.Module):
 
     config: VisionConfig
     compute: Compute = Compute()
+    keep: bool = False  # return the residual stream at all depths
 
     @nn.compact
     def __call__(self, pixels: Array) -> tuple[Array, Array]:
@@ -69,38 +72,45 @@ class VisionTower(nn.Module):
             pixels: float32[B, side, side, 3].
 
         Returns:
-            float[B, 1 + P, D], the residual stream (class token first), and float[B, D], the
-            class token after the final norm.
+            float[B, 1 + P, D], the residual stream (class token first, if there is one), and
+            float[B, D], its first token after the final norm. With `keep`, the first result is
+            float[1 + L, B, 1 + P, D]: the embeddings, and the stream after every block.
         """
         cfg = self.config
         x = self._embed(pixels)
         blocks = stack(
             EncoderBlock, layers=cfg.layers, remat=self.compute.remat, in_axes=nn.broadcast
         )
-        x, _ = blocks(
+        last, states = blocks(
             width=cfg.width,
             heads=cfg.heads,
             ffn=cfg.ffn,
             act=cfg.activation,
             norm_eps=cfg.norm_eps,
             compute=self.compute,
+            keep=self.keep,
             name="blocks",
         )(x, None)
-        return x, LayerNorm(cfg.norm_eps, self.compute.dtype, name="post_norm")(x[:, 0])
+        pooled = LayerNorm(cfg.norm_eps, self.compute.dtype, name="post_norm")(last[:, 0])
+        return jnp.concatenate([x[None], states]) if self.keep else last, pooled
 
     def _embed(self, pixels: Array) -> Array:
-        """Split pixels into patches, project, add class token and positions, normalise."""
+        """Split pixels into patches, project, add class token and positions, maybe normalise."""
         cfg, dtype = self.config, self.compute.dtype
         normal = nn.initializers.normal(0.02)
-        patches = Linear(cfg.width, (None, "vision_embed"), dtype=dtype, name="patch")(
-            to_patches(pixels, cfg.patch_size)
+        patch = Linear(
+            cfg.width, (None, "vision_embed"), bias=cfg.patch_bias, dtype=dtype, name="patch"
         )
-        shape = (cfg.patches + 1, cfg.width)
-        cls = param(self, "class_token", normal, shape[1:], ("norm",))
+        x = patch(to_patches(pixels, cfg.patch_size))
+        if cfg.class_token:
+            cls = param(self, "class_token", normal, (cfg.width,), ("norm",))
+            cls = jnp.broadcast_to(cls.astype(dtype), (x.shape[0], 1, cfg.width))
+            x = jnp.concatenate([cls, x], axis=1)
+        shape = (cfg.patches + cfg.class_token, cfg.width)
         positions = param(self, "positions", normal, shape, (None, "vision_embed"))
-        cls = jnp.broadcast_to(cls.astype(dtype), (patches.shape[0], 1, cfg.width))
-        x = jnp.concatenate([cls, patches], axis=1) + positions.astype(dtype)
-        x = LayerNorm(cfg.norm_eps, dtype, name="pre_norm")(x)
+        x = x + positions.astype(dtype)
+        if cfg.pre_norm:
+            x = LayerNorm(cfg.norm_eps, dtype, name="pre_norm")(x)
         return nn.with_logical_constraint(x, ("batch", "length", "activation"))
 
 

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import RunningMean
 from tga_jax.errors import UserError
-from tga_jax.hf.config import read_decoder_config, read_llava_config, read_vision_config
+from tga_jax.hf.config import read_decoder_config, read_vision_config
 from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
+from tga_jax.hf.source import checkpoint_shapes
 from tga_jax.models.config import LlavaConfig
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import replicated
@@ -77,7 +78,7 @@ def model_shapes(config: ConfigDict) -> LlavaConfig:
     if named in HUB:
         shapes = MODELS[HUB[named]]
     elif model.checkpoint and Path(model.checkpoint).is_dir():
-        return read_llava_config(Path(model.checkpoint))
+        return checkpoint_shapes(Path(model.checkpoint))
     elif model.vision and model.llm and all(Path(p).is_dir() for p in (model.vision, model.llm)):
         decoder = read_decoder_config(Path(model.llm))
         vision = read_vision_config(Path(model.vision))
