@@ -5,15 +5,16 @@
         --config.data.path=samples.json --config.data.image_dir=images \\
         --job=inspect,score,pretrain,finetune,score,export
 
-What is switched on is a word behind a colon, as in `--config=configs/from_hf.py:tga`; without one
-it is what the evidence so far supports, `tga_answer`. docs/method.md tells the three apart.
+What is switched on is a word behind a colon, as in `--config=configs/from_hf.py:tga_answer`, which
+the evidence so far supports; without one it is the guide as published, `tga`. docs/method.md tells
+the three apart.
 """
 
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import PAPER_GUIDE, base_config
+from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
 
 
 def tga(config: ConfigDict) -> None:
@@ -27,14 +28,14 @@ def tga(config: ConfigDict) -> None:
 
 
 def tga_answer(config: ConfigDict) -> None:
-    """The answer term alone, centred, as `tga_jax/config.py` has it by default.
+    """The answer term alone, centred.
 
     It is not in the paper. In the miniature it carries over nine tenths of the refusals for things
     that alignment shows, a third for others of their kind, for two to five points of naming, by its
     weight. It wants captions that answer the questions, and counts where a template has a question,
     so not in the first stage with its template "plain".
     """
-    del config  # the defaults
+    config.guide.update(ANSWER_GUIDE)
 
 
 def audit_only(config: ConfigDict) -> None:
@@ -54,7 +55,7 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
 }
 
 
-def get_config(variant: str = "tga_answer") -> ConfigDict:
+def get_config(variant: str = "tga") -> ConfigDict:
     """The defaults, with batches small enough to try things out.
 
     Args:

@@ -35,7 +35,7 @@ def test_config_is_the_golden_one(path: Path) -> None:
 
 
 def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
-    assert from_hf.get_config().to_dict() == from_hf.get_config("tga_answer").to_dict()
+    assert from_hf.get_config().to_dict() == from_hf.get_config("tga").to_dict()
     answer, paper, audit = (
         from_hf.get_config(name).guide for name in ("tga_answer", "tga", "audit_only")
     )

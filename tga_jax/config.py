@@ -14,8 +14,12 @@ PROJECTOR_ONLY = (("projector/.*", 1.0), (".*", None))
 PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))
 
 
-# The guide as published, where it is not what `config.guide` has by default.
+# The guide as published, which `config.guide` has by default.
 PAPER_GUIDE = {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0, "answer_weight": 0.0}
+# What carried refusal over in our experiments: the answer term alone. A term is a sum over its
+# layers: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature, where weights 1 to 3
+# cost one to three points of naming.
+ANSWER_GUIDE = {"center": "batch", "pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 0.25}
 
 
 def base_config() -> ConfigDict:
@@ -118,8 +122,8 @@ def _model() -> ConfigDict:
 def _guide() -> ConfigDict:
     """The objective beside language modelling; alignment/guide.py and docs/method.md.
 
-    By default the term that carried refusal over in our experiments; the paper's two are weighed 0,
-    so that they are measured and train nothing. `PAPER_GUIDE` turns it round.
+    By default the guide is the paper's. What carried refusal over in our experiments is
+    `ANSWER_GUIDE`, which configs/from_hf.py:tga_answer switches on.
     """
     return ConfigDict(
         dict(
@@ -128,14 +132,13 @@ def _guide() -> ConfigDict:
             layers_from="",  # of "auto": another analyze/ folder or summary.json than the workdir's
             # What cosines leave out: "batch", the captions' mean over the step; "running", over the
             # steps before (the answer term: over the step); "none", as in the paper.
-            center="batch",
-            pair_weight=0.0,  # of the paper's terms; each is a sum over the layers
-            hinge_weight=0.0,
+            center=PAPER_GUIDE["center"],
+            # Of the paper's terms; each is a sum over the layers.
+            pair_weight=PAPER_GUIDE["pair_weight"],
+            hinge_weight=PAPER_GUIDE["hinge_weight"],
             # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
-            # the state of the same prompt with the caption in the picture's place. A sum over its
-            # layers, too: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature,
-            # where weights 1 to 3 cost one to three points of naming.
-            answer_weight=0.25,
+            # the state of the same prompt with the caption in the picture's place.
+            answer_weight=PAPER_GUIDE["answer_weight"],
             answer_layers="",  # of this term; "": `layers`
             center_decay=0.99,
             detach_caption=True,

@@ -14,6 +14,7 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
 from tga_jax.run.guide import guide_config, guide_warning, term_counts
+from tga_jax.run.guide_line import guide_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_report import report_samples
@@ -95,6 +96,9 @@ def run(job: Job) -> None:
     )
     counts = term_counts(guide, source.records)
     say_plan(job, stage, guide_warning(guide, counts))
+    asks = model.prompts.named(config[name].template) != "plain"
+    size = config[name].batch_size
+    job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     trained = train_stage(job, model, stage, source, start)
     marker = {
         "step": trained,
