@@ -13,6 +13,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
+from tga_jax.hf.config_checks import check_decoder, check_vision
 from tga_jax.hf.kinds import DECODERS, TOWERS, expect_kind
 from tga_jax.models.config import (
     ClipConfig,
@@ -24,8 +25,6 @@ from tga_jax.models.config import (
 )
 
 Json = dict[str, Any]
-WIDTHS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-MAX_SIZE = 100_000_000  # no model has a shape beyond
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
@@ -182,14 +181,8 @@ def _filled(content: Json, file: Path, prefix: str) -> Any:
 
 
 def _vision(full: Any, file: Path, prefix: str) -> VisionConfig:
-    _check_sizes(full, ("image_size", "patch_size", *WIDTHS), file, prefix)
-    _check_eps(full, "layer_norm_eps", file, prefix)
+    check_vision(full, file, prefix)
     _one_of(full, "num_channels", (3,), file, prefix)
-    if full.patch_size > full.image_size:
-        raise UserError(
-            f"{file}: {prefix}patch_size {full.patch_size} is more than image_size"
-            f" {full.image_size}"
-        )
     return VisionConfig(
         image_size=full.image_size,
         patch_size=full.patch_size,
@@ -204,13 +197,7 @@ def _vision(full: Any, file: Path, prefix: str) -> VisionConfig:
 
 def _decoder(full: Any, file: Path, prefix: str, tied: bool | None = None) -> DecoderConfig:
     _one_of(full, "hidden_act", ("silu",), file, prefix)
-    _check_sizes(full, ("vocab_size", "num_key_value_heads", *WIDTHS), file, prefix)
-    _check_eps(full, "rms_norm_eps", file, prefix)
-    if full.num_attention_heads % full.num_key_value_heads:
-        raise UserError(
-            f"{file}: {prefix}num_attention_heads {full.num_attention_heads} is no multiple of"
-            f" num_key_value_heads {full.num_key_value_heads}"
-        )
+    check_decoder(full, file, prefix)
     if "rope_theta" not in full.rope_parameters:
         raise UserError(f"{file}: {prefix}rope_parameters a layer type are not supported")
     llama, qwen = full.model_type == "llama", full.model_type == "qwen2"
@@ -232,25 +219,6 @@ def _decoder(full: Any, file: Path, prefix: str, tied: bool | None = None) -> De
         tied_head=full.tie_word_embeddings if tied is None else tied,
         window=_window(full, file, prefix),
     )
-
-
-def _check_sizes(full: Any, keys: Iterable[str], file: Path, prefix: str) -> None:
-    """Refuse what is no size, before something is divided by it or made as large."""
-    for key in keys:
-        value = getattr(full, key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIZE:
-            raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a whole number above 0")
-    if full.hidden_size % full.num_attention_heads and not getattr(full, "head_dim", None):
-        raise UserError(
-            f"{file}: {prefix}hidden_size {full.hidden_size} is no multiple of"
-            f" num_attention_heads {full.num_attention_heads}"
-        )
-
-
-def _check_eps(full: Any, key: str, file: Path, prefix: str) -> None:
-    value = getattr(full, key)
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise UserError(f"{file}: {prefix}{key} {value!r:.40} must be a number from 0 to 1")
 
 
 def _rope_scaling(rope: Json, file: Path, prefix: str) -> RopeScaling | None:
