@@ -253,7 +253,7 @@ def test_folder_without_a_chat_template_says_so(tmp_path):
 def test_broken_chat_template_file_is_named(tmp_path):
     folder = write_byte_level(tmp_path / "m")
     (folder / "chat_template.json").write_text("{")
-    with pytest.raises(UserError, match="chat_template.json: not valid JSON"):
+    with pytest.raises(UserError, match="chat_template.json: malformed JSON"):
         load_tokenizer(folder)
 
 

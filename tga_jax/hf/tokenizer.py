@@ -183,7 +183,10 @@ def load_fast(folder: Path, **settings: Any) -> Any:
         ids = tokenizer("a").input_ids  # some settings of a wrong type are found in use only
     except Exception as error:  # tokenizers raises bare Exception on a malformed file
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error
+        raise UserError(
+            f"{folder}: the tokenizer cannot be loaded, see tokenizer.json and "
+            f"tokenizer_config.json ({reason})"
+        ) from error
     if not ids:
         raise UserError(f"{folder}/tokenizer.json: makes no token of a text; download it again")
     if not tokenizer.is_fast:

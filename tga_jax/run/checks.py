@@ -31,7 +31,7 @@ from tga_jax.run.model import (
     open_source,
     with_adapters,
 )
-from tga_jax.run.samples import image_folder, sample_sets
+from tga_jax.run.samples import image_folder, sample_sets, samples_key
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
 MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
@@ -50,7 +50,7 @@ def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> N
                 "no samples: set config.data.path to a LLaVA JSON file or to prepared data"
             )
         if path and not Path(path).exists() and MAKES_MODELS not in before:
-            raise UserError(f"config.data.path={path!r}: there is no such file")
+            raise UserError(f"{samples_key(config, stage)}={path!r}: there is no such file")
         if path and Path(path).is_file():
             image_folder(config, stage)
     for name in SIDE_FILES:

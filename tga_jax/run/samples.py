@@ -143,18 +143,19 @@ def samples_content(config: ConfigDict, workdir: Path, stage: str = "") -> dict[
     `prepare` made of it: "records", "captions" and "retrieved", each None where there is none; of
     a mixture, lists of them.
     """
-    sets = [_content(config, workdir, path) for path, _ in sample_sets(config, stage)]
+    key = samples_key(config, stage)
+    sets = [_content(config, workdir, path, key) for path, _ in sample_sets(config, stage)]
     return sets[0] if len(sets) == 1 else {key: [one[key] for one in sets] for key in sets[0]}
 
 
-def _content(config: ConfigDict, workdir: Path, path: str) -> dict[str, str | None]:
+def _content(config: ConfigDict, workdir: Path, path: str, key: str) -> dict[str, str | None]:
     folder = prepared_folder(config, workdir, path)
     if folder is not None:
         made_from = read_report(folder)["made_from"]
         return {key: made_from[key] for key in ("records", *SIDE_FILES)}
     files = {name: Path(config.data[name]) if config.data[name] else None for name in SIDE_FILES}
     if not Path(path).is_file():
-        raise UserError(f"config.data.path={path!r}: there is no such file")
+        raise UserError(f"{key}={path!r}: there is no such file")
     texts = {name: file_digest(file) if file else None for name, file in files.items()}
     return {"records": file_digest(Path(path)), **texts}
 
@@ -240,3 +241,10 @@ def sample_sets(config: ConfigDict, stage: str = "") -> list[tuple[str, float]]:
     if _is_mixture(config, stage):
         return parse_mixture(config.data.mixture)
     return [((config[stage].path if stage else "") or config.data.path, 1.0)]
+
+
+def samples_key(config: ConfigDict, stage: str = "") -> str:
+    """Returns the key of the configuration that names the sets of `sample_sets`."""
+    if _is_mixture(config, stage):
+        return "config.data.mixture"
+    return f"config.{stage if stage and config[stage].path else 'data'}.path"
