@@ -37,7 +37,8 @@ def _inputs_of(kind: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     samples = make_samples()
     checkpoint = folder / "checkpoint"
-    tokenizer = train_tokenizer([json.dumps(samples), *CAPTIONS, *SYSTEM_TEXTS.values()])
+    texts = [SYSTEM_TEXTS[name] for name in ("llama_2", "vicuna_v1", "chatml")]
+    tokenizer = train_tokenizer([json.dumps(samples), *CAPTIONS, *texts])
     tiny_llava(
         checkpoint,
         kind,

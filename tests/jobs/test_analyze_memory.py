@@ -32,7 +32,7 @@ def _peak_bytes(folder: Path, samples: int) -> int:
             }
             file.write(json.dumps(line) + "\n")
     tracemalloc.start()
-    write_tables(folder, {}, (1,), {})
+    write_tables(folder, {}, (1,), {"profile": "none"})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

@@ -82,7 +82,7 @@ def write_arm(folder: Path, name: str, images: Path, each: int) -> list[dict[str
         entry = Entry(benchmark, kind, Path("world") / benchmark, {"scene": "group"})
         found = summarise(Benchmark(entry, [r.item for r in results], []), results)
         rows += [metrics_row(row, benchmark, kind, name) for row in found]
-        lines = [_line(result, f"miniature-{name}") for result in results]
+        lines = [_line(result, f"miniature-{name}", retrieved=False) for result in results]
         write_lines(folder / "evaluate" / benchmark / "answers.jsonl", lines)
     write_json(folder / "evaluate" / "metrics.json", rows)
     write_json(folder / "seconds.json", {"finetune": 412.0, "evaluate": 61.5})

@@ -16,6 +16,7 @@ from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_report import say_samples
 from tga_jax.run.samples import image_folder, read_samples
+from tga_jax.run.stage_data import say_closing
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -29,6 +30,7 @@ def run(job: Job) -> None:
     config = job.config
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts, training=True)
+    say_closing(job, prompter)
     samples = read_samples(config, job.workdir, prompter, say=job.say)
     say_samples(samples.records, samples.about, say=job.say)
     lines = []

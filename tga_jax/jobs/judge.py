@@ -25,7 +25,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     if not job.config.judge.answers:
         raise UserError("no answers: set config.judge.answers to a file of them")
     if not Path(job.config.judge.answers).is_file():
-        raise UserError(f"config.judge.answers={job.config.judge.answers!r}: no such file")
+        raise UserError(f"config.judge.answers: {job.config.judge.answers}: no such file")
     make_judges(job.config.evaluate)
 
 

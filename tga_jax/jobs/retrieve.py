@@ -20,6 +20,7 @@ from tga_jax.retrieval.pictures import Sample, choose_samples
 from tga_jax.retrieval.retriever import Retriever
 from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
+from tga_jax.run.checks import MAKES_MODELS
 from tga_jax.run.job import Job
 from tga_jax.run.samples import image_folder
 from tga_jax.run.usable_rows import usable_records
@@ -36,9 +37,10 @@ def check(job: Job, before: Sequence[str]) -> None:
     if not (names or config.data.path):
         raise UserError("no samples: set config.retrieval.data or config.data.path")
     for name in names:
-        if not Path(name).is_file():
+        if not Path(name).is_file() and MAKES_MODELS not in before:
             raise UserError(f"config.retrieval.data: {name}: there is no such file")
-    image_folder(config)
+    if MAKES_MODELS not in before:
+        image_folder(config)
     if config.retrieval.clip:
         check_clip(config.retrieval.clip, before)
     if "index" not in before:

@@ -76,12 +76,17 @@ def training_prompter(job: Job, style: PromptStyle) -> Prompter:
     prompter = make_prompter(
         job.config, style, template=cfg.template, max_length=cfg.max_length, training=True
     )
+    say_closing(job, prompter)
+    return prompter
+
+
+def say_closing(job: Job, prompter: Prompter) -> None:
+    """Say so where the prompter closes the answers of a chat template that does not."""
     if prompter.closing:
         job.say(
-            "the chat template puts no end token after an answer; "
+            "the chat template puts no special token after an answer; "
             f"in training {prompter.closing} closes it"
         )
-    return prompter
 
 
 def check_division(cfg: ConfigDict, stage: str, *, packing: int, shards: int) -> None:
