@@ -15,6 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.analysis import command, make_analysis_inputs, table
 from tests.jobs.inputs import Killed, read_jsonl
+from tga_jax.analysis import analyst
 from tga_jax.analysis.prompts import make_prompts
 from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation.benchmarks.load import Benchmark
@@ -155,7 +156,8 @@ def run(
     """The analysis of a random model, and the tokens that are apologies there."""
     workdir, apologies = tmp_path_factory.mktemp("run"), telling_pair(oracle)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyze, "analysis_apologies", lambda *a: apologies)
+        for module in (analyze, analyst):
+            patch.setattr(module, "analysis_apologies", lambda *a: apologies)
         assert main(command(inputs, workdir, "--config.analyze.batch_size=2")) == 0
     return workdir / "analyze", apologies
 
@@ -234,7 +236,8 @@ def test_table_holds_the_means_of_the_lines(run: Any) -> None:
 def test_batches_do_not_matter(run: Any, inputs: Path, tmp_path: Path) -> None:
     folder, apologies = run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyze, "analysis_apologies", lambda *a: apologies)
+        for module in (analyze, analyst):
+            patch.setattr(module, "analysis_apologies", lambda *a: apologies)
         assert main(command(inputs, tmp_path, "--config.analyze.batch_size=5")) == 0
     one, other = (read_jsonl(f / "samples.jsonl") for f in (folder, tmp_path / "analyze"))
     for a, b in zip(one, other, strict=True):
@@ -249,7 +252,8 @@ def test_batches_do_not_matter(run: Any, inputs: Path, tmp_path: Path) -> None:
 def test_a_killed_run_goes_on(
     run: Any, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyze, "analysis_apologies", lambda *a: run[1])
+    for module in (analyze, analyst):
+        monkeypatch.setattr(module, "analysis_apologies", lambda *a: run[1])
     append, kept = Work.append, []
 
     def killed_at_the_fourth(self: Work, new: list[Any]) -> None:
