@@ -105,7 +105,8 @@ def check_export_room(llava: Llava, dtype: str, folder: Path) -> None:
 
 def check_room(folder: Path, needed_bytes: int, what: str) -> None:
     """Refuse a disk that has less room than `what` needs at the least."""
-    free = shutil.disk_usage(folder).free
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
     if free < needed_bytes:
         raise UserError(
             f"--workdir={folder}: {what} needs at least {needed_bytes / 1e9:.1f} GB, and the disk "
