@@ -12,7 +12,6 @@ say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processe
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -32,7 +31,7 @@ from tga_jax.errors import (
 )
 from tga_jax.files import read_json
 from tga_jax.flags import choose_jobs, expand_workdir, help_text, parse_flags
-from tga_jax.jobs.registry import FIRST_ALONE, JOBS, TOGETHER, WITHOUT_DEVICES
+from tga_jax.jobs.registry import FIRST_ALONE, TOGETHER, WITHOUT_DEVICES, module_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,8 +107,7 @@ def check_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
     from tga_jax.run.job import Job
 
     for place, name in enumerate(jobs):
-        module = importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}")
-        module.check(Job(config, workdir, name), tuple(jobs[:place]))
+        module_of(name).check(Job(config, workdir, name), tuple(jobs[:place]))
 
 
 def run_job(job: Any) -> None:
@@ -124,7 +122,7 @@ def run_job(job: Any) -> None:
         return
     try:
         with hosts.alone() if by_itself else contextlib.nullcontext():
-            importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}").run(job)
+            module_of(name).run(job)
     except (MemoryError, OSError, RuntimeError, ValueError) as error:
         problem = outside_problem(error, job.workdir)
         if problem is None:

@@ -9,7 +9,6 @@ CPU's cores: small models leave half of them idle.
 from __future__ import annotations
 
 import copy
-import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_json
-from tga_jax.jobs.registry import JOBS
+from tga_jax.jobs.registry import module_of
 from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
 
@@ -33,8 +32,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     for name in arm_names(settings):
         config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
         for place, inner in enumerate(settings.jobs):
-            module = importlib.import_module(f"tga_jax.jobs.{JOBS[inner][0]}")
-            module.check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
+            module_of(inner).check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
 
 
 def arm_names(settings: ConfigDict) -> list[str]:
@@ -84,7 +82,7 @@ def run_arm(job: Job, name: str) -> None:
     for inner in job.config.experiment.jobs:
         began = time.monotonic()
         job.say(f"{name}: {inner}")
-        importlib.import_module(f"tga_jax.jobs.{JOBS[inner][0]}").run(Job(config, workdir, inner))
+        module_of(inner).run(Job(config, workdir, inner))
         seconds[inner] = round(time.monotonic() - began, 1)
     path = workdir / "seconds.json"
     if not path.exists():  # a run that only found finished work took no time worth telling

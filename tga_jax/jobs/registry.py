@@ -1,5 +1,8 @@
 """The jobs by name. Kept apart from their code, so that `--help` imports none of it."""
 
+import importlib
+from types import ModuleType
+
 # What runs on several processes: together, or the first alone while the others wait. The other
 # jobs are for one process.
 TOGETHER = ("caption", "pretrain", "finetune", "score", "generate", "export")
@@ -30,3 +33,8 @@ JOBS: dict[str, tuple[str, str]] = {
 
 # Jobs that run nothing on this machine's devices: config.mesh need not fit them.
 WITHOUT_DEVICES = ("plan", "judge")
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a job, imported now: it has `check(job, before)` and `run(job)`."""
+    return importlib.import_module(f"tga_jax.jobs.{JOBS[name][0]}")

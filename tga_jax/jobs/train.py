@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -95,7 +95,8 @@ def run(job: Job) -> None:
         say=job.say,
     )
     counts = term_counts(guide, source.records)
-    say_plan(job, stage, guide_warning(guide, counts))
+    parts = trained_counts(model.llava, stage.factors)
+    say_plan(job, parts, guide_warning(guide, counts))
     asks = model.prompts.named(config[name].template) != "plain"
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
@@ -103,15 +104,14 @@ def run(job: Job) -> None:
     marker = {
         "step": trained,
         "digest": digest(settings),
-        "trained": trained_counts(model.llava, stage.factors),
+        "trained": parts,
         "terms": counts,
     }
     shared_files.write_json(workdir / name / "done.json", marker)
 
 
-def say_plan(job: Job, stage: Stage, warning: str) -> None:
-    """Say what is trained, and what has no effect."""
-    counts = trained_counts(stage.llava, stage.factors)
+def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
+    """Say what is trained, by the parameters of each part, and what has no effect."""
     parts = ", ".join(f"{count:,} of the {part}" for part, count in counts.items())
     job.say(f"trains {sum(counts.values()):,} parameters: {parts}")
     if "adapters" in counts and not job.config.lora.train_decoder:

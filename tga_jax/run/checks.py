@@ -32,6 +32,7 @@ from tga_jax.run.model import (
     with_adapters,
 )
 from tga_jax.run.samples import image_folder, sample_sets, samples_key
+from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
 MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
@@ -91,8 +92,7 @@ def check_lengths(config: ConfigDict, source: Source) -> None:
 
 def check_checkpoint_room(llava: Llava, factors: dict[str, float | None], folder: Path) -> None:
     """Refuse a disk without room for one checkpoint of the trained parameters and their moments."""
-    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
-    trained = sum(math.prod(sizes[path]) for path, f in factors.items() if f is not None)
+    trained = sum(trained_counts(llava, factors).values())
     check_room(folder, trained * TRAINED_BYTES, "a checkpoint")
 
 

@@ -58,11 +58,9 @@ class PromptStyle:
 
     def named(self, template: str) -> str:
         """The template of that name, "auto" resolved; the run's own where it is ""."""
-        return (
-            choose_template(template, self.source.template_facts).name
-            if template
-            else (self.template)
-        )
+        if not template:
+            return self.template
+        return choose_template(template, self.source.template_facts).name
 
     def settings(self, prompt: ConfigDict) -> dict[str, Any]:
         """`config.prompt` as it counts: the template's name, and the date where one is written."""
