@@ -206,7 +206,7 @@ def test_sigterm_ends_a_process_that_waits_for_the_others() -> None:
 
 
 def test_sigterm_in_the_middle_of_the_start_is_told_in_one_line_too() -> None:
-    """Found by a test above on a busy machine: it was raised before anyone was there to catch it."""
+    """It was once raised before anyone was there to catch it, on a busy machine."""
     hit = ("start", signal.SIGTERM)
     one = _join(f"localhost:{free_port()}", 0, seconds=600, hit=hit)
     _, said = one.communicate(timeout=100)
