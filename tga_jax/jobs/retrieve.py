@@ -22,7 +22,7 @@ from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
 from tga_jax.run.checks import MAKES_MODELS
 from tga_jax.run.job import Job
-from tga_jax.run.samples import image_folder
+from tga_jax.run.sample_files import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
