@@ -38,7 +38,7 @@ class CountingAnswerer(Answerer):
     tokens = 0
 
     def text(self, tokens: np.ndarray) -> str:
-        """See `Answerer.text`."""
+        """The text of the prompt that asks for a caption; see `Answerer.text`."""
         ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
         self.tokens += int(ends[0]) + 1 if len(ends) else len(tokens)
         return super().text(tokens)

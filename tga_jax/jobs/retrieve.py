@@ -48,7 +48,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Write retrieved.jsonl and retrieve/report.json."""
+    """Find a text for every image; write retrieved.jsonl and retrieve/report.json."""
     folder, path = job.workdir / "retrieve", job.workdir / "retrieved.jsonl"
     samples, counts = choose_samples(read_all(job))
     if not samples:
@@ -92,7 +92,7 @@ def run(job: Job) -> None:
 
 
 def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
-    """A line of retrieved.jsonl."""
+    """The line of retrieved.jsonl that holds the text of a sample."""
     assert found.number is not None
     text = texts[found.number]
     return {
