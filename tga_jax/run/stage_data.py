@@ -15,12 +15,11 @@ from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-from tga_jax.parallel.sharding import batch_shards
+from tga_jax.parallel.sharding import batch_shards, local_rows
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
 from tga_jax.run.samples import Samples, image_folder, read_samples
-from tga_jax.training.feed import local_rows
 
 MOST_IMAGES = 8  # of a sample; how many a stage's shapes are counted for
 
