@@ -188,6 +188,8 @@ def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -
     text = " ".join(Page(section).text)
     for metric in ("dsr_by_gcg", "over_refusal_by_gcg", "agreement_with_gcg"):
         assert figure_text("dsr", arm.figure("pictures", "all", metric)) in text
+    kappa = arm.figure("pictures", "all", "kappa_with_gcg")
+    assert kappa is not None and figure_text("kappa", kappa) in text
     apart = sum(
         len(set(answer["metadata"]["verdicts"].values())) == 2
         for answers in arm.answers.values()

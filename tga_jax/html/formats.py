@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 MINUS = "\u2212"
-PLAIN = ("auc",)  # metrics that are no shares
+PLAIN = ("auc", "kappa")  # metrics that are no shares
 COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 
