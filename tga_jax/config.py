@@ -209,7 +209,7 @@ def _miniature() -> ConfigDict:
     """Job `miniature`; `config.seed` and `config.prompt` count too."""
     return ConfigDict(
         dict(
-            world=dict(  # how many of each; tga_jax.miniature.build.WorldSizes has the rest
+            world=dict(  # how many of each; tga_jax.miniature.builder.WorldSizes has the rest
                 llm_pretrain=16000,
                 llm_safety=8000,
                 pretrain=5000,

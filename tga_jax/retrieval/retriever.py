@@ -47,7 +47,7 @@ class Retriever:
 
     @functools.cached_property
     def index(self) -> Index:
-        """The opened index, in the first process."""
+        """The index, opened when the first process asks for it; the others have no use for it."""
         return open_index(
             self.folder,
             clip_digest=self.embedder.digest,
