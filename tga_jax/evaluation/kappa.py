@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tga_jax.evaluation.metrics import Clusters, Figure, bootstrap, wilson
+from tga_jax.evaluation.metrics import Clusters, bootstrap, wilson
+from tga_jax.figure import Figure
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
@@ -39,7 +40,7 @@ def kappa_figure(
     if high <= low:
         room = wilson(0, len(set(together)))[1] / (1 - _chance(first, second))
         low, high = max(-1.0, value - room), min(1.0, value + room)
-    return Figure(value, len(first), (low, high))
+    return Figure(value, low, high, len(first))
 
 
 def _chance(first: Sequence[bool], second: Sequence[bool]) -> float:
