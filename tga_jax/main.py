@@ -1,12 +1,15 @@
 """tga_jax: Text-Guided Alignment of large vision-language models in JAX.
 
-    python -m tga_jax.main --config=configs/NAME.py --workdir=DIR [--job=a,b] [--config.KEY=VALUE]
+    tga --config=NAME --workdir=DIR [--job=a,b] [--config.KEY=VALUE ...]
 
-Jobs run in the order given; without --job, those of config.jobs. Every output lies under the
-workdir, and the same command run again goes on where it stopped.
+or `python -m tga_jax.main` with the same flags. NAME is a configuration of the list below, with
+:VARIANT behind it where it has some, or the path of a file of your own. Jobs run in the order
+given; without --job, those of config.jobs. Every output lies under the workdir, and the same
+command run again goes on where it stopped.
 
 On several hosts, start it on each of them with a workdir that all share. Cloud TPU, GKE and SLURM
 say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processes=N --process=K.
+One host with several GPUs needs nothing of this: all its devices are used.
 """
 
 from __future__ import annotations
@@ -157,5 +160,10 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-if __name__ == "__main__":
+def cli() -> NoReturn:
+    """The console command `tga`, and `python -m tga_jax.main`."""
     leave(main(sys.argv))
+
+
+if __name__ == "__main__":
+    cli()
