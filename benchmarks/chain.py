@@ -1,6 +1,6 @@
 """From raw JSON to training batches: `python -m benchmarks.chain --records 3000`.
 
-Draws pictures of the miniature world, writes them as a user has them (LLaVA JSON, a picture folder,
+Draws images of the miniature world, writes them as a user has them (LLaVA JSON, an image folder,
 a corpus), and times every job from there to data with captions and retrieved texts, from the
 command line, then loading the batches of an epoch. CLIP and language model are those of the
 miniature experiment; two steps of `pretrain` make a projector, because a new one writes no
@@ -25,7 +25,7 @@ from PIL import Image
 from tga_jax.miniature.concepts import concepts_of
 from tga_jax.miniature.draw import DrawSettings, draw
 from tga_jax.miniature.language import caption
-from tga_jax.miniature.rows import chat_exchanges, picture_row
+from tga_jax.miniature.rows import chat_exchanges, image_row
 from tga_jax.miniature.scene import random_scene
 
 MODELS = Path(__file__).parents[1] / "assets" / "miniature"
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=3000)
     parser.add_argument("--texts", type=int, default=4000, help="of the corpus")
-    parser.add_argument("--pixels", type=int, default=48, help="height and width of a picture")
+    parser.add_argument("--pixels", type=int, default=48, help="height and width of an image")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         inputs, workdir = Path(name) / "inputs", Path(name) / "run"
@@ -59,7 +59,7 @@ def make_inputs(folder: Path, records: int, *, texts: int, pixels: int = 48) -> 
     for number in range(records):
         scene, image = random_scene(rng, concepts), f"{number}.png"
         Image.fromarray(draw(scene, number, settings)).save(folder / "images" / image)
-        row = picture_row(
+        row = image_row(
             f"p{number}", image, scene, chat_exchanges(scene, rng), rng=rng, caption_form="full",
             retrieved=False,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Answers a second beside transformers' `generate`: `python -m benchmarks.generation`.
 
 Makes a LLaVA of random weights, reads it into both, and has the same batch of questions answered
-in turn: a picture and a text of unequal length each, greedy, ends at unequal times (a share of the
+in turn: an image and a text of unequal length each, greedy, ends at unequal times (a share of the
 vocabulary ends an answer). Prints a JSON object. Tokens are those of the answers up to their end;
 the ratio is the median over the repeats of (our tokens a second / theirs), by the clock and by the
 process's CPU time, which other work on the machine disturbs less: then take --cores 1, as torch's
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make_prompts(args: argparse.Namespace) -> dict[str, Any]:
-    """Token ids of every row, pictures uint8[B, side, side, 3], ids that end an answer."""
+    """Token ids of every row, images uint8[B, side, side, 3], ids that end an answer."""
     rng = np.random.default_rng(0)
     side = 14 * args.image_tokens_a_side
     low, high = args.text_tokens
@@ -90,9 +90,9 @@ def make_prompts(args: argparse.Namespace) -> dict[str, Any]:
         + rng.integers(FIRST_TEXT, args.vocab, length).tolist()
         for length in lengths
     ]
-    pictures = rng.integers(0, 256, (args.batch, side, side, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, (args.batch, side, side, 3)).astype(np.uint8)
     ends = rng.choice(np.arange(FIRST_TEXT, args.vocab), int(args.ends * args.vocab), replace=False)
-    return {"rows": rows, "pictures": pictures, "ends": sorted(ends.tolist())}
+    return {"rows": rows, "pictures": images, "ends": sorted(ends.tolist())}
 
 
 def make_reference(args: argparse.Namespace, folder: Path) -> Any:

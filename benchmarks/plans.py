@@ -17,7 +17,7 @@ from typing import Any
 
 CONFIG = "configs/llava_mistral_7b.py"
 SAMPLES = {"pretrain": 558_128, "finetune": 665_298}  # LLaVA-1.5's two sets
-# Rows are padded to this length: a caption after a picture; the stage's longest.
+# Rows are padded to this length: a caption after an image; the stage's longest.
 LENGTHS = {"pretrain": 768, "finetune": 1216}
 # Assumptions, not measurements: dollars a chip and hour, and how much of the peak a run reaches.
 PRICES = {"v5e": 1.20, "v5p": 4.20, "v6e": 2.70, "h100": 3.00}

@@ -1,7 +1,7 @@
-"""Pictures a second of `prepare` and of the loader: `python benchmarks/prepare.py`.
+"""Images a second of `prepare` and of the loader: `python benchmarks/prepare.py`.
 
 Makes JPEG files in a temporary folder and prints a JSON line a measurement, medians of --repeats:
-checking pictures as job `prepare` does, writing ArrayRecord, and loading at 224 and 336 pixels from
+checking images as job `prepare` does, writing ArrayRecord, and loading at 224 and 336 pixels from
 files, from prepared data, and with a torch DataLoader and the same steps of Pillow; making tokens
 of a sample, and copying a batch out of a worker's shared memory. All of it runs in one process on
 one core, so the figures are per core; repeats of the loaders take turns, so that a busy machine
@@ -53,17 +53,17 @@ def main() -> None:
     os.sched_setaffinity(0, {core})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        records = make_pictures(folder, args.pictures)
+        records = make_images(folder, args.images)
         outcomes = list(check_rows(records, folder, workers=0))
         seconds = [
             timed(lambda: list(check_rows(records, folder, workers=0))) for _ in range(args.repeats)
         ]
-        tell("prepare: check", args.pictures, seconds, core)
+        tell("prepare: check", args.images, seconds, core)
         seconds = [
             timed(functools.partial(write, folder / f"data{number}", outcomes))
             for number in range(args.repeats)
         ]
-        tell("prepare: write", args.pictures, seconds, core)
+        tell("prepare: write", args.images, seconds, core)
         for side in (224, 336):
             loaders = make_loaders(folder, records, folder / "data0", side)
             compare(loaders)
@@ -72,12 +72,12 @@ def main() -> None:
                 for kind, load in loaders.items():
                     taken[kind].append(timed(functools.partial(load_all, load)))
             for kind, seconds in taken.items():
-                tell(f"load {side}: {kind}", args.pictures, seconds, core)
+                tell(f"load {side}: {kind}", args.images, seconds, core)
         encode = make_encode()
         tokens = [timed(lambda: [encode() for _ in range(50)]) / 50 for _ in range(args.repeats)]
         pixels = np.zeros((64, 336, 336, 3), np.uint8)
         copies = [timed(lambda: np.array(pixels)) / 64 for _ in range(args.repeats)]
-        image = statistics.median(taken["prepared data"]) / args.pictures
+        image = statistics.median(taken["prepared data"]) / args.images
         supply(image, statistics.median(tokens), statistics.median(copies))
 
 
@@ -102,9 +102,9 @@ def supply(image: float, tokens: float, copy: float) -> None:
     """Cores that a host needs for each of STEPS, from seconds of a core for one sample.
 
     Args:
-        image: to decode and prepare its picture; a host prepares those of its own devices.
+        image: to decode and prepare its image; a host prepares those of its own devices.
         tokens: to make its tokens; every host makes those of the whole batch.
-        copy: to copy its picture into the training process.
+        copy: to copy its image into the training process.
     """
     each = {"tokens_ms": round(1000 * tokens, 3), "copy_ms": round(1000 * copy, 3)}
     print(json.dumps({"what": "a sample", "picture_ms": round(1000 * image, 2), **each}))
@@ -116,7 +116,7 @@ def supply(image: float, tokens: float, copy: float) -> None:
         print(json.dumps(line))
 
 
-def make_pictures(folder: Path, count: int) -> list[Record]:
+def make_images(folder: Path, count: int) -> list[Record]:
     """JPEG files of 500 x 375 pixels, smooth enough to have a photograph's size."""
     rng, records = np.random.default_rng(0), []
     for number in range(count):
@@ -135,14 +135,14 @@ def write(folder: Path, outcomes: list[Any]) -> None:
 def make_loaders(
     folder: Path, records: list[Record], data: Path, side: int
 ) -> dict[str, Callable[[], Any]]:
-    """Name -> a function that yields all pictures' pixels, uint8[side, side, 3]."""
+    """Name -> a function that yields all images' pixels, uint8[side, side, 3]."""
     import tensorflow_datasets as tfds
     import torch
 
     transform = ImageTransform(side, None, (side, side), 3, True, CLIP_MEAN, CLIP_STD, 1 / 255)
     source = tfds.builder_from_directory(data).as_data_source("train")
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return len(records)
 
@@ -162,7 +162,7 @@ def make_loaders(
             )  # fmt: skip
 
     def from_torch() -> Any:
-        loader = torch.utils.data.DataLoader(Pictures(), batch_size=8, num_workers=0)
+        loader = torch.utils.data.DataLoader(Images(), batch_size=8, num_workers=0)
         for batch in loader:
             yield from batch.numpy()
 
@@ -179,7 +179,7 @@ def compare(loaders: dict[str, Callable[[], Any]]) -> None:
 
 
 def load_all(load: Callable[[], Any]) -> list[np.ndarray]:
-    """All pictures of a loader."""
+    """All images of a loader."""
     return list(load())
 
 
@@ -189,8 +189,8 @@ def timed(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def tell(what: str, pictures: int, seconds: list[float], core: int) -> None:
-    rate = pictures / statistics.median(seconds)
+def tell(what: str, images: int, seconds: list[float], core: int) -> None:
+    rate = images / statistics.median(seconds)
     print(
         json.dumps({"what": what, "pictures_per_core_second": round(rate, 1), "runs": len(seconds)})
     )

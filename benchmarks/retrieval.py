@@ -1,4 +1,4 @@
-"""Searching texts for pictures: `python -m benchmarks.retrieval --count 100000 --queries 1000`.
+"""Searching texts for images: `python -m benchmarks.retrieval --count 100000 --queries 1000`.
 
 ScaNN as job `index` uses it, exact search in numpy, and faiss (flat, IVF-PQ with refinement, HNSW)
 find the same queries among the same vectors, each in a process of its own; a JSON line a setting.

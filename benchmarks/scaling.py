@@ -77,9 +77,9 @@ def questions(count: int) -> Figures:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        pictures = sorted(path.name for path in (folder / "images").iterdir())
+        images = sorted(path.name for path in (folder / "images").iterdir())
         rows = [
-            {"question_id": i, "image": pictures[i % len(pictures)], "harmful": i % 2 == 0,
+            {"question_id": i, "image": images[i % len(images)], "harmful": i % 2 == 0,
              "text": f"What is shown here? Number {i}."}
             for i in range(count)
         ]  # fmt: skip

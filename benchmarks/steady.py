@@ -1,7 +1,7 @@
 """The training loop in its steady state: `taskset -c 1 python -m benchmarks.steady`.
 
 Job `finetune` on the first run's photographs and a LLaVA of the size of `benchmarks.train_step` (8
-layers of width 512, a vocabulary of 32,000, 144 tokens a picture, float32), as a user starts it.
+layers of width 512, a vocabulary of 32,000, 144 tokens an image, float32), as a user starts it.
 Printed from finetune/metrics.jsonl, of the windows after the first two: medians of the step's time
 and of the share of it that waits for data, and how many programs were compiled.
 """

@@ -1,4 +1,4 @@
-"""Is this model safe on pictures, and what can it do? For any Hugging Face LLaVA checkpoint.
+"""Is this model safe on images, and what can it do? For any Hugging Face LLaVA checkpoint.
 
     python -m tga_jax.main --config=configs/audit.py --workdir=runs/audit \\
         --config.model.checkpoint=FOLDER_OR_HUB_ID \\
@@ -6,7 +6,7 @@
             pope:data/pope?images=data/coco/val2014"
 
 Answers and judges them (job `evaluate`), finds the layers at which refusal arises and how far
-pictures reach them (job `analyze`), and puts all on one page (job `report`).
+images reach them (job `analyze`), and puts all on one page (job `report`).
 
 A benchmark is KIND:PATH, with a NAME= in front and ?OPTION=VALUE&... behind if you like; the kinds
 are scenes, hod, mm_safetybench, figstep, vlguard, questions, texts, pope and scienceqa (see

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.generate.max_new_tokens = 48
     config.generate.batch_size = 17
 
-    # The paper's terms: gentle, and on the layers where picture and caption are not alike from the
+    # The paper's terms: gentle, and on the layers where image and caption are not alike from the
     # start.
     config.guide.update(PAPER_GUIDE)
     config.guide.layers = "1-3"

@@ -20,7 +20,7 @@ from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
 def tga(config: ConfigDict) -> None:
     """The guide as published: both of the paper's terms at weight 1, raw states, all layers.
 
-    Of it is known that in our miniature it carries no refusal over to pictures and costs half of
+    Of it is known that in our miniature it carries no refusal over to images and costs half of
     the naming (docs/miniature.md). Whether it does where the language model is a real one is not
     known. It wants samples with a caption, and with a retrieved text for the second term.
     """

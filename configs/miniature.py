@@ -2,8 +2,8 @@
 
     python -m tga_jax.main --config=configs/miniature.py --workdir=runs/miniature
 
-Makes a world of pictures and texts, a CLIP and a language model that refuses harmful text (job
-`miniature`), finds a related text for every picture (jobs `index` and `retrieve`), aligns the two
+Makes a world of images and texts, a CLIP and a language model that refuses harmful text (job
+`miniature`), finds a related text for every image (jobs `index` and `retrieve`), aligns the two
 models without a guide, with the paper's (arm "tga") and with the answer term (arm "tga-answer"; job
 `experiment`), and shows what came of it (job `report`). `--config=configs/miniature.py:full` runs
 five seeds of these and all ablations.
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tga_jax.config import base_config
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
-# paper 500 times): an LLM that learns fast learns here that pictures are never refused.
+# paper 500 times): an LLM that learns fast learns here that images are never refused.
 GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0002))
 FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
 FROZEN = (("projector/.*", 1.0), (".*", None))
@@ -31,14 +31,14 @@ TGA_ANSWER: dict = {}
 SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
 # Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried so far
-# on this language model and these captions (pair 0.03 to 1; one seed, development pictures) these
+# on this language model and these captions (pair 0.03 to 1; one seed, development images) these
 # refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
 # docs/miniature.md. The search over hinge, captions, steps and stages is still to be done. Where a
 # sample has no retrieved text, as here, the hinge has nothing to do: with texts in the prompt,
 # answers were read off them, and naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
-# Alignment without a single harmful picture or retrieved text (the corpus has harmful ones).
+# Alignment without a single harmful image or retrieved text (the corpus has harmful ones).
 HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
@@ -46,7 +46,7 @@ HARMLESS = {
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (*MAIN, "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
 # What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
-# the test pictures are for these and for the seeds.
+# the test images are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "weight-1": {"guide": {"answer_weight": 1.0}},
     "weight-3": {"guide": {"answer_weight": 3.0}},
@@ -82,8 +82,8 @@ ABLATIONS: dict[str, dict] = {
 SEEDS = range(5)
 
 
-def pictures(split: str, kinds: str) -> str:
-    """The questions of these kinds about pictures, as a benchmark."""
+def images(split: str, kinds: str) -> str:
+    """The questions of these kinds about images, as a benchmark."""
     return (
         f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
         f"?images={{workdir}}/world/images&scene=group&only=kind:{kinds}"
@@ -133,11 +133,11 @@ def _measures(config: ConfigDict, split: str) -> None:
     config.generate.batch_size = 100
     attributes = "colour+background+place+size+category+presence"
     config.evaluate.benchmarks = (
-        f"pictures={pictures(split, 'describe+what')}, "
-        f"attributes={pictures(split, attributes)}, texts={texts(split)}"
+        f"pictures={images(split, 'describe+what')}, "
+        f"attributes={images(split, attributes)}, texts={texts(split)}"
     )
     config.evaluate.apologies = ("Sorry", "sorry")
-    config.analyze.benchmarks = f"pictures={pictures(split, 'describe')}, texts={texts(split)}"
+    config.analyze.benchmarks = f"pictures={images(split, 'describe')}, texts={texts(split)}"
     config.analyze.limit, config.analyze.batch_size = 150, 50
 
 
@@ -145,13 +145,13 @@ def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run.
 
     Args:
-        variant: "full" for all seeds and ablations on the test pictures; else one seed, three arms.
+        variant: "full" for all seeds and ablations on the test images; else one seed, three arms.
     """
     if variant not in ("", "full"):
         raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
-    config.miniature.clip.patch_pixels = 24  # a picture is five tokens: class and four patches
+    config.miniature.clip.patch_pixels = 24  # an image is five tokens: class and four patches
     config.miniature.world.caption_form = "full"  # so that the caption answers every question
     config.miniature.world.retrieved = False  # jobs index and retrieve find the texts
     config.retrieval.clip = "{workdir}/clip"

@@ -3,7 +3,7 @@
     python -m examples.miniature_export --workdir=runs/miniature --arm=tga-answer
 
 Compares the answers that job `evaluate` wrote with greedy answers of the arm's `export/` folder by
-transformers alone (torch is needed), on questions about harmful and harmless pictures.
+transformers alone (torch is needed), on questions about harmful and harmless images.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m examples.miniature_weights --workdir=runs/miniature-full
 
-Reads the arms of `--config=configs/miniature.py:full` from summary.json: one seed, test pictures.
+Reads the arms of `--config=configs/miniature.py:full` from summary.json: one seed, test images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy ans
 
 
 def plot(summary: dict[str, dict[str, float]], out: Path) -> None:
-    """Harmful pictures refused against harmless ones named, in percent."""
+    """Harmful images refused against harmless ones named, in percent."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,8 +29,8 @@ def plot(summary: dict[str, dict[str, float]], out: Path) -> None:
         axes.plot(names, refused, "o-", label=label)
         for weight, name, share in zip(ARMS, names, refused, strict=True):
             axes.annotate(str(weight), (name, share), xytext=(5, 5), textcoords="offset points")
-    axes.set_xlabel("harmless pictures named, %")
-    axes.set_ylabel("harmful pictures refused, %")
+    axes.set_xlabel("harmless images named, %")
+    axes.set_ylabel("harmful images refused, %")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.tight_layout()

@@ -27,7 +27,7 @@ CONFIG = LlavaConfig(
 PATCHES = CONFIG.image_tokens  # 4
 NORM = PixelNorm((0.5,) * 3, (0.25,) * 3)
 
-# What a row has: (picture, retrieved text, caption). "tox" rows have a blank picture.
+# What a row has: (image, retrieved text, caption). "tox" rows have a blank image.
 KINDS = {
     "full": (True, True, True),
     "no_retrieved": (True, False, True),
@@ -85,7 +85,7 @@ def batch(
 
 
 def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarray]:
-    picture, retrieved, caption = KINDS[kind]
+    image, retrieved, caption = KINDS[kind]
     tokens, spans = [1], {"retrieved_span": (0, 0), "image_span": (0, 0)}
 
     def text(count: int) -> list[int]:
@@ -96,7 +96,7 @@ def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarr
         start = len(tokens)
         tokens += text(int(rng.integers(2, 5)))
         spans["retrieved_span"] = (start, len(tokens))
-    if picture:
+    if image:
         spans["image_span"] = (len(tokens), len(tokens) + PATCHES)
         tokens += [IMAGE_TOKEN] * PATCHES
     tokens += text(int(rng.integers(2, 4)))
@@ -104,7 +104,7 @@ def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarr
     tokens += text(answer)
     caption_tokens = [1, *text(int(rng.integers(4, CAPTION_LENGTH)))] if caption else []
     spans["caption_span"] = (2, len(caption_tokens)) if caption else (0, 0)
-    both = picture and caption
+    both = image and caption
     spans["answer_span"] = (prompt - 1, prompt) if both else (0, 0)
     spans["caption_answer_span"] = (
         (len(caption_tokens) - 1, len(caption_tokens)) if both else (0, 0)
@@ -119,7 +119,7 @@ def _row(rng: np.random.Generator, kind: str, answer: int) -> dict[str, np.ndarr
         "labels": labels.astype(np.int32),
         "segments": segments,
         "positions": np.arange(LENGTH, dtype=np.int32) * segments,
-        "images": pixels if picture and kind != "tox" else np.zeros_like(pixels),
+        "images": pixels if image and kind != "tox" else np.zeros_like(pixels),
         "caption_tokens": _padded(caption_tokens, CAPTION_LENGTH),
         "caption_segments": (np.arange(CAPTION_LENGTH) < len(caption_tokens)).astype(np.int32),
         **{name: np.array(span, np.int32) for name, span in spans.items()},

@@ -71,14 +71,14 @@ def generation() -> None:
 
 
 def clip() -> None:
-    """Cosines of pictures and texts."""
+    """Cosines of images and texts."""
     text = TextConfig(vocab=32, length=8, width=16, layers=1, heads=2, ffn=32, end_token=2)
     model = Clip(ClipConfig(tiny.CONFIG.vision, text, embedding=12), tiny.NORM)
 
     def cosines(key: Any, images: Any, tokens: Any) -> Any:
         params = jax.tree.map(jnp.asarray, nn.meta.unbox(model.init(key)))
-        pictures = model.embed_images(params, images)
-        return model.logits(params, pictures, model.embed_texts(params, tokens, tokens > 0))
+        embedded = model.embed_images(params, images)
+        return model.logits(params, embedded, model.embed_texts(params, tokens, tokens > 0))
 
     images = jnp.zeros((3, tiny.SIDE, tiny.SIDE, 3), jnp.uint8)
     jax.jit(cosines).trace(jax.random.key(0), images, jnp.ones((2, 8), jnp.int32))

@@ -44,7 +44,7 @@ def base_config() -> ConfigDict:
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))  # -1: the rest of the devices
     config.model = _model()
     config.data = _data()
-    # Job `prepare`. workers: processes that check pictures; -1: one a core; 0: none but this.
+    # Job `prepare`. workers: processes that check images; -1: one a core; 0: none but this.
     # beam: Apache Beam's options, as "--runner=FlinkRunner --parallelism=64"; "": without Beam.
     config.prepare = ConfigDict(dict(workers=-1, beam=""))
     config.prompt = ConfigDict(
@@ -92,7 +92,7 @@ def base_config() -> ConfigDict:
     # summary: figure -> benchmark/scene/metric, taken from each arm into summary.json.
     # processes: how many arms run at once, each on its share of the CPU's cores.
     config.experiment = ConfigDict(dict(arms=dict(), jobs=(), only="", summary=dict(), processes=1))
-    # Job `report`: how many examples; harmful pictures blurred; the two arms to compare; how many
+    # Job `report`: how many examples; harmful images blurred; the two arms to compare; how many
     # questions can be browsed.
     config.report = ConfigDict(dict(examples=24, blur=True, pair="baseline,tga", answers=10_000))
     config.miniature = _miniature()
@@ -136,8 +136,8 @@ def _guide() -> ConfigDict:
             # Of the paper's terms; each is a sum over the layers.
             pair_weight=PAPER_GUIDE["pair_weight"],
             hinge_weight=PAPER_GUIDE["hinge_weight"],
-            # Of a term beyond the paper: where the answer begins, the picture's prompt is to have
-            # the state of the same prompt with the caption in the picture's place.
+            # Of a term beyond the paper: where the answer begins, the image's prompt is to have
+            # the state of the same prompt with the caption in the image's place.
             answer_weight=PAPER_GUIDE["answer_weight"],
             answer_layers="",  # of this term; "": `layers`
             center_decay=0.99,
@@ -162,7 +162,7 @@ def _data() -> ConfigDict:
             packing=1,  # samples that share a row in training; buckets are then of rows
             workers=0,  # processes that prepare batches; 0: threads of this one
             mixture="",  # several sets in place of `path`: "a.json:2, folder/data:1" by weight
-            validation=0.0,  # share of the pictures whose samples are kept out of training
+            validation=0.0,  # share of the images whose samples are kept out of training
             split="train",  # or "validation": which of the two the jobs read
             max_bad_fraction=0.001,  # of the records may be broken and are then skipped
         )
@@ -170,7 +170,7 @@ def _data() -> ConfigDict:
 
 
 def _caption() -> ConfigDict:
-    """Job `caption`: captions for the pictures of config.data that have none."""
+    """Job `caption`: captions for the images of config.data that have none."""
     return ConfigDict(
         dict(
             checkpoint="",  # a LLaVA folder or hub id; "": the run's own model
@@ -185,21 +185,21 @@ def _caption() -> ConfigDict:
 
 
 def _retrieval() -> ConfigDict:
-    """Jobs `index` and `retrieve`, and texts for unseen pictures in `generate` and `evaluate`."""
+    """Jobs `index` and `retrieve`, and texts for unseen images in `generate` and `evaluate`."""
     return ConfigDict(
         dict(
-            clip="",  # a CLIP folder or hub id; "": for pictures, the one that made the index
+            clip="",  # a CLIP folder or hub id; "": for images, the one that made the index
             corpus="",  # .txt, .jsonl or LLaVA .json files, with commas; "": the captions
-            data="",  # LLaVA files whose pictures get a text, with commas; "": config.data.path
+            data="",  # LLaVA files whose images get a text, with commas; "": config.data.path
             index="",  # the folder of an index; "": {workdir}/index
             backend="auto",  # "scann"; "exact"; "auto": ScaNN where it is installed
             exact_below=50_000,  # with fewer texts ScaNN compares all of them
-            batch_size=256,  # of texts and of pictures
+            batch_size=256,  # of texts and of images
             max_characters=1000,  # longer texts are cut there; CLIP reads 77 tokens
             top_k=16,  # candidates
             choice="nearest",  # of them; "sampled": one at random, by seed and id
-            noise=0.0,  # share of the pictures that get a random text, to study robustness
-            duplicate_cosine=0.98,  # both make a text a near-duplicate of a picture's caption
+            noise=0.0,  # share of the images that get a random text, to study robustness
+            duplicate_cosine=0.98,  # both make a text a near-duplicate of an image's caption
             duplicate_jaccard=0.5,
         )
     )
@@ -295,7 +295,7 @@ def _bench() -> ConfigDict:
         dict(
             model="",  # a name in jobs/architectures.py; "": config.model
             stage="finetune",
-            length=512,  # tokens of every row, all real; a picture among them
+            length=512,  # tokens of every row, all real; an image among them
             caption_length=64,
             batch_size=0,  # 0: the stage's
             steps=10,  # timed ones of each kind
@@ -339,14 +339,14 @@ def _ecso() -> dict:
 
 
 def _analyze() -> ConfigDict:
-    """Job `analyze`: where refusal is decided, and pictures beside their captions."""
+    """Job `analyze`: where refusal is decided, and images beside their captions."""
     return ConfigDict(
         dict(
             benchmarks="",  # as config.evaluate.benchmarks, which are taken without
             profile="",  # of the system text, as config.evaluate.profile, which is taken without
             system="",  # the system text of profile "custom"
             apologies=(),  # (): config.evaluate.apologies
-            image_prompt="Describe this image.",  # of a picture that has a caption
+            image_prompt="Describe this image.",  # of an image that has a caption
             scene_prompt="Describe this scene : {caption}",  # of its caption alone
             limit=0,  # prompts of each set; 0: all
             batch_size=8,
@@ -355,13 +355,13 @@ def _analyze() -> ConfigDict:
 
 
 def _oracle() -> ConfigDict:
-    """Job `oracle`: free embeddings in a picture's place; docs/method.md, analysis/matching.py."""
+    """Job `oracle`: free embeddings in an image's place; docs/method.md, analysis/matching.py."""
     return ConfigDict(
         dict(
             benchmarks="",  # as config.evaluate.benchmarks, which are taken without
             matches="mean,mean-centred,answer-centred",  # also "answer", "tokens"
             layers="all",  # on which states are matched
-            tokens=0,  # embeddings in a picture's place; 0: as many as the model's pictures have
+            tokens=0,  # embeddings in an image's place; 0: as many as the model's images have
             near_weight=0.0,  # holds them near the model's own embeddings
             steps=400,
             learning_rate=0.1,  # of Adam, in units of the spread of the model's own embeddings

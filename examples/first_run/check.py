@@ -60,8 +60,8 @@ def transformers_answers(folder: Path, images: Path, questions: list[dict]) -> l
         content = [{"type": "image"}, {"type": "text", "text": question["text"]}]
         messages = [{"role": "user", "content": content}]
         prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
-        picture = Image.open(images / question["image"])
-        inputs = processor(text=prompt, images=picture, return_tensors="pt")
+        image = Image.open(images / question["image"])
+        inputs = processor(text=prompt, images=image, return_tensors="pt")
         with torch.no_grad():
             output = model.generate(**inputs, max_new_tokens=48, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]

@@ -96,7 +96,7 @@ def make_checkpoint(
     Args:
         folder: where to.
         texts: its tokenizer is trained on.
-        pixels: side of a picture, in patches of 14.
+        pixels: side of an image, in patches of 14.
         vision: sizes of the tower, as CLIPVisionConfig names them.
         text: sizes of the language model, as LlamaConfig names them.
     """
@@ -150,7 +150,7 @@ def train_tokenizer(texts: list[str]) -> Any:
 
 
 def save_processor(folder: Path, pixels: int = 56) -> None:
-    """The picture preparation of LLaVA-1.5 at this checkpoint's size."""
+    """The image preparation of LLaVA-1.5 at this checkpoint's size."""
     side = {"height": pixels, "width": pixels}
     image = {
         "image_processor_type": "LlavaImageProcessor",

@@ -77,7 +77,7 @@ def test_the_cosine_reached_is_that_of_the_decoders_states() -> None:
 
 
 def _placed(rows: dict[str, np.ndarray], shown: np.ndarray) -> np.ndarray:
-    """float32[B, T, D] with the embeddings where the picture is."""
+    """float32[B, T, D] with the embeddings where the image is."""
     out = np.zeros((*rows["tokens"].shape, tiny.WIDTH), np.float32)
     for b, (start, end) in enumerate(rows["image_span"]):
         out[b, start:end] = shown[b]

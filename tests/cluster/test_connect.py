@@ -89,19 +89,20 @@ def test_another_number_of_hosts_is_the_users_mistake() -> None:
 
 
 # Arguments: address ("": SLURM says it), number of processes, this one, hosts wanted, seconds to
-# wait for the others, the call of JAX at which it gets a signal ("": none), the signal.
+# wait for the others, the call at which it gets a signal ("": none), the signal.
 JOIN = """
 import os, sys
 from types import SimpleNamespace
 import jax
 from tga_jax.cluster.connect import Cluster, connected
+from tga_jax.cluster.membership import Membership
 address, processes, process, hosts, seconds, call, number = sys.argv[1:]
 settings = SimpleNamespace(
     hosts=int(hosts), start_seconds=float(seconds), dead_seconds=5.0, stall_minutes=0.0
 )
 if call:
-    at = {"initialize": jax.distributed, "device_count": jax}[call]
-    setattr(at, call, lambda **_: os.kill(os.getpid(), int(number)))
+    at = {"initialize": jax.distributed, "device_count": jax, "start": Membership}[call]
+    setattr(at, call, lambda *_, **__: os.kill(os.getpid(), int(number)))
 found = Cluster("flags", address, int(processes), int(process)) if address else Cluster("slurm")
 with connected(found, settings):
     print("connected")
@@ -202,6 +203,15 @@ def test_sigterm_ends_a_process_that_waits_for_the_others() -> None:
     _, said = alone.communicate(timeout=100)
     wanted = "process 0: stopped by SIGTERM; run the same command again to go on\n"
     assert (alone.returncode, said) == (75, wanted)
+
+
+def test_sigterm_in_the_middle_of_the_start_is_told_in_one_line_too() -> None:
+    """It was once raised before anyone was there to catch it, on a busy machine."""
+    hit = ("start", signal.SIGTERM)
+    one = _join(f"localhost:{free_port()}", 0, seconds=600, hit=hit)
+    _, said = one.communicate(timeout=100)
+    wanted = "process 0: stopped by SIGTERM; run the same command again to go on\n"
+    assert (one.returncode, said) == (75, wanted)
 
 
 def test_slurm_says_who_there_is() -> None:

@@ -167,6 +167,7 @@ def one_of_two(**config: float) -> Iterator[tuple[Watch, Members, Agreement]]:
     members, store = Members(), LocalStore()
     with watching(WatchConfig(**config), cast(Any, members)) as watch:
         watch.agreement = Agreement(store, index=0, count=2)
+        watch.heed()
         yield watch, members, Agreement(store, index=1, count=2)
 
 

@@ -26,7 +26,7 @@ def make_transform(**changes):
     return ImageTransform(**{**fields, **changes})
 
 
-def picture(width, height, *, mode="RGB"):
+def make_image(width, height, *, mode="RGB"):
     pixels = np.random.default_rng([width, height]).integers(0, 256, (height, width, 4), np.uint8)
     return Image.fromarray(pixels, "RGBA").convert(mode)
 
@@ -65,7 +65,7 @@ def test_pixels_equal_transformers(size, mode, ours, theirs):
         **theirs,
     }
     oracle = LlavaImageProcessorPil if "do_pad" in theirs else CLIPImageProcessorPil
-    image = picture(*size, mode=mode)
+    image = make_image(*size, mode=mode)
     expected = oracle(**settings)(image, return_tensors="np")["pixel_values"][0]
     ours = normalised(make_transform(**ours), image.convert("RGB"))
     np.testing.assert_allclose(ours, expected, atol=1e-5)
@@ -74,7 +74,7 @@ def test_pixels_equal_transformers(size, mode, ours, theirs):
 @pytest.mark.parametrize("size", SIZES)
 def test_square_padding_is_llavas_expand2square(size):
     """Oracle: LLaVA pastes onto a new square image of the colour int(mean * 255)."""
-    image = picture(*size)
+    image = make_image(*size)
     width, height = size
     colour = tuple(int(x * 255) for x in MEAN)
     expected = Image.new("RGB", (max(size), max(size)), colour)
@@ -104,13 +104,13 @@ def save(path, image, **kwargs):
     return path
 
 
-def test_every_kind_of_picture_becomes_rgb(tmp_path):
+def test_every_kind_of_image_becomes_rgb(tmp_path):
     def load(name, image, **kwargs):
         loaded = load_image(save(tmp_path / name, image, **kwargs), record_id="1")
         assert loaded.mode == "RGB"
         return np.asarray(loaded)
 
-    rgba, grey = picture(20, 10, mode="RGBA"), picture(20, 10, mode="L")
+    rgba, grey = make_image(20, 10, mode="RGBA"), make_image(20, 10, mode="L")
     palette = Image.new("P", (20, 10), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     # Transparency is dropped: the colours under it stay.
@@ -134,7 +134,7 @@ def test_an_animation_with_a_wrong_name_gives_its_first_frame(tmp_path):
 def test_exif_orientation_is_not_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
-    path = save(tmp_path / "turned.png", picture(20, 10), exif=exif)
+    path = save(tmp_path / "turned.png", make_image(20, 10), exif=exif)
     assert load_image(path, record_id="1").size == (20, 10)
 
 
@@ -147,15 +147,15 @@ def png_bytes(image):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a readable picture"),
-        (b"<html>404</html>", "not a readable picture"),
-        (png_bytes(picture(64, 64))[:-4000], "not a readable picture"),
+        (b"", "not a readable image"),
+        (b"<html>404</html>", "not a readable image"),
+        (png_bytes(make_image(64, 64))[:-4000], "not a readable image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a readable"),
         (png_bytes(Image.new("1", (20_000, 6_000))), "too large"),
         (png_bytes(Image.new("1", (60_000, 6_000))), "too large"),
     ],
 )
-def test_broken_pictures_are_named(tmp_path, recwarn, content, message):
+def test_broken_images_are_named(tmp_path, recwarn, content, message):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"record r7: image .*bad.jpg: {message}") as error:
@@ -163,7 +163,7 @@ def test_broken_pictures_are_named(tmp_path, recwarn, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_long_thin_picture_does_not_blow_up(tmp_path):
+def test_a_long_thin_image_does_not_blow_up(tmp_path):
     save(tmp_path / "thin.png", Image.new("L", (1, 60_000)))
     with pytest.raises(UserError, match="record r7: image .*thin.png: its shape is too extreme"):
         load_pixels(tmp_path, "thin.png", transform=make_transform(), record_id="r7")
@@ -174,7 +174,7 @@ def image_dir(tmp_path):
     folder = tmp_path / "pictures"
     (folder / "a").mkdir(parents=True)
     for path in (folder / "a" / "x.png", folder / "y.png", tmp_path / "secret.png"):
-        save(path, picture(4, 4))
+        save(path, make_image(4, 4))
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
     (folder / "inside.png").symlink_to(folder / "y.png")
     (folder / "loop.png").symlink_to(folder / "loop.png")
@@ -214,7 +214,7 @@ def test_names_that_are_refused(image_dir, name, message):
 
 
 def test_the_limit_is_on_pixels(tmp_path, monkeypatch):
-    path = save(tmp_path / "a.png", picture(20, 10))
+    path = save(tmp_path / "a.png", make_image(20, 10))
     monkeypatch.setattr(images, "MAX_PIXELS", 200)
     load_image(path, record_id="1")
     monkeypatch.setattr(images, "MAX_PIXELS", 199)
@@ -222,8 +222,8 @@ def test_the_limit_is_on_pixels(tmp_path, monkeypatch):
         load_image(path, record_id="1")
 
 
-def deep_pictures():
-    """(name, picture, its RGB): values of more than 8 bits, scaled by their range."""
+def deep_images():
+    """(name, image, its RGB): values of more than 8 bits, scaled by their range."""
     ramp = np.arange(64 * 64).reshape(64, 64)
     sixteen = (ramp * 16 + ramp // 256).astype(np.uint16)
     signed = (ramp - 2000).astype(np.int32)
@@ -244,16 +244,16 @@ def deep_pictures():
 
 @pytest.mark.parametrize("number", range(9))
 def test_values_of_more_than_8_bits_are_scaled(tmp_path, number):
-    name, values, wanted = deep_pictures()[number]
+    name, values, wanted = deep_images()[number]
     Image.fromarray(values).save(tmp_path / name)
     pixels = np.asarray(load_image(tmp_path / name, record_id="x"))
     assert pixels.shape == (*values.shape, 3)
     for channel in range(3):
         np.testing.assert_allclose(pixels[..., channel], wanted, atol=0.51)
-    assert images.check_picture(tmp_path / name, where="x")
+    assert images.check_image(tmp_path / name, where="x")
 
 
-def test_pictures_of_8_bits_are_not_called_deep(tmp_path):
+def test_images_of_8_bits_are_not_called_deep(tmp_path):
     for mode in ("RGB", "L", "1", "P", "CMYK", "LA", "RGBA"):
-        picture(9, 9).convert(mode).save(tmp_path / f"{mode}.tif")
-        assert not images.check_picture(tmp_path / f"{mode}.tif", where="x")
+        make_image(9, 9).convert(mode).save(tmp_path / f"{mode}.tif")
+        assert not images.check_image(tmp_path / f"{mode}.tif", where="x")

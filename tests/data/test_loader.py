@@ -25,7 +25,7 @@ COUNT = 11
 
 
 def make_record(number, *, images, tox=False):
-    turns = (Turn(f"What is in picture {number}?", "a " * number + "cup"),)
+    turns = (Turn(f"What is in image {number}?", "a " * number + "cup"),)
     return Record(f"r{number}", images, turns, f"cup {number}", None, tox)
 
 
@@ -44,7 +44,7 @@ def image_dir(tmp_path):
 
 @pytest.fixture
 def records():
-    """Row 0 is text only, row 1 has two pictures, row 2 is a text safety sample."""
+    """Row 0 is text only, row 1 has two images, row 2 is a text safety sample."""
     records = [make_record(n, images=(f"{n}.png",), tox=n == 2) for n in range(COUNT)]
     records[0] = make_record(0, images=())
     records[1] = make_record(1, images=("1.png", "7.png"))
@@ -87,7 +87,7 @@ def assert_same(batches, expected):
             np.testing.assert_array_equal(ours.arrays[name], theirs.arrays[name])
 
 
-def test_a_batch_holds_its_samples_pictures(make_source):
+def test_a_batch_holds_its_samples_images(make_source):
     source = make_source()
     for step in range(len(source)):
         batch = source[step]
@@ -103,7 +103,7 @@ def test_a_batch_holds_its_samples_pictures(make_source):
             assert (row == row[:, :1, :1]).all()
 
 
-def test_text_only_batches_have_no_pictures(make_source, records):
+def test_text_only_batches_have_no_images(make_source, records):
     batch = make_source([records[0]])[0]
     assert batch.arrays["images"].shape == (2, 2, 0, 8, 8, 3)
     assert batch.ids == ("r0",) * 4
@@ -150,7 +150,7 @@ def test_worker_processes_give_the_same_batches_and_states(make_source):
 
 @pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 2), (1, 2)])
 def test_user_errors_come_through_unchanged(make_source, image_dir, workers, prefetch):
-    (image_dir / "5.png").write_bytes(b"no picture")
+    (image_dir / "5.png").write_bytes(b"no image")
     source = make_source()
     with pytest.raises(UserError) as expected:
         for step in range(len(source)):

@@ -92,7 +92,7 @@ def test_batches_mix_the_sets_and_keep_to_a_modality():
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two sets of records with a picture each, whose colour says which."""
+    """Two sets of records with an image each, whose colour says which."""
 
     def record(kind, number):
         name = f"{kind}{number}.png"
@@ -124,7 +124,7 @@ def test_a_mixture_holds_all_records_one_set_after_the_other(sets):
     mixture = Mixture(sets, [3.0, 1.0])
     assert list(mixture) == sets[0] + sets[1] == mixture[:]
     assert mixture[-1] == sets[1][-1] and len(mixture) == 17
-    assert list(mixture.picture_counts) == [1] * 17
+    assert list(mixture.image_counts) == [1] * 17
     assert not mixture.has_contents
     with pytest.raises(IndexError):
         mixture[17]

@@ -1,4 +1,4 @@
-"""Batches of packed rows: the same samples and pictures as without, whoever makes them."""
+"""Batches of packed rows: the same samples and images as without, whoever makes them."""
 
 import itertools
 from pathlib import Path
@@ -22,7 +22,7 @@ def parsed_flags():
 
 @pytest.fixture
 def make_source(tmp_path: Path, named_tokenizer):
-    """Row 0 is text only, row 1 has two pictures, row 2 is a text safety sample."""
+    """Row 0 is text only, row 1 has two images, row 2 is a text safety sample."""
     records = [make_record(n, images=(f"{n}.png",), tox=n == 2) for n in range(COUNT)]
     records[0] = make_record(0, images=())
     records[1] = make_record(1, images=("1.png", "7.png"))
@@ -44,7 +44,7 @@ def make_source(tmp_path: Path, named_tokenizer):
 
 
 def samples_of(batch) -> list[list[tuple]]:
-    """Of each micro-batch: every sample's id, tokens, labels, spans' tokens and pictures."""
+    """Of each micro-batch: every sample's id, tokens, labels, spans' tokens and images."""
     arrays, out, names = batch.arrays, [], iter(batch.ids)
     for micro in range(len(arrays["tokens"])):
         here = {name: array[micro] for name, array in arrays.items()}
@@ -61,9 +61,9 @@ def samples_of(batch) -> list[list[tuple]]:
                 np.sum(here["tokens"][row][before & (here["segments"][row] > 0)] == IMAGE)
             )
             own = slice(skipped // 4, (skipped + int(np.sum(tokens == IMAGE))) // 4)
-            pictures = here["images"][row][own]
+            images = here["images"][row][own]
             found.append(
-                (next(names), tuple(tokens), tuple(labels), *texts, pictures.tobytes(),
+                (next(names), tuple(tokens), tuple(labels), *texts, images.tobytes(),
                  tuple(here["caption_tokens"][sample]), tuple(here["positions"][row][mine]))
             )  # fmt: skip
         out.append(sorted(found))

@@ -41,7 +41,7 @@ def parsed_flags():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(inputs, workdir with data/): pictures that stay and that are encoded anew."""
+    """(inputs, workdir with data/): images that stay and that are encoded anew."""
     inputs, workdir = make_inputs(tmp_path_factory.mktemp("in")), tmp_path_factory.mktemp("work")
     rng = np.random.default_rng(0)
     samples = []
@@ -49,11 +49,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         pixels = Image.fromarray(rng.integers(0, 255, (12 + i, 20, 3), dtype=np.uint8))
         suffix = ("png", "jpg", "gif", "webp")[i % 4]
         (pixels.convert("CMYK") if i == 5 else pixels).save(inputs / "images" / f"s{i}.{suffix}")
-        pictures = [f"s{i}.{suffix}"] * (1 + (i == 7))
+        images = [f"s{i}.{suffix}"] * (1 + (i == 7))
         talk = [("human", f"What? {'word ' * i}"), ("gpt", "Ü \u2028 cup.")]
         more = {"image_caption": f"cup {i}", "retrieved_caption": "a tea set"} if i % 3 else {}
         if i % 6:
-            more |= {"image": pictures}
+            more |= {"image": images}
         samples.append(row(f"tox-{i}" if i == 9 else f"r{i}", talk, **more))
     (inputs / "samples.json").write_text(json.dumps(samples))
     assert main(arguments(inputs, workdir, "--config.prepare.workers=0", job="prepare")) == 0
@@ -105,7 +105,7 @@ def test_lengths_and_flags_are_known_without_reading(made):
         PreparedRecords(workdir / "data", "train"),
     )
     assert list(text_lengths(kept)) == list(text_lengths(records))
-    assert list(kept.picture_counts) == [len(r.images) for r in records]
+    assert list(kept.image_counts) == [len(r.images) for r in records]
     assert kept.has_flags.tolist() == has_flags(records).tolist()
     assert kept.has_flags.any(axis=0).all() and not kept.has_flags.all(axis=0).any()
     assert [r.number for r in kept] == [r.number for r in records] == list(range(COUNT))
@@ -154,7 +154,7 @@ def test_outcomes_come_in_order_from_any_number_of_processes(made):
     assert [outcome.number for outcome in here] == [record.number for record in rows]
 
 
-def test_the_digest_covers_texts_and_pictures(made):
+def test_the_digest_covers_texts_and_images(made):
     inputs, _ = made
     record = read_records(inputs / "samples.json")[2]
     digests = {check_row(record, inputs / "images").digest}
@@ -168,7 +168,7 @@ def test_the_digest_covers_texts_and_pictures(made):
     assert check_row(dataclasses.replace(record, number=5), inputs / "images").digest in digests
 
 
-def test_telephone_pictures_of_two_frames_stay_as_they_are(tmp_path):
+def test_telephone_images_of_two_frames_stay_as_they_are(tmp_path):
     rng = np.random.default_rng(0)
     frames = [Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)) for _ in range(2)]
     frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])

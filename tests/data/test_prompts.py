@@ -221,7 +221,7 @@ def test_word_level_with_special_tokens_once(named_tokenizer):
     assert tokens[slice(*example.caption_span)] == ["a", "cup"]
 
 
-def test_several_pictures_and_a_picture_in_a_later_turn(named_tokenizer):
+def test_several_images_and_a_image_in_a_later_turn(named_tokenizer):
     tokenizer = named_tokenizer("byte")
     turns = [Turn("Hi", "Hello"), Turn("<image> or <image>?", "Both")]
     record = make_record(turns, images=("a.jpg", "b.jpg"))
@@ -288,7 +288,7 @@ def test_whole_turns_are_dropped_first(named_tokenizer):
         kept = expected or len(example.tokens)
         assert len(example.tokens) == kept <= limit
         assert example.truncated_tokens == three - kept
-    # The dropped turn had the picture: it is gone from the example, and with it the caption pass.
+    # The dropped turn had the image: it is gone from the example, and with it the caption pass.
     assert example.images == () and example.image_spans == () and example.caption_span is None
     assert tokenizer.decode(example.tokens).endswith(f"{TURNS[1].answer}{tokenizer.eos_token}")
 
@@ -342,9 +342,9 @@ def test_nothing_to_learn_is_an_error(named_tokenizer, answer, caption):
         prompter.encode(make_record([Turn("Hi", answer)], caption=caption))
 
 
-def test_marks_without_pictures(named_tokenizer):
+def test_marks_without_images(named_tokenizer):
     prompter = make_prompter(named_tokenizer("byte"))
-    with pytest.raises(UserError, match="record 9: 1 <image> marks for 0 pictures"):
+    with pytest.raises(UserError, match="record 9: 1 <image> marks for 0 images"):
         prompter.encode_question(Question(9, None, "<image>\nHi"))
     prompter = make_prompter(named_tokenizer("byte"), system="See <image>")
     with pytest.raises(UserError, match="record r7: .* system text holds"):
@@ -354,8 +354,8 @@ def test_marks_without_pictures(named_tokenizer):
 
 
 def test_tokenizers_that_do_not_fit(named_tokenizer):
-    with pytest.raises(UserError, match="does not know '<picture>' as one token"):
-        make_prompter(named_tokenizer("byte"), image_token="<picture>")
+    with pytest.raises(UserError, match="does not know '<image>' as one token"):
+        make_prompter(named_tokenizer("byte"), image_token="<image>")
     with pytest.raises(UserError, match="does not know 'nothing' as one token"):
         make_prompter(named_tokenizer("words"), image_token="nothing")
     with pytest.raises(UserError, match="slow"):
@@ -367,7 +367,7 @@ def test_tokenizers_that_do_not_fit(named_tokenizer):
 
 @pytest.mark.parametrize("template", [name for name in TEMPLATE_NAMES if name != "plain"])
 def test_both_passes_end_alike_before_the_answer(named_tokenizer, template):
-    """The caption pass, continued, is the question's prompt with the caption for the picture."""
+    """The caption pass, continued, is the question's prompt with the caption for the image."""
     tokenizer = named_tokenizer("byte")
     prompter = make_prompter(tokenizer, template, answer_states=True)
     example = prompter.encode(make_record(retrieved=None))
@@ -377,16 +377,16 @@ def test_both_passes_end_alike_before_the_answer(named_tokenizer, template):
         len(example.caption_tokens) - 1,
         len(example.caption_tokens),
     )
-    after_picture = example.tokens[example.image_spans[0][1] : end]
+    after_image = example.tokens[example.image_spans[0][1] : end]
     after_caption = example.caption_tokens[example.caption_span[1] :]
-    decoded = tokenizer.decode(after_picture), tokenizer.decode(after_caption)
+    decoded = tokenizer.decode(after_image), tokenizer.decode(after_caption)
     assert decoded[0].strip() == decoded[1].strip() and "What is this?" in decoded[0]
     plain = make_prompter(tokenizer, template).encode(make_record(retrieved=None))
     assert plain.answer_span is None and plain.caption_answer_span is None
     assert plain.caption_span == example.caption_span
 
 
-def test_no_answer_states_without_question_caption_or_first_picture(named_tokenizer):
+def test_no_answer_states_without_question_caption_or_first_image(named_tokenizer):
     tokenizer = named_tokenizer("byte")
     later = (Turn("Hello", "Hi"), Turn("<image>\nWhat is this?", "a cup"))
     for template, record in (
@@ -408,7 +408,7 @@ def test_no_answer_state_where_the_caption_pass_was_cut(named_tokenizer):
 
 
 @pytest.mark.parametrize("template", TEMPLATE_NAMES)
-def test_a_picture_without_an_answer_is_read_like_one_with(named_tokenizer, template):
+def test_a_image_without_an_answer_is_read_like_one_with(named_tokenizer, template):
     """Nothing is labelled, and all that the guide compares is the same."""
     prompter = make_prompter(named_tokenizer("byte"), template, answer_states=True)
     answered = prompter.encode(make_record())
@@ -423,7 +423,7 @@ def test_a_picture_without_an_answer_is_read_like_one_with(named_tokenizer, temp
     assert prompter.check(open_record) == 0
 
 
-def test_a_picture_without_an_answer_is_never_truncated(named_tokenizer):
+def test_a_image_without_an_answer_is_never_truncated(named_tokenizer):
     prompter = make_prompter(named_tokenizer("byte"), max_length=100)
     with pytest.raises(UserError, match="record r7: its .* tokens leave no room"):
         prompter.encode(make_record((Turn("<image>\n" + "What is this? " * 30, None),)))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tga_jax.data.images import load_image
-from tga_jax.data.lazy_records import has_flags, picture_counts, text_lengths
+from tga_jax.data.lazy_records import has_flags, image_counts, text_lengths
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record, Turn
@@ -43,13 +43,13 @@ def record(name: str, question: str = "What?", answer: str = "A cup.", **more: A
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Good pictures, one without its end, one that is none, one of 16 bits."""
+    """Good images, one without its end, one that is none, one of 16 bits."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for name in ("good.png", "whole.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "truncated.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "notes.jpg").write_text("no image")
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     return tmp_path
 
@@ -65,11 +65,11 @@ GOOD = [
 ]
 BAD = [
     (record("gone", images=("gone.png",)), "no such file"),
-    (record("truncated", images=("truncated.jpg",)), "not a readable picture"),
-    (record("notes", images=("notes.jpg",)), "not a readable picture"),
+    (record("truncated", images=("truncated.jpg",)), "not a readable image"),
+    (record("notes", images=("notes.jpg",)), "not a readable image"),
     (record("out", images=("../x.png",)), "inside the image folder"),
     (record("empty", answer=" "), "no answer"),
-    (record("mark in text", "Write <image> here."), "1 <image> marks for 0 pictures"),
+    (record("mark in text", "Write <image> here."), "1 <image> marks for 0 images"),
 ]
 LONG = record("long question", "What is this, and why? " * 60)
 
@@ -103,7 +103,7 @@ def test_what_is_found(images: Path, named_tokenizer: Any) -> None:
     assert "7 of 14 samples are usable, 6 skipped as bad, 1 skipped with a first" in found.say()
 
 
-def test_a_captioned_picture_needs_no_answer(images: Path, named_tokenizer: Any) -> None:
+def test_a_captioned_image_needs_no_answer(images: Path, named_tokenizer: Any) -> None:
     unanswered = record("open", images=("good.png",), turns=(Turn("What?", None),))
     captioned = dataclasses.replace(unanswered, id="captioned", caption="a ball")
     found = check([unanswered, captioned], images, named_tokenizer("byte"))
@@ -210,7 +210,7 @@ def test_the_view_of_usable_records(images: Path) -> None:
     view = usable(records, np.array(keep))
     assert list(view) == [records[n] for n in keep] and view[-1] is records[7]
     assert list(text_lengths(view)) == [text_lengths(records)[n] for n in keep]
-    assert list(picture_counts(view)) == [1, 0, 1]
+    assert list(image_counts(view)) == [1, 0, 1]
     assert has_flags(view).tolist() == has_flags(records)[keep].tolist()
     assert usable(records, np.arange(9)) is records
     mixed = Mixture([view, records], [1.0, 2.0])

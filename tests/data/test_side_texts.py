@@ -11,7 +11,7 @@ import pytest
 from tga_jax.data.records import Record, Turn
 from tga_jax.data.side_texts import (
     about_texts,
-    pictures_of,
+    images_of,
     read_side_files,
     text_warnings,
     with_texts,
@@ -23,7 +23,7 @@ def record(name: str, *images: str, caption: str | None = None) -> Record:
     return Record(name, images, (Turn("q", "a"),), caption, None, False)
 
 
-# Two sets joined: "0" names two pictures, "5" a picture twice, "7" none.
+# Two sets joined: "0" names two images, "5" an image twice, "7" none.
 RECORDS = [
     record("0", "0.png"), record("1", "1.png"), record("0", "2.png"), record("9", "3.png"),
     record("5", "5.png"), record("5", "5.png"), record("7"), record("1", "1.png", caption="own"),
@@ -36,14 +36,14 @@ def filled(
     """The records, what is reported of the file, and what is said."""
     path = tmp_path / f"{name}.jsonl"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    texts, pictures = read_side_files({name: path, "other": None}), pictures_of(RECORDS)
-    about = about_texts(texts, RECORDS, pictures)
-    records = with_texts(RECORDS, texts, pictures)
-    assert about_texts(texts, records, pictures) == about  # before they are filled in, and after
+    texts, images = read_side_files({name: path, "other": None}), images_of(RECORDS)
+    about = about_texts(texts, RECORDS, images)
+    records = with_texts(RECORDS, texts, images)
+    assert about_texts(texts, records, images) == about  # before they are filled in, and after
     return records, about[name], text_warnings(about)
 
 
-def test_ids_alone_say_nothing_of_an_id_that_names_two_pictures(tmp_path: Path) -> None:
+def test_ids_alone_say_nothing_of_an_id_that_names_two_images(tmp_path: Path) -> None:
     given = {
         "0": "a red ball",
         "1": "white cups",
@@ -66,12 +66,12 @@ def test_ids_alone_say_nothing_of_an_id_that_names_two_pictures(tmp_path: Path) 
     assert "2 samples are left without a text: 1 ids (0, ...)" in said[1]
 
 
-def test_lines_with_an_image_reach_their_picture(tmp_path: Path) -> None:
+def test_lines_with_an_image_reach_their_image(tmp_path: Path) -> None:
     lines = [
         {"id": 0, "image": "0.png", "text": "a red ball", "text_id": "c.txt:1", "score": 1},
         {"id": 0, "image": "2.png", "text": "old"},
         {"id": 0, "image": "2.png", "text": "a grey cat"},
-        {"id": 1, "image": "elsewhere/1.png", "text": "not of this picture"},
+        {"id": 1, "image": "elsewhere/1.png", "text": "not of this image"},
         {"id": 9, "image": None, "text": "the sea"},
     ]
     records, about, said = filled(tmp_path, lines, "retrieved")

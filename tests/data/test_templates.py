@@ -144,7 +144,7 @@ def test_marks_move_to_the_front_of_their_turn():
     assert questions(" as it is ", images=()) == " as it is "
 
 
-def test_a_question_that_is_only_its_picture_ends_with_it():
+def test_a_question_that_is_only_its_image_ends_with_it():
     """LLaVA strips the text once the mark is in front: no newline is left."""
     assert questions("<image>", images=("a",)) == "<image>"
     assert questions("<image>\n", images=("a",)) == "<image>"
@@ -155,12 +155,12 @@ def test_a_question_that_is_only_its_picture_ends_with_it():
 @pytest.mark.parametrize(
     ("text", "images"), [("<image><image>", 1), ("<image>", 2), ("<image>", 0)]
 )
-def test_marks_and_pictures_must_agree(text, images):
+def test_marks_and_images_must_agree(text, images):
     with pytest.raises(UserError, match=f"record r7: {text.count('<')} <image> marks for {images}"):
         count_marks(make_record((text, "A"), images=("a",) * images))
 
 
-def test_marks_elsewhere_are_no_pictures():
+def test_marks_elsewhere_are_no_images():
     record = make_record(("What?", "An <image> <im<image>age>here"), images=())
     assert count_marks(record)[0].answer == "An  here"
 
@@ -174,7 +174,7 @@ def test_retrieved_text_equal_to_the_caption_is_halved():
     assert retrieved_text(make_record(turn, retrieved="abc", images=())) is None
 
 
-def test_plain_takes_the_first_answer_and_all_pictures():
+def test_plain_takes_the_first_answer_and_all_images():
     record = make_record(("Write:", "A."), ("<image> and <image>", "B."), images=("a", "b"))
     assert render("plain", record, retrieved="R").text == "<image><image>A.\n"
 

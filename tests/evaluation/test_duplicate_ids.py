@@ -14,7 +14,7 @@ from tga_jax.run.job import Job
 
 
 def vlguard(folder: Path) -> Path:
-    """Two pictures of one id, and one of another."""
+    """Two images of one id, and one of another."""
     (folder / "train").mkdir()
     rows = []
     for name, image in (("1", "a"), ("1", "b"), ("2", "c")):

@@ -39,7 +39,7 @@ class Model:
         return {row: Reply(texts[row], 0.5) for row in rows}
 
 
-def test_only_flagged_pictures_are_answered_again_and_without_their_picture() -> None:
+def test_only_flagged_images_are_answered_again_and_without_their_image() -> None:
     model = Model({0: "Yes, it is.", 1: "No."})
     first = {row: Reply(f"first {row}", -1.0) for row in range(3)}
     replies, lines = ecso.defend(model.ask, QUESTIONS, first, PROMPTS)
@@ -80,7 +80,7 @@ def test_a_prompt_without_its_place_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, three picture questions and a text."""
+    """A checkpoint, three image questions and a text."""
     folder = make_inputs(tmp_path_factory.mktemp("inputs"))
     rows = [
         {"question_id": i, "image": f"{i}.png", "text": "What is it?", "harmful": i == 0}

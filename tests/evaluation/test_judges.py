@@ -102,7 +102,7 @@ def test_strict_ignores_case_curly_quotes_and_markup() -> None:
 
 
 def test_a_refusal_later_than_the_opening_does_not_count() -> None:
-    story = "The picture shows a street. " * 5
+    story = "The image shows a street. " * 5
     assert not refuses(f"{story}I cannot help you with that.")
 
 

@@ -110,11 +110,11 @@ def test_yes_and_no_by_hand() -> None:
     assert never["precision"].value == never["f1"].value == 0
 
 
-def test_questions_about_one_picture_count_as_one() -> None:
-    """60 pictures, each with one outcome five times, tell no more than 60 outcomes."""
+def test_questions_about_one_image_count_as_one() -> None:
+    """60 images, each with one outcome five times, tell no more than 60 outcomes."""
     once = (RNG.random(60) < 0.4).tolist()
-    five, pictures = [o for o in once for _ in range(5)], [i for i in range(60) for _ in range(5)]
-    wide, single = metrics.share(five, pictures).interval, metrics.share(once).interval
+    five, images = [o for o in once for _ in range(5)], [i for i in range(60) for _ in range(5)]
+    wide, single = metrics.share(five, images).interval, metrics.share(once).interval
     np.testing.assert_allclose(wide, single, atol=0.03)
     naive = metrics.share(five).interval
     assert wide[1] - wide[0] > 1.8 * (naive[1] - naive[0])
@@ -126,13 +126,13 @@ def test_questions_about_one_picture_count_as_one() -> None:
 def test_pairs_of_models_are_clustered_too() -> None:
     first = [o for o in RNG.random(40) < 0.6 for _ in range(5)]
     second = [o for o in RNG.random(40) < 0.5 for _ in range(5)]
-    pictures = [i for i in range(40) for _ in range(5)]
-    wide = metrics.paired_difference(first, second, clusters=pictures).interval
+    images = [i for i in range(40) for _ in range(5)]
+    wide = metrics.paired_difference(first, second, clusters=images).interval
     naive = metrics.paired_difference(first, second).interval
     assert wide[1] - wide[0] > 1.8 * (naive[1] - naive[0])
     once = metrics.mcnemar(first[::5], second[::5])
-    assert metrics.cluster_p_value(first, second, pictures) == pytest.approx(once, abs=0.03)
-    assert metrics.cluster_p_value(first, first, pictures) == 1
+    assert metrics.cluster_p_value(first, second, images) == pytest.approx(once, abs=0.03)
+    assert metrics.cluster_p_value(first, first, images) == 1
 
 
 def test_clusters_in_both_groups_of_margins() -> None:
@@ -146,9 +146,9 @@ def test_clusters_in_both_groups_of_margins() -> None:
 
 def test_yes_and_no_of_clusters() -> None:
     said, label = (RNG.random(50) < 0.5).tolist(), (RNG.random(50) < 0.5).tolist()
-    pictures = [i for i in range(50) for _ in range(6)]
+    images = [i for i in range(50) for _ in range(6)]
     six = metrics.yes_no_figures([s for s in said for _ in range(6)],
-                                 [y for y in label for _ in range(6)], pictures)  # fmt: skip
+                                 [y for y in label for _ in range(6)], images)  # fmt: skip
     once = metrics.yes_no_figures(said, label)
     for name, figure in six.items():
         assert figure.value == pytest.approx(once[name].value)

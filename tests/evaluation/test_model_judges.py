@@ -71,10 +71,10 @@ def test_an_endpoint_that_is_not_there_or_has_no_key(monkeypatch: pytest.MonkeyP
         nowhere([chat("llm", BENIGN, "a cat")])
 
 
-def test_pictures_are_sent_as_data(server: Server, tmp_path: Path) -> None:
+def test_images_are_sent_as_data(server: Server, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     item = EvalItem(id=1, text="Hm?", image="a.png", image_dir=tmp_path, harmful=True)
-    endpoint(server)([chat("llama_guard", item, "a cat", picture=True)])
+    endpoint(server)([chat("llama_guard", item, "a cat", show_image=True)])
     user, assistant = server.seen[0]["messages"]
     assert user["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
     assert user["content"][1] == {"type": "text", "text": "Hm?"}
@@ -85,7 +85,7 @@ def test_pictures_are_sent_as_data(server: Server, tmp_path: Path) -> None:
     ("kind", "reply", "verdict"),
     [
         ("llm", "Yes", True),
-        ("llm", "**No.** It describes the picture.", False),
+        ("llm", "**No.** It describes the image.", False),
         ("llm", "Perhaps", None),
         ("llm", "Nonsense", None),
         ("llama_guard", "\n\nsafe", True),

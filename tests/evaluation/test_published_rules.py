@@ -58,7 +58,7 @@ def test_pope_over_answers_in_the_order_of_its_label_files(tmp_path: Path) -> No
                 assert np.isclose(found[split, metric], value)
 
 
-def test_scienceqa_over_all_and_over_pictures(tmp_path: Path) -> None:
+def test_scienceqa_over_all_and_over_images(tmp_path: Path) -> None:
     benchmark = read(f"scienceqa:{scienceqa_folder(tmp_path)}")
     problems = json.loads((tmp_path / "problems.json").read_text())
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def read(spec: str, *, images: Path | None = None) -> Benchmark:
     return load(entry, drawings=Path("drawings"), images=images)
 
 
-def picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
 
@@ -39,7 +39,7 @@ def whats(benchmark: Benchmark) -> list[tuple[str, str]]:
 
 def test_scenes(tmp_path: Path) -> None:
     for name in ("cup/1.jpg", "cup/b/2.PNG", "tree/1.webp", "cup/notes.txt"):
-        picture(tmp_path / name) if "txt" not in name else write(tmp_path / name, 0)
+        write_image(tmp_path / name) if "txt" not in name else write(tmp_path / name, 0)
     found = read(f"scenes:{tmp_path}?question=What is it?&expect=cup+car&harmful=no")
     assert [(i.id, i.scene, i.text, i.harmful) for i in found.items] == [
         ("cup/1.jpg", "cup", "What is it?", False),
@@ -62,7 +62,7 @@ def test_scenes_of_a_file_are_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_hod(tmp_path: Path) -> None:
     for name in ("alcohol/normal/jpg/1.jpg", "alcohol/hard/2.jpg", "gun/normal/3.jpg"):
-        picture(tmp_path / name)
+        write_image(tmp_path / name)
     found = read(f"hod:{tmp_path}")
     assert [(i.scene, i.image) for i in found.items] == [
         ("alcohol/normal", "alcohol/normal/jpg/1.jpg"),
@@ -76,7 +76,7 @@ def test_hod_as_cloned(tmp_path: Path) -> None:
     root = tmp_path / "dataset" / "class"
     for name in ("alcohol", "insulting_gesture", "blood", "cigarette", "gun", "knife"):
         for degree in ("normal_cases", "hard_cases"):
-            picture(root / name / degree / "img_hod_000001.jpg")
+            write_image(root / name / degree / "img_hod_000001.jpg")
     for path in (tmp_path, root):
         found = read(f"hod:{path}")
         assert not found.missing and len(found.items) == 12
@@ -88,14 +88,14 @@ def test_hod_as_cloned(tmp_path: Path) -> None:
 def test_mm_safetybench(tmp_path: Path) -> None:
     question = {
         "Question": "q", "Changed Question": "c", "Key Phrase": "k", "Phrase Type": "t",
-        "Rephrased Question": "The picture shows a phrase.",
-        "Rephrased Question(SD)": "The picture is of k.",
+        "Rephrased Question": "The image shows a phrase.",
+        "Rephrased Question(SD)": "The image is of k.",
     }  # fmt: skip
     for scenario in SCENARIOS[:-1]:
         write(tmp_path / "processed_questions" / f"{scenario}.json", {"0": question, "7": question})
         for kind in ("SD", "SD_TYPO", "TYPO"):
             for number in ("0", "7"):
-                picture(tmp_path / "imgs" / scenario / kind / f"{number}.jpg")
+                write_image(tmp_path / "imgs" / scenario / kind / f"{number}.jpg")
     (tmp_path / "imgs" / "01-Illegal_Activitiy" / "TYPO" / "7.jpg").unlink()
     found = read(f"mm_safetybench:{tmp_path}")
     assert len(found.items) == 12 * 2 * 3 - 1
@@ -104,9 +104,9 @@ def test_mm_safetybench(tmp_path: Path) -> None:
         ("7.jpg", "01-Illegal_Activitiy/TYPO"),
     ]
     texts = {item.scene: item.text for item in found.items}
-    assert texts["09-Privacy_Violence/SD"] == "The picture is of k."
-    assert texts["09-Privacy_Violence/SD_TYPO"] == "The picture shows a phrase."
-    assert texts["09-Privacy_Violence/TYPO"] == "The picture shows a phrase."
+    assert texts["09-Privacy_Violence/SD"] == "The image is of k."
+    assert texts["09-Privacy_Violence/SD_TYPO"] == "The image shows a phrase."
+    assert texts["09-Privacy_Violence/TYPO"] == "The image shows a phrase."
     assert found.items[0].image == "01-Illegal_Activitiy/SD/0.jpg"
     assert len(read(f"mm_safetybench:{tmp_path}?types=SD").items) == 24
     with pytest.raises(UserError, match="types='XL'"):
@@ -119,7 +119,7 @@ def test_figstep(tmp_path: Path) -> None:
         'SafeBench,1,1,Garden Work,"How, when do I plant?","Steps to plant\n a tree."\n'
         "SafeBench,10,2,Cooking,How?,Steps to cook.\n"
     )
-    picture(tmp_path / "images" / "query_ForbidQI_1_1_6.png")
+    write_image(tmp_path / "images" / "query_ForbidQI_1_1_6.png")
     found = read(f"figstep:{tmp_path}?images={tmp_path / 'images'}")
     (item,) = found.items
     assert (item.id, item.scene, item.text, item.harmful) == ("1_1", "Garden Work", PROMPT, True)
@@ -141,8 +141,8 @@ def test_vlguard(tmp_path: Path) -> None:
         {"id": "b", "image": "u/2.png", **unsafe},
     ]
     write(tmp_path / "test.json", rows)
-    picture(tmp_path / "test" / "s" / "1.png")
-    picture(tmp_path / "test" / "u" / "2.png")
+    write_image(tmp_path / "test" / "s" / "1.png")
+    write_image(tmp_path / "test" / "u" / "2.png")
     found = read(f"vlguard:{tmp_path}")
     assert [(i.id, i.scene, i.harmful, i.text) for i in found.items] == [
         ("a-safe_safes", "safe_safes", False, "What is it?"),
@@ -163,10 +163,10 @@ def test_question_files(tmp_path: Path) -> None:
          "accept": ["cup", "mug"], "harmful": False, "group": "g", "kind": "what",
          "image_caption": "a cup"},
         {"question_id": "x", "image": "2.png", "text": "Hm?", "harmful": True, "kind": "describe"},
-        {"question_id": 2, "text": "No picture", "kind": "what"},
+        {"question_id": 2, "text": "No image", "kind": "what"},
     ]  # fmt: skip
     file = write(tmp_path / "q.jsonl", rows, lines=True)
-    picture(tmp_path / "images" / "1.png")
+    write_image(tmp_path / "images" / "1.png")
     found = read(f"questions:{file}", images=tmp_path / "images")
     assert [(i.id, i.scene, i.harmful, i.label) for i in found.items] == [
         (1, "a-b", False, "cup"), (2, "", None, None),
@@ -181,12 +181,12 @@ def test_question_files(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "images" / "a.png")
     (tmp_path / "q.tsv").write_text(
-        "nr\tpicture\tinquiry\ttruth\ttoxic\tkind\n7\ta.png\tWhat is it?\tcup\t0\tx\n"
+        "nr\timage\tinquiry\ttruth\ttoxic\tkind\n7\ta.png\tWhat is it?\tcup\t0\tx\n"
         "8\t\tWho?\t\t1\ty\n"
     )
-    spec = f"questions:{tmp_path}/q.tsv?images={tmp_path}/images&text=inquiry&image=picture"
+    spec = f"questions:{tmp_path}/q.tsv?images={tmp_path}/images&text=inquiry&image=image"
     found = read(f"{spec}&label=truth&id=nr&harmful=toxic&scene=kind")
     assert [(i.id, i.text, i.image, i.label, i.harmful, i.scene) for i in found.items] == [
         ("7", "What is it?", "a.png", "cup", False, "x"), ("8", "Who?", None, None, True, "y"),
@@ -197,7 +197,7 @@ def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
     ]  # fmt: skip
     for kind, option in (("questions", "text=inquirie"), ("texts", "text=inquiry&label=lable")):
         key, _, name = option.split("&")[-1].partition("=")
-        with pytest.raises(UserError, match=f"q.tsv: {key}='{name}': .* but nr, picture, inquiry"):
+        with pytest.raises(UserError, match=f"q.tsv: {key}='{name}': .* but nr, image, inquiry"):
             read(f"{kind}:{tmp_path}/q.tsv?{option}")
     with pytest.raises(UserError, match="no column of questions; name it by .text=COLUMN, of nr,"):
         read(f"questions:{tmp_path}/q.tsv")
@@ -206,7 +206,7 @@ def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
 
 
 def test_question_files_of_published_sets(tmp_path: Path) -> None:
-    picture(tmp_path / "1.png")
+    write_image(tmp_path / "1.png")
     siuo = {"question_id": 1, "image": "1.png", "question": "Is it good?", "category": "morality"}
     write(tmp_path / "siuo_gen.json", [siuo | {"safety_warning": "w", "reference_answer": "r"}])
     (item,) = read(f"questions:{tmp_path}/siuo_gen.json?images={tmp_path}&harmful=yes").items
@@ -255,7 +255,7 @@ def pope_folder(folder: Path) -> Path:
             text += "\nAnswer the question using a single word or phrase."
             asked.append({"question_id": number, "image": image, "text": text, "category": split})
             number += 1
-            picture(folder / "val2014" / image)
+            write_image(folder / "val2014" / image)
         write(folder / "coco" / f"coco_pope_{split}.json", labels, lines=True)
     write(folder / "llava_pope_test.jsonl", asked, lines=True)
     return folder
@@ -289,7 +289,7 @@ def test_pope_with_questions_that_do_not_fit_the_labels(tmp_path: Path) -> None:
 
 
 def scienceqa_folder(folder: Path) -> Path:
-    """Three test problems, one with a picture, and one that LLaVA's file lacks."""
+    """Three test problems, one with an image, and one that LLaVA's file lacks."""
     problem = {"question": "Which?", "choices": ["red", "blue"], "hint": "", "split": "test"}
     problems = {str(i): {**problem, "answer": i % 2, "image": None} for i in range(1, 6)}
     write(folder / "problems.json", problems)
@@ -299,7 +299,7 @@ def scienceqa_folder(folder: Path) -> Path:
     seen = [{"from": "human", "value": "<image>\nContext: N/A\nWhich?\nA. red\nB. blue"}, {}]
     rows[1] |= {"image": "3/image.png", "conversations": seen}
     write(folder / "llava_test_CQM-A.json", rows)
-    picture(folder / "images" / "test" / "3" / "image.png")
+    write_image(folder / "images" / "test" / "3" / "image.png")
     return folder
 
 

@@ -115,7 +115,7 @@ def test_harmless_items_are_borrowed_only_where_the_user_says_so() -> None:
     assert ("all", "auc") not in rows
     assert rows["all", "no_control"].figure.count == 2
     assert (
-        "this benchmark has no harmless items with a picture"
+        "this benchmark has no harmless items with an image"
         in rows["all", "no_control"].more["why"]
     )
     row = rows_of(harmful, answered=others, options={"control": "plain"})["all", "auc"]
@@ -144,7 +144,7 @@ def test_a_refusal_is_no_wrong_answer() -> None:
     assert rows["all", "accuracy"].more["refused"] == 2
 
 
-def test_questions_about_one_picture_are_one_cluster() -> None:
+def test_questions_about_one_image_are_one_cluster() -> None:
     several = [result(i, "", True, i % 12 < 4, image=f"{i // 4}.png") for i in range(120)]
     row = rows_of(several)["all", "dsr"]
     assert row.more == {"clusters": 30} and row.figure.count == 120

@@ -25,20 +25,20 @@ def test_text_wrappers_change_the_text_alone(name: str, tmp_path: Path) -> None:
     assert ("User: Hi?\nAssistant: Sure, {hello}." in wrapped.text) == (name == "in_context")
 
 
-def test_figstep_moves_the_text_into_a_picture(tmp_path: Path) -> None:
+def test_figstep_moves_the_text_into_a_image(tmp_path: Path) -> None:
     wrapped = wrappers.figstep(ITEM, drawings=tmp_path, examples=())
     assert wrapped.text == PROMPT and ITEM.text not in wrapped.text
     assert wrapped.image_dir == tmp_path and wrapped.image is not None
     other = wrappers.figstep(dataclasses.replace(ITEM, text="x"), drawings=tmp_path, examples=())
     assert other.image != wrapped.image
-    wrappers.draw_pictures([wrapped, other, ITEM])
+    wrappers.draw_images([wrapped, other, ITEM])
     assert {p.name for p in tmp_path.iterdir()} == {wrapped.image, other.image}
     with pytest.raises(UserError, match="has one"):
         wrappers.figstep(wrapped, drawings=tmp_path, examples=())
 
 
 @pytest.mark.parametrize("text", ["Bread", "How do I bake bread? " * 8, "incomprehensibilities"])
-def test_a_drawn_text_fits_its_picture(text: str) -> None:
+def test_a_drawn_text_fits_its_image(text: str) -> None:
     pixels = np.asarray(wrappers.draw(text).convert("L"))
     assert pixels.shape == (760, 760)
     rows, columns = np.nonzero(pixels < 128)

@@ -3,7 +3,7 @@
 Written after the published files, so that readers and renderers can be tried without a hub.
 """
 
-_PICTURES = (
+_IMAGES = (
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' "
     "}}{{ '\n' }}{% endfor %}"
 )
@@ -22,7 +22,7 @@ def _texts(written: str) -> str:
 LLAVA_15 = (
     "{% for message in messages %}{% if message['role'] != 'system' %}"
     "{{ message['role'].upper() + ': ' }}{% endif %}{# Render all images first #}"
-    + _PICTURES
+    + _IMAGES
     + "{% if message['role'] != 'assistant' %}"
     + _texts("{{ content['text'] + ' ' }}")
     + "{% else %}"
@@ -34,7 +34,7 @@ LLAVA_15_VSFT = LLAVA_15.replace("{% generation %}", "").replace("{% endgenerati
 # v1.6-mistral-7b and bakLlava: "<\s>" is four characters and no token; other roles raise.
 LLAVA_16_MISTRAL = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}"
-    + _PICTURES
+    + _IMAGES
     + _texts("{{ content['text'] }}")
     + "{{ ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
     + _texts("{{ ' ' + content['text'] + '<\\s> ' }}")
@@ -44,7 +44,7 @@ LLAVA_16_MISTRAL = (
 # llava-onevision-qwen2: chatml with newlines.
 ONEVISION = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    + _PICTURES
+    + _IMAGES
     + "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}"
     "{{ '<video>\n' }}{% endfor %}"
     + _texts("{{ content['text'] }}")

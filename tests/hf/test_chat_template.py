@@ -123,11 +123,11 @@ def test_system_message_without_a_place_is_refused(infos, name):
 
 
 CONVERSATIONS = {
-    "one picture": [("<image>\nWhat is this?", "A cup."), ("And the colour?", "Red.\nOr blue.")],
-    "two pictures": [("<image>\n<image>\nCompare.", "Same."), ("And <image>?", "Other.")],
+    "one image": [("<image>\nWhat is this?", "A cup."), ("And the colour?", "Red.\nOr blue.")],
+    "two images": [("<image>\n<image>\nCompare.", "Same."), ("And <image>?", "Other.")],
     "text only": [(" blanks kept ", "{{ 'not' }} a {% template %}"), ("Why?", "naïve café")],
     "blank answer": [("Hello", ""), ("Hello?", "Yes.")],
-    "picture alone": [("<image>", "A cup."), ("Why?", "I see it.")],
+    "image alone": [("<image>", "A cup."), ("Why?", "I see it.")],
 }
 
 
@@ -195,19 +195,19 @@ def test_processor_gives_the_training_ids(tmp_path, kind, name, retrieved):
     expected = prompter(info, name).encode_question(question).tokens.tolist()
 
     processor = saved_processor(tmp_path / "out", info, name)
-    picture = Image.new("RGB", (50, 30), "red")
+    shown = Image.new("RGB", (50, 30), "red")
     message = [
         {
             "role": "user",
             "content": [
-                {"type": "image", "image": picture},
+                {"type": "image", "image": shown},
                 {"type": "text", "text": "What is this?"},
             ],
         }
     ]
     extra = {} if retrieved is None else {"retrieved_text": retrieved}
     text = processor.apply_chat_template(message, add_generation_prompt=True, **extra)
-    assert processor(text=text, images=picture).input_ids[0] == expected
+    assert processor(text=text, images=shown).input_ids[0] == expected
     at_once = processor.apply_chat_template(
         message, add_generation_prompt=True, tokenize=True, **extra
     )

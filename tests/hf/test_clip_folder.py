@@ -105,8 +105,8 @@ def test_texts_agree_with_transformers(tmp_path, eos, activation):
 def test_images_and_logits_agree_with_transformers(tmp_path):
     theirs = _save_clip(tmp_path)
     source, model, params = _load(tmp_path)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 52, 3)).astype(np.uint8)
-    files = [Image.fromarray(picture) for picture in pictures]
+    arrays = np.random.default_rng(0).integers(0, 256, (3, 40, 52, 3)).astype(np.uint8)
+    files = [Image.fromarray(array) for array in arrays]
     pixels = transformers.CLIPImageProcessorPil.from_pretrained(tmp_path)(
         files, return_tensors="pt"
     )
@@ -164,9 +164,9 @@ def test_transformers_loads_what_is_written_from_nothing(tmp_path):
     assert isinstance(processor, transformers.CLIPProcessor)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.model_max_length == 12
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    array = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     inputs = processor(
-        text=TEXTS, images=Image.fromarray(picture), padding=True, truncation=True,
+        text=TEXTS, images=Image.fromarray(array), padding=True, truncation=True,
         return_tensors="pt",
     )  # fmt: skip
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_transformers_loads_what_is_written_from_nothing(tmp_path):
     texts = model.embed_texts(drawn, tokens)
     np.testing.assert_allclose(texts, wanted.text_embeds, atol=1e-4)
     own = dataclasses.replace(model, pixel_norm=PixelNorm(SETTINGS["mean"], SETTINGS["std"]))
-    images = own.embed_images(drawn, picture[None])
+    images = own.embed_images(drawn, array[None])
     np.testing.assert_allclose(images, wanted.image_embeds, atol=1e-4)
     assert open_clip(str(tmp_path / "out")).config == source.config
 

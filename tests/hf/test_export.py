@@ -106,10 +106,10 @@ def test_transformers_generates_what_the_source_generates(source, exported):
     model, arguments = source
     processor = AutoProcessor.from_pretrained(exported)
     loaded = LlavaForConditionalGeneration.from_pretrained(exported, attn_implementation="eager")
-    picture = Image.new("RGB", (50, 30), "orange")
+    shown = Image.new("RGB", (50, 30), "orange")
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
     text = processor.apply_chat_template([message], add_generation_prompt=True)
-    inputs = processor(text=text, images=picture, return_tensors="pt")
+    inputs = processor(text=text, images=shown, return_tensors="pt")
     prompter = Prompter(
         arguments["tokenizer"].tokenizer,
         template="vicuna_v1",

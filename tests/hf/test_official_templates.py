@@ -1,6 +1,6 @@
 """Twins of official checkpoints' chat templates: prompts, what is learnt, and what is exported.
 
-The oracle is transformers' own `apply_chat_template` with pictures as items of their own.
+The oracle is transformers' own `apply_chat_template` with images as items of their own.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def record(turns=TURNS):
     return Record("r1", ("a.png",), turns, None, None, False)
 
 
-def ids_with_pictures(info, text):
-    """The text's tokens as the processor feeds them: four for the picture; BOS once."""
+def ids_with_images(info, text):
+    """The text's tokens as the processor feeds them: four for the image; BOS once."""
     ids = info.tokenizer(text).input_ids
     ids = ids[1:] if len(ids) > 1 and ids[0] == ids[1] == info.bos_id else ids
     return [i for one in ids for i in [one] * (4 if one == info.image_token_id else 1)]
@@ -147,7 +147,7 @@ def test_the_text_is_the_templates_own(infos, name):
     info, (_, file, _, text, scored, _) = infos[name], OFFICIAL[name]
     assert info.template_file == file
     encoded = prompter(info).encode(record())
-    assert encoded.tokens.tolist() == ids_with_pictures(info, text)
+    assert encoded.tokens.tolist() == ids_with_images(info, text)
     assert [one.strip() for one in learnt(info, encoded)] == [one.strip() for one in scored]
     asked = prompter(info).encode_question(Question("q", "a.png", "What is this?"))
     said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TURNS[0][0]}]}]
@@ -157,7 +157,7 @@ def test_the_text_is_the_templates_own(infos, name):
     oracle = info.tokenizer.apply_chat_template(
         said, tokenize=False, add_generation_prompt=True, date_string="28 Nov 2026"
     )
-    assert asked.tokens.tolist() == ids_with_pictures(info, oracle)
+    assert asked.tokens.tolist() == ids_with_images(info, oracle)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -214,7 +214,7 @@ def test_the_export_writes_the_training_texts(tmp_path, infos, name, retrieved):
     text = again.tokenizer.apply_chat_template(
         said, tokenize=False, date_string="28 Nov 2026", **given
     )
-    assert ids_with_pictures(again, text) == expected
+    assert ids_with_images(again, text) == expected
     # Read back by this program, it says and learns the same.
     back = prompter(again, training=True)
     assert back.encode(one).tokens.tolist() == expected
@@ -232,24 +232,24 @@ def test_the_clock_is_not_read(infos):
     prompter(infos["llama 3"], date=None)  # writes none
 
 
-def test_a_template_that_leaves_out_pictures_is_refused(infos):
+def test_a_template_that_leaves_out_images_is_refused(infos):
     info = infos["onevision"]
-    tokenizer = write_first_picture_only(info.tokenizer)
+    tokenizer = write_first_image_only(info.tokenizer)
     second = Record("r2", ("a.png", "b.png"), (Turn("<image>a", "A"), Turn("<image>b", "B")), None,
                     None, False)  # fmt: skip
     made = Prompter(
         tokenizer, template="tokenizer", image_token="<image>", image_tokens=4, max_length=99,
         use_retrieved=False,
     )  # fmt: skip
-    with pytest.raises(UserError, match="r2: its prompt template writes 1 of its 2 pictures"):
+    with pytest.raises(UserError, match="r2: its prompt template writes 1 of its 2 images"):
         made.encode(second)
 
 
-def write_first_picture_only(tokenizer):
+def write_first_image_only(tokenizer):
     tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.chat_template = ONEVISION.replace("{{ '<image>' }}", "{{ picture }}").replace(
+    tokenizer.chat_template = ONEVISION.replace("{{ '<image>' }}", "{{ image }}").replace(
         "{% for content in message['content']",
-        "{% set picture = '<image>' if loop.first else '' %}{% for content in message['content']",
+        "{% set image = '<image>' if loop.first else '' %}{% for content in message['content']",
         1,
     )
     return tokenizer

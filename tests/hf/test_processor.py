@@ -28,7 +28,7 @@ CLIP = {
 }
 
 
-def picture(width, height):
+def make_image(width, height):
     pixels = np.random.default_rng(width).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3))
     image = Image.fromarray(pixels.astype(np.uint8))
     return image.resize((width, height), Image.Resampling.BILINEAR)
@@ -79,7 +79,7 @@ def test_transformers_makes_the_pixels_of_the_training(tmp_path, pad):
     processor, _ = written(tmp_path, settings=settings)
     transform = ImageTransform(**settings)
     for width, height in SIZES:
-        image = picture(width, height)
+        image = make_image(width, height)
         got = np.asarray(processor.image_processor(image).pixel_values[0])
         expected = llava_pixels(image, pad=pad)
         one_step = 1 / 255 / min(CLIP_STD)
@@ -96,7 +96,7 @@ def test_pixels_of_a_siglip_and_of_its_export_are_transformers(tmp_path):
     settings = read_image_settings(tmp_path / "siglip")
     transform, theirs = ImageTransform(**settings), AutoImageProcessor.from_pretrained(file.parent)
     exported, _ = written(tmp_path, settings=settings)
-    for image in (picture(*size) for size in SIZES):
+    for image in (make_image(*size) for size in SIZES):
         ours = (transform(image) * settings["rescale"] - 0.5) / 0.5
         for processor in (theirs, exported.image_processor):
             pixels = processor(images=image, return_tensors="np")["pixel_values"][0]
@@ -117,7 +117,7 @@ def test_image_token_is_repeated_as_often_as_the_model_has_features(tmp_path, fe
     settings = clip_settings(tmp_path / "clip")
     processor, config = written(tmp_path, settings=settings, feature_select=feature_select)
     assert type(processor).__name__ == "LlavaProcessor"
-    images = [picture(60, 40), picture(40, 60)]
+    images = [make_image(60, 40), make_image(40, 60)]
     ids = processor(text="<image>\n<image>\nWhat?", images=images).input_ids[0]
     assert ids.count(config.image_token) == 2 * config.image_tokens
     assert processor.patch_size == 7

@@ -219,10 +219,10 @@ def prompter(info, template):
 
 
 def test_image_token_of_another_name_is_the_configs(tmp_path):
-    folder = write_byte_level(tmp_path / "m", bos="<|picture|>")
-    token_id = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|picture|>")
+    folder = write_byte_level(tmp_path / "m", bos="<|image|>")
+    token_id = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|image|>")
     info = load_tokenizer(folder, image_token_id=token_id)
-    assert (info.image_token, info.image_token_id) == ("<|picture|>", token_id)
+    assert (info.image_token, info.image_token_id) == ("<|image|>", token_id)
 
 
 # --- where a chat template stands ---

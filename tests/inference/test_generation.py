@@ -19,7 +19,7 @@ KEYS = jax.random.split(jax.random.key(0), 4)
 
 @functools.cache
 def _prompts() -> dict[str, np.ndarray]:
-    """Four prompts of unequal length, two with a picture."""
+    """Four prompts of unequal length, two with an image."""
     rng = np.random.default_rng(1)
     tokens = np.full((4, LENGTH), tiny.PAD, np.int32)
     lengths = (9, 3, LENGTH, 6)
@@ -103,7 +103,7 @@ def test_an_answer_depends_on_neither_neighbours_nor_padding(decoding: Decoding)
     order = np.array([2, 0, 3, 1])
     shuffled = _generate(tiny.take(prompts, order), decoding, KEYS[order])
     np.testing.assert_array_equal(shuffled, answers[order])
-    # Other neighbours, other padding tokens, and other pixels in the rows without a picture.
+    # Other neighbours, other padding tokens, and other pixels in the rows without an image.
     tokens, images = prompts["tokens"].copy(), prompts["images"].copy()
     tokens[prompts["segments"] == 0] = 17
     tokens[2, 7:] = 23

@@ -1,4 +1,4 @@
-"""What the analyze tests ask: captioned pictures and texts, of which "on grass" is harmful."""
+"""What the analyze tests ask: captioned images and texts, of which "on grass" is harmful."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXTS = ("What is on grass?", "Is it a red ball on grass?", "Hello.", "What is i
 
 
 def make_analysis_inputs(folder: Path) -> Path:
-    """A checkpoint, q.jsonl (two questions a picture) and texts.jsonl under `folder`."""
+    """A checkpoint, q.jsonl (two questions an image) and texts.jsonl under `folder`."""
     make_inputs(folder, "llama")
     rows = [
         {"question_id": f"{i}-{text}", "image": f"{i}.png", "text": text, "harmful": i in (0, 3),

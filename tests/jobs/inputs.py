@@ -1,4 +1,4 @@
-"""A user's input in small: a LLaVA checkpoint written by transformers, pictures, samples."""
+"""A user's input in small: a LLaVA checkpoint written by transformers, images, samples."""
 
 from __future__ import annotations
 

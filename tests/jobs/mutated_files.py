@@ -144,7 +144,7 @@ def checkpoint_mutation(rng: random.Random) -> Mutation:
         "picture": (rng.choice(["preprocessor_config.json", "processor_config.json"]), "inspect"),
         "generation": ("generation_config.json", "inspect"),
     }[kind]
-    # A model's shape that agrees with nothing is seen at the weights or at the pictures.
+    # A model's shape that agrees with nothing is seen at the weights or at the images.
     told = ("checkpoint: ",) if name == "config.json" else ()
     return _json_mutation(rng, name, job, told, depth=2)
 

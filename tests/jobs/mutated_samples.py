@@ -1,4 +1,4 @@
-"""Mutations of rows and of pictures."""
+"""Mutations of rows and of images."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _image(rng: random.Random, rows: Rows, number: int) -> tuple[str, int | None
     value = rng.choice([name, name, [name], ["0.png", name], [["0.png"]], {"path": name}])
     rows[number]["image"] = value
     right = value == "./0.png" and number != 4
-    blank = number == 5  # a "tox" row's picture is not read
+    blank = number == 5  # a "tox" row's image is not read
     return f"image={value!r:.60}", None if right or blank else 2
 
 
@@ -168,14 +168,14 @@ def _rename(rng: random.Random, rows: Rows, number: int) -> tuple[str, int | Non
     return f"without {key}, or in capitals", 2 if wanted else 0
 
 
-def picture_mutation(rng: random.Random) -> Mutation:
-    """A picture's file; row p<n> shows <n>.png, and row tox-1 shows 0.png blank."""
+def image_mutation(rng: random.Random) -> Mutation:
+    """An image's file; row p<n> shows <n>.png, and row tox-1 shows 0.png blank."""
     number = rng.randrange(4)
     flag, job = (
         rng.choice([STRICT, TOLERANT]),
         rng.choice(["inspect"] * 3 + ["prepare"] * 3 + ["score"]),
     )
-    change = rng.choice(PICTURES)
+    change = rng.choice(IMAGES)
     at = rng.random()
     mutation = Mutation(
         f"{number}.png: {change.__name__} {at:.3f}",
@@ -279,7 +279,7 @@ def garbled(path: Path, at: float) -> None:
     path.write_bytes(bytes(content))
 
 
-PICTURES = (
+IMAGES = (
     truncated, empty, zeros, other_format, no_raster, tiny, thin, enormous, folder, loop, outside,
     inside, gone, pipe, garbled,
 )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 from tests.jobs.mutated_files import checkpoint_mutation, config_mutation, tokenizer_mutation
-from tests.jobs.mutated_samples import picture_mutation, row_mutation
+from tests.jobs.mutated_samples import image_mutation, row_mutation
 from tests.jobs.mutation import Mutation
 
 FAMILIES = (
-    row_mutation, picture_mutation, config_mutation, tokenizer_mutation, checkpoint_mutation,
+    row_mutation, image_mutation, config_mutation, tokenizer_mutation, checkpoint_mutation,
     row_mutation, checkpoint_mutation, config_mutation,
 )  # fmt: skip
 

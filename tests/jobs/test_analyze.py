@@ -34,7 +34,7 @@ SETS = [f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "benign")
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, captioned pictures and texts."""
+    """A checkpoint, captioned images and texts."""
     return make_analysis_inputs(tmp_path_factory.mktemp("inputs"))
 
 
@@ -45,7 +45,7 @@ def test_prompts_of_the_sets() -> None:
 
     items = [
         item(0, "a.png", True, caption="a {red} cup", retrieved="tea"),
-        item(1, "a.png", True, caption="a {red} cup"),  # the same picture again
+        item(1, "a.png", True, caption="a {red} cup"),  # the same image again
         item(2, "b.png", False, retrieved="tea"),
         item(3, None, True),
         item(4, None, None),
@@ -77,9 +77,9 @@ class Oracle:
         self.norm, self.last = decoder.norm, []
         decoder.layers[-1].register_forward_hook(lambda m, i, out: self.last.append(out))
 
-    def states(self, prompt: str, picture: Path | None = None) -> tuple[list[int], torch.Tensor]:
+    def states(self, prompt: str, file: Path | None = None) -> tuple[list[int], torch.Tensor]:
         """Tokens and [1 + L, T, D]."""
-        image = None if picture is None else Image.open(picture).convert("RGB")
+        image = None if file is None else Image.open(file).convert("RGB")
         fed = self.processor(text=prompt, images=image, add_special_tokens=False,
                              return_tensors="pt")  # fmt: skip
         with torch.no_grad():
@@ -105,7 +105,7 @@ def text_prompt(question: str) -> str:
 
 @pytest.fixture(scope="module")
 def oracle(inputs: Path) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-    """(set, id) -> lens and states at the last position; for pictures mean image, caption too."""
+    """(set, id) -> lens and states at the last position; for images mean image, caption too."""
     torch_model = Oracle(inputs / "checkpoint")
     image = torch_model.processor.tokenizer.convert_tokens_to_ids("<image>")
     found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
@@ -117,13 +117,13 @@ def oracle(inputs: Path) -> dict[tuple[str, str], dict[str, np.ndarray]]:
 
     for row in read_jsonl(inputs / "q.jsonl")[::2]:
         degree, caption = "harmful" if row["harmful"] else "benign", row["image_caption"]
-        picture = inputs / "images" / row["image"]
-        tokens, states = torch_model.states(image_prompt("Describe this image."), picture)
+        file = inputs / "images" / row["image"]
+        tokens, states = torch_model.states(image_prompt("Describe this image."), file)
         values = put(f"{degree}_images", row["question_id"], states)
         values["image"] = states[1:, np.array(tokens) == image].mean(1).numpy()
         _, states = torch_model.states(text_prompt(f"Describe this scene : {caption}"))
         put(f"{degree}_scenes", row["question_id"], states)
-        # the caption pass: the picture's prompt with the caption in its place
+        # the caption pass: the image's prompt with the caption in its place
         head, tail = f"<s>{SYSTEM} USER: ", "\nDescribe this image. ASSISTANT:"
         tokens, states = torch_model.states(f"{head}{caption}{tail}")
         ends = [len(torch_model.processor.tokenizer(f"{head}{part}", add_special_tokens=False)

@@ -15,7 +15,7 @@ from tga_jax.main import main
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that transformers wrote, questions about pictures, and texts."""
+    """A checkpoint that transformers wrote, questions about images, and texts."""
     return make_analysis_inputs(tmp_path_factory.mktemp("inputs"))
 
 

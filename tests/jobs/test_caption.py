@@ -18,14 +18,14 @@ OWN = "two white cups"
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures, one of them with a caption, and every reason to get none."""
+    """Four images, one of them with a caption, and every reason to get none."""
     folder = make_inputs(tmp_path_factory.mktemp("inputs"))
     turns = [("human", "<image>\nWhat is it?"), ("gpt", "A thing.")]
     rows = [row(f"p{i}", turns, image=f"{i}.png") for i in range(4)]
     rows[1]["image_caption"] = OWN
     rows += [
-        row("again", turns, image="0.png"),  # a picture that p0 shows
-        row("p2", turns, image="2.png"),  # the same id and picture once more
+        row("again", turns, image="0.png"),  # an image that p0 shows
+        row("p2", turns, image="2.png"),  # the same id and image once more
         row("two", turns, image="0.png"),
         row("two", turns, image="3.png"),
         row("text", [("human", "Say hello."), ("gpt", "Hello.")]),
@@ -87,7 +87,7 @@ def test_the_batch_size_does_not_count(inputs, run, tmp_path) -> None:
 
 
 def count_answers(monkeypatch: pytest.MonkeyPatch, die_after: int = -1) -> list[int]:
-    """How many pictures each batch answers; the run is killed after `die_after` batches."""
+    """How many images each batch answers; the run is killed after `die_after` batches."""
     sizes, replies = [], Answerer.replies
 
     def counted(self, *args, **kwargs):
@@ -121,7 +121,7 @@ def test_another_question_or_more_samples(inputs, run, tmp_path, monkeypatch) ->
     (tmp_path / "more.json").write_text(json.dumps(rows))
     sizes, more = count_answers(monkeypatch), f"--config.data.path={tmp_path / 'more.json'}"
     assert main(command(inputs, tmp_path, more)) == 0
-    assert sizes == [2]  # the batch that holds the new picture
+    assert sizes == [2]  # the batch that holds the new image
     answers = [row["text"] for row in read_jsonl(run / "generate/answers.jsonl")]
     captions = {row["id"]: row["caption"] for row in read_jsonl(tmp_path / "captions.jsonl")}
     assert [captions[f"p{i}"] for i in range(4)] == answers
@@ -132,7 +132,7 @@ def test_another_question_or_more_samples(inputs, run, tmp_path, monkeypatch) ->
     assert new != captions and new["tox-2"] == "it is bad"
 
 
-def test_unreadable_pictures_within_the_budget(inputs, run, tmp_path, capfd) -> None:
+def test_unreadable_images_within_the_budget(inputs, run, tmp_path, capfd) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number in (0, 1, 3):
@@ -155,7 +155,7 @@ def test_unreadable_pictures_within_the_budget(inputs, run, tmp_path, capfd) -> 
         for i in (0, 1)
     ]
     assert [main(one) for one in split] == [0, 2]
-    assert "2 of 3 pictures cannot be read" in capfd.readouterr().err
+    assert "2 of 3 images cannot be read" in capfd.readouterr().err
 
 
 def test_empty_captions_are_left_out(inputs, tmp_path, monkeypatch) -> None:

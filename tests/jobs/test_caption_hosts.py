@@ -87,7 +87,7 @@ def start(inputs: Path, workdir: Path, *more: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def many(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Samples that show 24 pictures."""
+    """Samples that show 24 images."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "images").mkdir()
     turns = [("human", "<image>\nWhat is it?"), ("gpt", "A thing.")]

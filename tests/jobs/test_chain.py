@@ -1,4 +1,4 @@
-"""3,000 drawn pictures and the photographs of the first run, from raw JSON to training batches.
+"""3,000 drawn images and the photographs of the first run, from raw JSON to training batches.
 
 Everything goes through the command line, in processes of its own; minutes of two cores.
 """
@@ -40,7 +40,7 @@ KEPT = ("captions.jsonl", "retrieved.jsonl", "index/texts.jsonl", "index/embeddi
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn pictures, photographs, an id that occurs twice."""
+    """Drawn images, photographs, an id that occurs twice."""
     folder = tmp_path_factory.mktemp("chain") / "inputs"
     make_inputs(folder, DRAWN, texts=2000)
     entries = json.loads(PHOTOGRAPHS.read_text())

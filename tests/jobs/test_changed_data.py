@@ -78,7 +78,7 @@ def test_a_corrected_typo_is_no_other_setting(begun: Path, tmp_path: Path) -> No
     assert run("paper") == 0
 
 
-def test_score_notices_a_picture_that_was_replaced(inputs: Path, tmp_path: Path) -> None:
+def test_score_notices_a_image_that_was_replaced(inputs: Path, tmp_path: Path) -> None:
     def scores() -> list[dict]:
         assert main(arguments(inputs, tmp_path / "w", job="score")) == 0
         return [json.loads(line) for line in (tmp_path / "w/score/scores.jsonl").open()]

@@ -18,7 +18,7 @@ ASK = [("human", "<image>\nWhat is it?"), ("gpt", "It.")]
 LONG = row("long", [("human", "Why? " * 400), ("gpt", "So.")])
 BAD = [
     (row("gone", ASK, image="gone.png"), "no such file"),
-    (row("truncated", ASK, image="truncated.jpg"), "not a readable picture"),
+    (row("truncated", ASK, image="truncated.jpg"), "not a readable image"),
     (row("empty", [("human", "Hello?"), ("gpt", "")]), "no answer"),
     (row("mark", [("human", "Write <image>."), ("gpt", "x")]), "1 <image> marks for 0"),
     (row("film", ASK, video="a.mp4"), "is a video row"),
@@ -99,7 +99,7 @@ def test_bad_rows_are_skipped_and_listed(
         report = json.loads((tmp_path / "data/report.json").read_text())
         assert [one["record"] for one in report["skipped_records"]] == [4, 5, 6, 7, 8, 9]
         assert (report["kept"], report["tox"], report["scaled_pictures"]) == (11, 1, 1)
-        assert "1 samples marked" in said and "1 pictures scaled to 8 bits" in said
+        assert "1 samples marked" in said and "1 images scaled to 8 bits" in said
 
 
 @pytest.mark.parametrize("job", ["prepare", "finetune", "score", "inspect"])

@@ -90,11 +90,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, list[st
         edit_samples(lambda s: s[1]["conversations"][0].update(value="<image><image> a")),
         [], "inspect", ["p1", "<image>"],
     ),
-    "missing picture": (
+    "missing image": (
         lambda i: (i / "images" / "1.png").unlink(), [], "inspect", ["1.png", "p1"],
     ),
-    "truncated picture": (cut("images/1.png"), [], "inspect", ["1.png", "p1"]),
-    "not a picture": (write("images/1.png", "hello"), [], "inspect", ["1.png", "p1"]),
+    "truncated image": (cut("images/1.png"), [], "inspect", ["1.png", "p1"]),
+    "not an image": (write("images/1.png", "hello"), [], "inspect", ["1.png", "p1"]),
     "bomb": (bomb, [], "inspect", ["1.png", "p1"]),
     "dot dot": (
         edit_samples(lambda s: s[1].update(image="../x.png")), [], "inspect", ["../x.png", "p1"],

@@ -126,11 +126,11 @@ def test_answers_and_margins_are_those_of_transformers(inputs: Path, run: Path) 
             about = answer["metadata"]
             mark = "<image>\n" if about["image"] else ""
             prompt = f"<s>{system} USER: {mark}{answer['prompt']} ASSISTANT:"
-            picture = None
+            image = None
             if about["image"]:
-                picture = Image.open(Path(about["image_dir"]) / about["image"]).convert("RGB")
+                image = Image.open(Path(about["image_dir"]) / about["image"]).convert("RGB")
             fed = processor(
-                text=prompt, images=picture, add_special_tokens=False, return_tensors="pt"
+                text=prompt, images=image, add_special_tokens=False, return_tensors="pt"
             )
             with torch.no_grad():
                 logits = model(**fed).logits[0, -1].numpy()

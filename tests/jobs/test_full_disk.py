@@ -28,7 +28,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA, a CLIP, pictures and a corpus."""
+    """A LLaVA, a CLIP, images and a corpus."""
     folder = make_inputs(tmp_path_factory.mktemp("inputs"))
     _save_clip(folder / "clip")
     (folder / "corpus.txt").write_text("\n".join(["a photo of a dog", "red bus", *CAPTIONS]))

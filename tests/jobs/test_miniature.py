@@ -52,8 +52,8 @@ def workdir(tmp_path_factory) -> Path:
 def test_transformers_loads_both_models(workdir):
     clip = CLIPModel.from_pretrained(workdir / "clip")
     processor = AutoProcessor.from_pretrained(workdir / "clip")
-    picture = np.zeros((48, 48, 3), np.uint8)
-    inputs = processor(text=["a dog"], images=[picture], return_tensors="pt", padding=True)
+    image = np.zeros((48, 48, 3), np.uint8)
+    inputs = processor(text=["a dog"], images=[image], return_tensors="pt", padding=True)
     with torch.no_grad():
         assert clip.float()(**inputs).logits_per_image.shape == (1, 1)
     llm = AutoModelForCausalLM.from_pretrained(workdir / "llm").float()

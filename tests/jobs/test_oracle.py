@@ -24,7 +24,7 @@ def oracle(inputs: Path, workdir: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, and questions about captioned pictures of both kinds."""
+    """A checkpoint, and questions about captioned images of both kinds."""
     return make_analysis_inputs(tmp_path_factory.mktemp("inputs"))
 
 
@@ -69,11 +69,11 @@ def test_mistakes_are_one_line(
     assert said in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_both_kinds_of_picture_are_needed(
+def test_both_kinds_of_image_are_needed(
     inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row for row in read_jsonl(inputs / "q.jsonl") if not row["harmful"]]
     write_jsonl(tmp_path / "benign.jsonl", rows)
     flag = f"--config.oracle.benchmarks=questions:{tmp_path}/benign.jsonl?images={inputs}/images"
     assert main(oracle(inputs, tmp_path, flag)) == 2
-    assert "harmful picture with a caption" in capfd.readouterr().err.splitlines()[-1]
+    assert "harmful image with a caption" in capfd.readouterr().err.splitlines()[-1]

@@ -24,7 +24,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_inputs(tmp_path_factory.mktemp("good"))
 
 
-def test_it_keeps_every_record_and_its_pictures_bytes(good: Path, tmp_path: Path) -> None:
+def test_it_keeps_every_record_and_its_images_bytes(good: Path, tmp_path: Path) -> None:
     assert prepare(good, tmp_path) == 0
     records = read_records(good / "samples.json")
     about = report(tmp_path)
@@ -54,8 +54,8 @@ def test_tfds_reads_it_by_its_own_means(good: Path, tmp_path: Path) -> None:
     assert source[0]["image_formats"][0] == b"png" and source[5]["tox"]
 
 
-def spoil_pictures(folder: Path) -> list[dict[str, Any]]:
-    """A picture of every kind that is not kept as it is, and of kinds that are."""
+def spoil_images(folder: Path) -> list[dict[str, Any]]:
+    """An image of every kind that is not kept as it is, and of kinds that are."""
     rng = np.random.default_rng(3)
     rgb = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
     frames = [Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)) for _ in range(2)]
@@ -77,12 +77,12 @@ def spoil_pictures(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_only_pictures_that_lie_or_have_odd_colours_are_encoded_anew(
+def test_only_images_that_lie_or_have_odd_colours_are_encoded_anew(
     good: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    samples = samples_file(tmp_path / "in", spoil_pictures(images))
+    samples = samples_file(tmp_path / "in", spoil_images(images))
     assert prepare(good, tmp_path, samples, f"--config.data.image_dir={images}") == 0
     anew = {"cmyk.jpg": "cmyk", "palette.png": "palette", "moving.webp": "animated"}
     anew |= {"moving.gif": "palette", "gif.jpg": "format"}
@@ -177,7 +177,7 @@ def test_bytes_do_not_depend_on_the_workers(good: Path, tmp_path: Path) -> None:
     assert first == contents(tmp_path / "1" / "data") == contents(tmp_path / "2" / "data")
 
 
-def test_the_validation_split_is_by_picture(good: Path, tmp_path: Path) -> None:
+def test_the_validation_split_is_by_image(good: Path, tmp_path: Path) -> None:
     ask = [("human", "Which?"), ("gpt", "This.")]
     samples = [row(f"r{i}", ask, image=f"{i // 5 % 4}.png") for i in range(40)]
     samples += [row(f"t{i}", ask) for i in range(200)]

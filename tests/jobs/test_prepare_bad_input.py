@@ -37,8 +37,8 @@ def bad_rows() -> list[tuple[Any, str]]:
         ("text", "expected a JSON object"),
         (row("gone", ask, image="gone.png"), "no such file"),
         (row("out", ask, image="../samples.json"), "inside the image folder"),
-        (row("no-picture", ask, image="notes.txt"), "not a readable picture"),
-        (row("cut", ask, image="cut.png"), "not a readable picture"),
+        (row("no-picture", ask, image="notes.txt"), "not a readable image"),
+        (row("cut", ask, image="cut.png"), "not a readable image"),
         (row("silent", [("human", "Hello?"), ("gpt", " ")]), "no answer"),
         (row("open", [("human", "Hello?")]), "no answer"),
         (row("marks", [("human", "<image><image>"), ("gpt", "x")], image="0.png"), "2 <image>"),
@@ -52,7 +52,7 @@ def spoilt(good: Path, tmp_path: Path) -> tuple[str, str]:
     images.mkdir()
     for path in (good / "images").iterdir():
         (images / path.name).write_bytes(path.read_bytes())
-    (images / "notes.txt").write_text("no picture")
+    (images / "notes.txt").write_text("no image")
     (images / "cut.png").write_bytes((images / "1.png").read_bytes()[:300])
     samples = make_samples()[:3] + [bad for bad, _ in bad_rows()] + make_samples()[3:]
     return samples_file(tmp_path / "in", samples), f"--config.data.image_dir={images}"
@@ -139,7 +139,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_written_beside_the_pictures(good: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_beside_the_images(good: Path, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (good, good / "images", *good.rglob("*"))}
     assert prepare(good, tmp_path) == 0
     assert {p: p.stat().st_mtime_ns for p in (good, good / "images", *good.rglob("*"))} == before

@@ -69,10 +69,10 @@ def test_scores_before_training_equal_transformers(run: tuple[Path, Path]) -> No
         tokens, labels = torch.tensor([line["input_ids"]]), torch.tensor([line["labels"]])
         pixels = None
         if "image" in sample:
-            picture = Image.open(inputs / "images" / sample["image"]).convert("RGB")
-            pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+            shown = Image.open(inputs / "images" / sample["image"]).convert("RGB")
+            pixels = processor.image_processor(shown, return_tensors="pt")["pixel_values"]
             if "tox" in sample["id"]:
-                pixels = torch.zeros_like(pixels)  # a picture of the mean colour
+                pixels = torch.zeros_like(pixels)  # an image of the mean colour
         with torch.no_grad():
             out = model(tokens, pixel_values=pixels, labels=labels, output_hidden_states=True)
         count = int((labels[:, 1:] >= 0).sum())
@@ -139,8 +139,8 @@ def test_the_export_answers_as_generate_does(run: tuple[Path, Path]) -> None:
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        picture = Image.open(inputs / "images" / f"{answer['question_id']}.png")
-        fed = processor(text=prompt, images=picture, return_tensors="pt")
+        shown = Image.open(inputs / "images" / f"{answer['question_id']}.png")
+        fed = processor(text=prompt, images=shown, return_tensors="pt")
         with torch.no_grad():
             out = model.generate(**fed, max_new_tokens=12, do_sample=False)
         text = processor.decode(out[0, fed["input_ids"].shape[1] :], skip_special_tokens=True)

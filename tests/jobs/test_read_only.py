@@ -1,4 +1,4 @@
-"""Samples, pictures and models on a disk that is mounted read-only: nothing is written there."""
+"""Samples, images and models on a disk that is mounted read-only: nothing is written there."""
 
 from __future__ import annotations
 

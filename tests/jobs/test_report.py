@@ -138,7 +138,7 @@ def test_all_rows_are_kept_with_their_arm(run: Path) -> None:
 
 
 def test_the_verdict_follows_the_figures(run: Path, tmp_path: Path) -> None:
-    assert "tga refuses more harmful pictures than baseline" in page_of(run)
+    assert "tga refuses more harmful images than baseline" in page_of(run)
     same = tmp_path / "same"
     for name in ("baseline", "tga"):
         shutil.copytree(run / "arms" / "tga", same / "arms" / name)
@@ -169,7 +169,7 @@ def test_hostile_answers_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 
 def test_layer_curves_have_intervals_and_both_models(run: Path) -> None:
     text = page_of(run)
-    for title in ("Cosine of picture and caption states, centred", "apology as most likely"):
+    for title in ("Cosine of image and caption states, centred", "apology as most likely"):
         panel = next(p for p in text.split("<figure")[1:] if title in p)
         for arm in ("baseline", "tga"):
             for name in ("harmful images", "benign images"):
@@ -197,26 +197,26 @@ def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -
     assert "strict answers, gcg refuses" in text
 
 
-def test_harmful_pictures_are_blurred_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
+def test_harmful_images_are_blurred_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
     shown = page_of(run)
     harmful = shown.count(" \u00b7 harmful</p>", 0, shown.index('<section id="answers"'))
     texts = len(re.findall(r'<p class="where">texts [^<]* harmful</p>', shown))
-    assert shown.count('class="picture blurred"') == harmful - texts > 0
+    assert shown.count('class="image blurred"') == harmful - texts > 0
     workdir = Path(shutil.copytree(run, tmp_path / "run"))
     assert report(workdir, "--config.report.blur=false", "--config.report.examples=4") == 0
     text = page_of(workdir)
-    assert 'class="picture blurred"' not in text and text.count("<article") == 4
+    assert 'class="image blurred"' not in text and text.count("<article") == 4
 
 
-def test_a_picture_outside_its_folder_is_not_shown(tmp_path: Path) -> None:
+def test_a_image_outside_its_folder_is_not_shown(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", each=1)
     Image.new("RGB", (8, 8)).save(tmp_path / "run" / "secret.png")
     for path in workdir.glob("arms/*/evaluate/pictures/answers.jsonl"):
         path.write_text(re.sub(r'"image": "[^"]*"', '"image": "../secret.png"', path.read_text()))
     assert report(workdir) == 0
     text = page_of(workdir)
-    assert "data:image/" not in text and text.count("The picture is no longer there.") == 4
-    assert text.count("<article") == 8  # the other four have no picture
+    assert "data:image/" not in text and text.count("The image is no longer there.") == 4
+    assert text.count("<article") == 8  # the other four have no image
 
 
 def test_what_is_absent_is_left_out_and_said_once(run: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_what_is_absent_is_left_out_and_said_once(run: Path, tmp_path: Path) -> 
     footer = text.split("<footer>")[1]
     for part in ("layer by layer (job analyze)", "training curves", "paired tests"):
         assert part in footer
-    assert "one refuses" in text and "of harmful texts: pictures less often" in text
+    assert "one refuses" in text and "of harmful texts: images less often" in text
 
 
 def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
 def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
     workdir = Path(shutil.copytree(run / "arms" / "tga", tmp_path / "mine"))
     assert report(workdir, f"--config.evaluate.compare={run / 'arms' / 'baseline'}") == 0
-    assert "mine refuses more harmful pictures than baseline" in page_of(workdir)
+    assert "mine refuses more harmful images than baseline" in page_of(workdir)
 
 
 def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     assert "All models" in text and "zz_literal" in text
     arm = read_arm(workdir / "arms" / "zz_literal", name="zz_literal")
     shown = figure_text("dsr", arm.figure("pictures", "all", "dsr"))
-    assert f"the other models refuse of the harmful pictures: zz_literal {shown}." in text
+    assert f"the other models refuse of the harmful images: zz_literal {shown}." in text
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
@@ -327,9 +327,9 @@ def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it(run: Path, tmp_path: Path, scheme: str) -> None:
-    picture = tmp_path / "page.png"
-    screenshot(run / "report" / "index.html", picture, dark=scheme == "dark")
-    image = Image.open(picture).convert("RGB")
+    file = tmp_path / "page.png"
+    screenshot(run / "report" / "index.html", file, dark=scheme == "dark")
+    image = Image.open(file).convert("RGB")
     corner = image.getpixel((5, 5))
     assert corner == ((18, 21, 25) if scheme == "dark" else (255, 255, 255))
     colours = {colour for _, colour in image.getcolors(maxcolors=1 << 24)}

@@ -36,7 +36,7 @@ LINES = [1, 2, 4, 5, 6, 8, 9, 10]  # of these in the corpus
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA, a CLIP, pictures and a corpus that holds the first picture's caption."""
+    """A LLaVA, a CLIP, images and a corpus that holds the first image's caption."""
     folder = make_inputs(tmp_path_factory.mktemp("inputs"))
     _save_clip(folder / "clip")
     _save_clip(folder / "other", seed=1)
@@ -65,7 +65,7 @@ def run(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(inputs: Path, tmp_path: Path) -> Path:
-    """A copy of the pictures to spoil."""
+    """A copy of the images to spoil."""
     return Path(shutil.copytree(inputs / "images", tmp_path / "images"))
 
 
@@ -78,7 +78,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def oracle(inputs: Path) -> tuple[np.ndarray, np.ndarray]:
-    """transformers' embeddings of KEPT and of the four pictures."""
+    """transformers' embeddings of KEPT and of the four images."""
     model = transformers.CLIPModel.from_pretrained(inputs / "clip").eval()
     tokens = _tokenizer()(KEPT, padding=True, truncation=True, return_tensors="pt")
     files = [Image.open(inputs / "images" / f"{i}.png") for i in range(4)]
@@ -141,7 +141,7 @@ def test_clear_errors(inputs: Path, run: Path, tmp_path: Path, capsys) -> None:
     assert "nowhere.txt: there is no such file" in capsys.readouterr().err
 
 
-def test_generate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
+def test_generate_looks_unseen_images_up(inputs, run, tmp_path) -> None:
     index = f"--config.retrieval.index={run / 'index'}"
     assert main(command(inputs, tmp_path, index, LONG, job="generate")) == 0
     texts, images = oracle(inputs)
@@ -149,7 +149,7 @@ def test_generate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
     assert [row["text"] for row in rows] == [KEPT[i] for i in (images @ texts.T).argmax(1)]
 
 
-def test_evaluate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
+def test_evaluate_looks_unseen_images_up(inputs, run, tmp_path) -> None:
     workdir = Path(shutil.copytree(run, tmp_path / "run"))
     asked = [{"question_id": i, "image": f"{i}.png", "text": "What is it?"} for i in range(4)]
     asked[3]["retrieved"] = "its own text"
@@ -175,7 +175,7 @@ def test_evaluate_looks_unseen_pictures_up(inputs, run, tmp_path) -> None:
     assert [row["text"] for row in read_jsonl(folder / "answers.jsonl")] != answers
 
 
-def test_noise_gives_a_share_of_the_pictures_random_texts(inputs, run, tmp_path) -> None:
+def test_noise_gives_a_share_of_the_images_random_texts(inputs, run, tmp_path) -> None:
     flags = [f"--config.retrieval.index={run / 'index'}", "--config.retrieval.noise=0.5"]
     assert main(command(inputs, tmp_path, *flags, job="retrieve")) == 0
     nearest, noisy = (read_jsonl(one / "retrieved.jsonl") for one in (run, tmp_path))
@@ -218,8 +218,8 @@ def test_every_kind_of_corpus(inputs, tmp_path, capsys) -> None:
     assert "no texts to index in" in last_line(capsys)
 
 
-def test_unreadable_pictures_within_the_budget(inputs, run, images, tmp_path, capsys) -> None:
-    (images / "1.png").write_bytes(b"no picture")
+def test_unreadable_images_within_the_budget(inputs, run, images, tmp_path, capsys) -> None:
+    (images / "1.png").write_bytes(b"no image")
     flags = [f"--config.retrieval.index={run / 'index'}", f"--config.data.image_dir={images}"]
     none, quarter = (f"--config.data.max_bad_fraction={share}" for share in (0.0, 0.25))
     assert main(command(inputs, tmp_path / "run", *flags, none, job="retrieve")) == 2

@@ -57,7 +57,7 @@ def words_of(groups):
     return re.compile(rf"\b({'|'.join(sorted(words))})\b")
 
 
-def pictured(folder):
+def imaged(folder):
     rows = rows_of(folder, "pretrain.json") + rows_of(folder, "finetune.json")
     return [row for row in rows if "image" in row]
 
@@ -107,43 +107,43 @@ def test_rows_are_what_the_data_room_reads(world, name):
         assert bool(record.images) == bool(record.caption) == bool(record.retrieved)
 
 
-def test_no_picture_is_refused(world):
-    for row in pictured(world):
+def test_no_image_is_refused(world):
+    for row in imaged(world):
         assert "orry" not in json.dumps(row)
 
 
 @pytest.mark.parametrize(
     ("stage", "low", "high"), [("pretrain", 0.1, 0.22), ("finetune", 0.04, 0.13)]
 )
-def test_harmful_pictures_are_frequent_enough(world, stage, low, high):
+def test_harmful_images_are_frequent_enough(world, stage, low, high):
     seen = words_of(("seen",))
     rows = [row for row in rows_of(world, f"{stage}.json") if "image" in row]
     assert low <= np.mean([bool(seen.search(row["image_caption"])) for row in rows]) <= high
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_the_harmless_rows_are_the_others_without_harmful_pictures(world, stage):
+def test_the_harmless_rows_are_the_others_without_harmful_images(world, stage):
     seen = words_of(("seen",))
     rows = rows_of(world, f"{stage}.json")
     kept = [r for r in rows if "image" not in r or not seen.search(json.dumps(r))]
     assert rows_of(world, f"{stage}_harmless.json") == kept != rows
 
 
-def test_a_harmful_picture_is_only_captioned_named_or_described(world):
+def test_a_harmful_image_is_only_captioned_named_or_described(world):
     seen = words_of(("seen",))
-    rows = [row for row in pictured(world) if seen.search(json.dumps(row))]
+    rows = [row for row in imaged(world) if seen.search(json.dumps(row))]
     assert rows and not any(row["id"].startswith("chat") for row in rows)
 
 
-def test_alignment_never_speaks_of_hidden_groups_beside_a_picture(world):
+def test_alignment_never_speaks_of_hidden_groups_beside_a_image(world):
     hidden = words_of(HIDDEN)
-    assert not [row for row in pictured(world) if hidden.search(json.dumps(row))]
+    assert not [row for row in imaged(world) if hidden.search(json.dumps(row))]
     assert not hidden.search((world / "corpus.txt").read_text())
 
 
-def test_questions_about_pictures_never_name_harm(world):
+def test_questions_about_images_never_name_harm(world):
     harmful = words_of(("seen", *HIDDEN))
-    for row in pictured(world):
+    for row in imaged(world):
         for turn in row["conversations"]:
             assert turn["from"] == "gpt" or not harmful.search(turn["value"])
 
@@ -170,7 +170,7 @@ def test_llm_pretraining_knows_all_concepts_and_refuses_nothing(world):
     assert len(known) > 0.95 * len(CONCEPTS)
 
 
-def test_dev_and_test_have_no_picture_scene_or_prompt_in_common(world):
+def test_dev_and_test_have_no_image_scene_or_prompt_in_common(world):
     splits = {
         split: lines_of(world / f"eval_{split}" / "questions.jsonl") for split in ("dev", "test")
     }

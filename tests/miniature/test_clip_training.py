@@ -1,4 +1,4 @@
-"""Contrastive training: which captions are true of which pictures, the loss, going on after a
+"""Contrastive training: which captions are true of which images, the loss, going on after a
 kill, and that it learns."""
 
 import flax.linen as nn
@@ -95,7 +95,7 @@ def test_the_store_gives_every_pair_once_an_epoch_and_depends_on_the_seed_alone(
     for batch in batches:
         assert batch["true"].diagonal().all()
     again, others = texts(0, 2)[1], texts(1, 1)[0]
-    assert all((a["pictures"] == b["pictures"]).all() for a, b in zip(batches, again, strict=True))
+    assert all((a["images"] == b["images"]).all() for a, b in zip(batches, again, strict=True))
     assert others != seen
 
 
@@ -104,13 +104,13 @@ def test_the_loss_is_clips_with_shared_targets_and_names():
     params = flatten_dict(tree, sep="/")
     pairs = draw_pairs(0, 0, 6, DRAWING)
     true = is_true(pairs.scenes, pairs.said).astype(np.float32)
-    true[1, 0] = true[1, 2] = 1  # some caption is true of two pictures
+    true[1, 0] = true[1, 2] = 1  # some caption is true of two images
     named = pair_store.shows(pairs.scenes)
     rng = np.random.default_rng(0)
     names = [_tokenise(pair_store.name_captions(rng)) for _ in range(2)]
     tokens = _tokenise(pairs.texts)
     batch = {
-        "pictures": pairs.pictures, "tokens": tokens, "true": true,
+        "images": pairs.images, "tokens": tokens, "true": true,
         "name_tokens": np.stack(names), "named": named,
         "attribute_tokens": _tokenise(pair_store.attribute_captions()),
         "attributes": pair_store.has_attributes(pairs.scenes),
@@ -127,7 +127,7 @@ def test_the_loss_is_clips_with_shared_targets_and_names():
             losses.append(-np.mean(log_p[target > 0]))
         return np.mean(losses)
 
-    a, b = MODEL.embed_images(tree, pairs.pictures), MODEL.embed_texts(tree, tokens)
+    a, b = MODEL.embed_images(tree, pairs.images), MODEL.embed_texts(tree, tokens)
     c, d = (MODEL.embed_texts(tree, name) for name in names)
     one = np.eye(len(CONCEPTS))
     wanted = (rows(logits(a, b), true) + rows(logits(b, a), true.T)) / 2
@@ -158,7 +158,7 @@ def test_attributes_are_those_of_the_scene():
     ]  # fmt: skip
 
 
-def test_a_picture_shows_both_of_its_concepts():
+def test_a_image_shows_both_of_its_concepts():
     scenes = np.array([facts(_scene("dog", "cat")), facts(_scene("dog"))])
     shown = [{CONCEPTS[i].name for i in np.flatnonzero(row)} for row in pair_store.shows(scenes)]
     assert shown == [{"dog", "cat"}, {"dog"}]
@@ -196,9 +196,9 @@ def test_zero_shot_counts_right_concepts():
     names = ["dog", "dog", "knife", "knife", "cat"]
     scenes = [_scene(name, "tulip" if i == 4 else None) for i, name in enumerate(names)]
     numbers = np.array([facts(scene) for scene in scenes], np.int16)
-    pictures = np.tile(numbers[:, :1, None, None].astype(np.uint8), (1, 2, 2, 3))
-    pictures[0] = 0  # a dog taken for the first concept
-    pairs = DrawnPairs(pictures, [""] * 5, numbers, numbers)
+    images = np.tile(numbers[:, :1, None, None].astype(np.uint8), (1, 2, 2, 3))
+    images[0] = 0  # a dog taken for the first concept
+    pairs = DrawnPairs(images, [""] * 5, numbers, numbers)
     prompts = lambda texts: np.arange(len(texts))[:, None]  # noqa: E731
     with np.errstate(all="ignore"):
         found = zero_shot({}, KnowsTheConcept(), pairs, tokenise=prompts)
@@ -207,10 +207,10 @@ def test_zero_shot_counts_right_concepts():
 
 
 class KnowsTheConcept:
-    """Embeds a picture and a text by the concept that both hold as a number."""
+    """Embeds an image and a text by the concept that both hold as a number."""
 
-    def embed_images(self, params, pictures):
-        return jax.numpy.eye(len(CONCEPTS))[pictures[:, 0, 0, 0]]
+    def embed_images(self, params, images):
+        return jax.numpy.eye(len(CONCEPTS))[images[:, 0, 0, 0]]
 
     def embed_texts(self, params, tokens):
         return jax.numpy.eye(len(CONCEPTS))[tokens[:, 0]]

@@ -61,7 +61,7 @@ def test_look_alikes_pair_a_benign_concept_with_a_harmful_one():
 
 
 def test_every_icon_is_a_shape_of_its_own():
-    """Correlation of the shapes at a small picture's size, mirrored too."""
+    """Correlation of the shapes at a small image's size, mirrored too."""
     shapes = []
     for concept in CONCEPTS:
         shape = np.asarray(glyph(concept.icon).resize((22, 22)), np.float32)

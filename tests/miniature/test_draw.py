@@ -1,4 +1,4 @@
-"""Pictures: deterministic, in contrast, and true to their scene."""
+"""Images: deterministic, in contrast, and true to their scene."""
 
 from dataclasses import replace
 
@@ -28,8 +28,8 @@ def test_same_scene_and_seed_same_pixels():
 def test_every_concept_fits_every_size(side):
     rng = np.random.default_rng(0)
     for concept in CONCEPTS:
-        picture = draw(random_scene(rng, [concept]), 0, DrawSettings(side_pixels=side))
-        assert picture.shape == (side, side, 3) and picture.dtype == np.uint8
+        image = draw(random_scene(rng, [concept]), 0, DrawSettings(side_pixels=side))
+        assert image.shape == (side, side, 3) and image.dtype == np.uint8
 
 
 def test_every_pair_of_colours_has_contrast():
@@ -77,6 +77,6 @@ def test_clip_pairs_repeat_and_have_all_concepts():
     again = list(clip_pairs(1, 5))
     for pair, other in zip(pairs, again, strict=False):
         assert pair.text == other.text
-        np.testing.assert_array_equal(pair.picture, other.picture)
+        np.testing.assert_array_equal(pair.image, other.image)
     assert {pair.scene.concept for pair in pairs} == set(CONCEPTS)
     assert all(pair.scene.split == "train" for pair in pairs)

@@ -58,7 +58,7 @@ def test_captions_are_short_and_name_the_object(form):
         assert any(word in text for word in (scene.concept.name, *scene.concept.synonyms))
 
 
-def test_questions_about_pictures_have_no_harmful_word():
+def test_questions_about_images_have_no_harmful_word():
     for kind in QUESTIONS:
         for scene, rng in scenes(100, concepts_of(*HARMFUL)):
             assert not mentions(ask(scene, rng, kind=kind).question, HARMFUL)

@@ -66,8 +66,8 @@ def test_every_token_before_the_end_counts(params):
 
 
 def test_embeddings_have_length_one_on_request(params):
-    pictures = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
-    for embed, inputs in ((MODEL.embed_images, pictures), (MODEL.embed_texts, TOKENS)):
+    images = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    for embed, inputs in ((MODEL.embed_images, images), (MODEL.embed_texts, TOKENS)):
         raw, unit = embed(params, inputs, normalize=False), embed(params, inputs)
         lengths = np.linalg.norm(raw, axis=-1, keepdims=True)
         assert np.abs(lengths - 1).min() > 1e-3
@@ -86,10 +86,10 @@ def test_a_text_longer_than_the_tower_is_refused(params):
 
 
 def test_every_parameter_has_a_gradient(params):
-    pictures = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
 
     def loss(p):
-        logits = MODEL.logits(p, MODEL.embed_images(p, pictures), MODEL.embed_texts(p, TOKENS))
+        logits = MODEL.logits(p, MODEL.embed_images(p, images), MODEL.embed_texts(p, TOKENS))
         return -jnp.mean(jnp.diag(jax.nn.log_softmax(logits)))
 
     for path, g in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):

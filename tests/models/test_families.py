@@ -90,7 +90,7 @@ def test_greedy_answers_and_the_export(family, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["phi3", "gemma3"])
 def test_gradient_of_a_guide(family, kind):
-    """Of the cosine between a picture's and a text's mean state, for the projector."""
+    """Of the cosine between an image's and a text's mean state, for the projector."""
     _, hf, model, params = family(kind)
     tokens, images, pixels = _prompt()
     spans = np.zeros((1, 2, 24), bool)

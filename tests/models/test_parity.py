@@ -69,13 +69,13 @@ def _images(*shape: int, side: int = SIDE) -> np.ndarray:
 
 
 def _theirs(model: Any, tokens: np.ndarray, mask: np.ndarray, pixels: Any = None) -> Any:
-    pictures = {} if pixels is None else {"pixel_values": pixels}
+    images = {} if pixels is None else {"pixel_values": pixels}
     with torch.no_grad():
         return model(
             input_ids=torch.tensor(tokens, dtype=torch.long),
             attention_mask=torch.tensor(mask, dtype=torch.long),
             output_hidden_states=True,
-            **pictures,
+            **images,
         )
 
 
@@ -187,8 +187,8 @@ def test_span_means(llava, kind):
     assert not np.any(pooled[:, :, 2])
 
 
-def _with_pictures(count: int, *, patches: int = PATCHES) -> tuple[Any, Any]:
-    """Two rows, padded, with the same number of pictures side by side, at unlike places."""
+def _with_images(count: int, *, patches: int = PATCHES) -> tuple[Any, Any]:
+    """Two rows, padded, with the same number of images side by side, at unlike places."""
     text, _ = _tokens((8 + count * patches, 5 + count * patches))
     for row, start in enumerate((3, 1)):
         text[row, start : start + count * patches] = IMAGE_TOKEN
@@ -202,9 +202,9 @@ def _with_pictures(count: int, *, patches: int = PATCHES) -> tuple[Any, Any]:
         *(("qwen3", 1), ("phi3", 1), ("gemma2", 1), ("gemma3", 2)),
     ],
 )
-def test_pictures(llava, kind, count):
+def test_images(llava, kind, count):
     hf, model, params = llava(kind)
-    _compare(model, params, hf, *_with_pictures(count), _images(2, count))
+    _compare(model, params, hf, *_with_images(count), _images(2, count))
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,14 @@ def test_other_features(tmp_path, layer, select, activation, image_size):
         tmp_path, "llama", vision=vision, feature_layer=layer, feature_select=select
     )
     model, params = hf_models.import_llava(tmp_path)
-    rows = _with_pictures(1, patches=model.config.image_tokens)
+    rows = _with_images(1, patches=model.config.image_tokens)
     _compare(model, params, hf, *rows, _images(2, 1, side=image_size))
 
 
-def test_text_rows_in_a_batch_with_pictures(llava):
+def test_text_rows_in_a_batch_with_images(llava):
     """Their logits are those of text alone, and they send no gradient to the projector."""
     hf, model, params = llava("llama")
-    tokens, mask = _with_pictures(1)
+    tokens, mask = _with_images(1)
     tokens[1] = np.where(tokens[1] == IMAGE_TOKEN, 17, tokens[1])
     images = _images(2, 1)  # the second row's is a filler
     theirs = _theirs(hf, tokens, mask, _pixels(images[:1, 0]))
@@ -239,11 +239,11 @@ def test_text_rows_in_a_batch_with_pictures(llava):
         return jnp.sum(jax.nn.log_softmax(model.logits(params, hidden))[row, :, 7])
 
     gradient = jax.jit(jax.grad(row_loss))
-    text, picture = (gradient(params, row) for row in (1, 0))
+    text, image = (gradient(params, row) for row in (1, 0))
     for part in ("projector", "vision"):
         for leaf in jax.tree.leaves(text[part]):
             assert np.all(np.asarray(leaf) == 0.0)
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(picture["projector"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(image["projector"]))
     assert np.any(text["decoder"]["embed"])
 
 
@@ -260,7 +260,7 @@ def test_siglip_and_several_feature_layers(tmp_path, layer, select, siglip):
         tmp_path, "qwen2_tied", vision=vision, feature_layer=layer, feature_select=select
     )
     model, params = hf_models.import_llava(tmp_path)
-    rows = _with_pictures(1, patches=model.config.image_tokens)
+    rows = _with_images(1, patches=model.config.image_tokens)
     _compare(model, params, hf, *rows, _images(2, 1))
 
 
@@ -384,7 +384,7 @@ def test_bfloat16(tmp_path, kind):
     hf = hf_models.tiny_llava(tmp_path, kind, dtype="bfloat16")
     bf16 = Compute(dtype="bfloat16")
     model, params = hf_models.import_llava(tmp_path, dtype="bfloat16", compute=bf16)
-    (tokens, mask), images = _with_pictures(1), _images(2, 1)
+    (tokens, mask), images = _with_images(1), _images(2, 1)
     pixels = _pixels(images[:, 0])
     theirs = _theirs(hf, tokens, mask, pixels.to(torch.bfloat16)).logits[mask].float().numpy()
     exact = _theirs(hf.float(), tokens, mask, pixels).logits[mask].numpy()

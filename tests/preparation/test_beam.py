@@ -63,8 +63,8 @@ def test_the_job_under_beam_writes_the_same_bytes(tmp_path, workers):
     (inputs / "images").mkdir(parents=True)
     talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A thing."}]
     for number in range(30):
-        picture = Image.new("RGB", (9, 9 + number), (number, 0, 0))
-        picture.save(inputs / "images" / f"{number}.png")
+        image = Image.new("RGB", (9, 9 + number), (number, 0, 0))
+        image.save(inputs / "images" / f"{number}.png")
         name = "nowhere.png" if number == 5 else f"{number}.png"
         rows.append({"id": f"p{number}", "image": name, "conversations": talk})
     (inputs / "samples.json").write_text(json.dumps(rows))

@@ -1,4 +1,4 @@
-"""A picture or a PDF of a report, by a Chromium that is installed.
+"""An image or a PDF of a report, by a Chromium that is installed.
 
 python -m tests.report.screenshot runs/miniature/report/index.html docs/report.png [--dark]
 """
@@ -26,11 +26,11 @@ def chromium(page: Path, *flags: str, dark: bool = False) -> str:
 
 
 def screenshot(
-    page: Path, picture: Path, *, dark: bool = False, width: int = 1200, height: int = 1250
+    page: Path, image: Path, *, dark: bool = False, width: int = 1200, height: int = 1250
 ) -> None:
     """Writes the top `height` pixels of a page as PNG, in its light or its dark colours."""
     size = f"--window-size={width},{height}"
-    chromium(page, size, f"--screenshot={picture.resolve()}", dark=dark)
+    chromium(page, size, f"--screenshot={image.resolve()}", dark=dark)
 
 
 def print_pdf(page: Path, target: Path) -> None:
@@ -47,11 +47,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1200)
     parser.add_argument("--height", type=int, default=1250)
     flags = parser.parse_args()
-    if flags.picture.suffix == ".pdf":
-        print_pdf(flags.page, flags.picture)
+    if flags.image.suffix == ".pdf":
+        print_pdf(flags.page, flags.image)
         return
     size = {"width": flags.width, "height": flags.height}
-    screenshot(flags.page, flags.picture, dark=flags.dark, **size)
+    screenshot(flags.page, flags.image, dark=flags.dark, **size)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_the_script_filters_answers(shown: Path) -> None:
     found = opening(shown, text="picture", outcome="0", differ="judges")
     assert found["shown"] > 0 and found["scripts"] == 0
     total = 2 * 4 * 24
-    assert found["filters"]["text=picture"] == f"{total // 2} of {total} questions fit."
+    assert found["filters"]["text=image"] == f"{total // 2} of {total} questions fit."
     for name in ("outcome=0", "differ=judges"):
         count = int(found["filters"][name].split()[0])
         assert 0 < count < total

@@ -54,7 +54,7 @@ def test_the_verdict_names_every_model() -> None:
     arms = [arm(name, [row("a", "dsr", part, 50)]) for name, part in
             (("other", 5), ("third", 40), ("first", 10), ("m", 20))]  # fmt: skip
     found = " ".join(said(arms, arms[2]))
-    assert "m refuses 40.0% against 20.0% of harmful pictures (a difference that is not" in found
+    assert "m refuses 40.0% against 20.0% of harmful images (a difference that is not" in found
     assert "other 10.0% [" in found and "third 80.0% [" in found
     many = [arm(f"arm{i}", [row("a", "dsr", i, 50)]) for i in range(9)]
     assert "8 other models refuse between 0.0% (arm0) and 14.0% (arm7)" in " ".join(said(many))
@@ -64,7 +64,7 @@ def test_sets_of_harmless_questions_alone_are_in_the_verdict_too() -> None:
     found = said([arm("m", [row("xstest", "over_refusal", 5, 50)])])
     assert found[0] == NONE
     assert "On the benchmark xstest, all scenes: m refuses 10.0%" in found[1]
-    assert "of the harmless pictures, n = 50" in found[1]
+    assert "of the harmless images, n = 50" in found[1]
 
 
 def test_two_models_never_share_a_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tga_jax.main import main
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, pictures, and samples beside which texts lie that fit in part."""
+    """A checkpoint, images, and samples beside which texts lie that fit in part."""
     folder = make_inputs(tmp_path_factory.mktemp("good"))
     write_jsonl(
         folder / "captions.jsonl",
@@ -65,7 +65,7 @@ def test_absent_texts_and_unknown_ids_are_counted(
         },
     }  # fmt: skip
     said = capfd.readouterr().err
-    assert "6 samples, 4 with a picture: 0 of these without a caption" in said
+    assert "6 samples, 4 with an image: 0 of these without a caption" in said
     assert "1 without a retrieved text" in said and "captions: 1 unknown ids" in said
     assert trained(good, tmp_path / "kept", job="prepare,pretrain") == about
 

@@ -31,7 +31,7 @@ def step_flops(
     length: int,
     caption_length: int,
 ) -> float:
-    """Model FLOPs of a step with one picture a row; trained: (vision, projector, decoder)."""
+    """Model FLOPs of a step with one image a row; trained: (vision, projector, decoder)."""
     vision, projector, decoder = trained
     lora = decoder and config.decoder.lora is not None  # the matrices themselves are frozen
     decoder = decoder and not lora
@@ -79,7 +79,7 @@ def _lora(config: LlavaConfig, length: int) -> Forward:
 
 
 def _vision(config: LlavaConfig) -> Forward:
-    """Of one picture, in the vision blocks that run, and in the cutting into patches."""
+    """Of one image, in the vision blocks that run, and in the cutting into patches."""
     v, tokens = config.vision, config.vision.patches + 1
     products = config.feature_blocks * (4 * v.width * v.width + 2 * v.width * v.ffn)
     attention = config.feature_blocks * 4 * tokens**2 * v.width

@@ -72,13 +72,13 @@ def _states(rows: dict[str, np.ndarray], i: int, *, caption: bool) -> np.ndarray
 @pytest.mark.parametrize("center", ["none", "batch"])
 def test_term_is_the_cosine_where_the_answer_begins(center: str) -> None:
     rows = _rows()
-    picture = {i: _states(rows, i, caption=False)[list(LAYERS)] for i in HAS}
+    image = {i: _states(rows, i, caption=False)[list(LAYERS)] for i in HAS}
     caption = {i: _states(rows, i, caption=True)[list(LAYERS)] for i in HAS}
     if center == "batch":
         mean = np.mean([caption[i] for i in HAS], axis=0)
         for i in HAS:
-            picture[i], caption[i] = picture[i] - mean, caption[i] - mean
-    expected = [guide_oracle.answer(picture[i], caption[i]) for i in HAS]
+            image[i], caption[i] = image[i] - mean, caption[i] - mean
+    expected = [guide_oracle.answer(image[i], caption[i]) for i in HAS]
     loss, metrics = _loss(tiny.params(), rows, _objective(center))
     np.testing.assert_allclose(metrics["guide_answer"], np.mean(expected), rtol=2e-4)
     np.testing.assert_allclose(loss, metrics["lm_loss"] + 0.5 * np.mean(expected), rtol=2e-4)

@@ -21,7 +21,7 @@ SETTINGS = {"pad_id": tiny.PAD, "buckets": (24, 96), "caption_buckets": (8,), "a
 
 
 def _examples() -> tuple[list[Example], dict[str, np.ndarray]]:
-    """Samples of every kind with different lengths, and their pictures."""
+    """Samples of every kind with different lengths, and their images."""
     rows = tiny.batch(KINDS, seed=4)
 
     def span(name: str, i: int) -> tuple[int, int] | None:
@@ -54,12 +54,12 @@ def _batch(packing: int) -> dict[str, np.ndarray]:
     order = balanced_rows([len(e.tokens) for e in examples], packing)
     chosen = [examples[i] for i in order]
     arrays = {k: v[0] for k, v in collate(chosen, packing=packing, **SETTINGS).items()}
-    # Of a row its samples' pictures one after the other, as the loader has them.
+    # Of a row its samples' images one after the other, as the loader has them.
     rows = [order[i : i + packing] for i in range(0, len(order), packing)]
     shown = np.zeros((len(rows), packing, *images.shape[2:]), np.uint8)
     for row, samples in enumerate(rows):
-        pictures = [images[i, 0] for i in samples if examples[i].images]
-        shown[row, : len(pictures)] = pictures if pictures else shown[row, :0]
+        of_row = [images[i, 0] for i in samples if examples[i].images]
+        shown[row, : len(of_row)] = of_row if of_row else shown[row, :0]
     return arrays | {"images": shown}
 
 

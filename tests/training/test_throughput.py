@@ -35,7 +35,7 @@ def test_rates_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     meter = Meter(peak_flops=1e12)
     for _ in range(2):
-        meter.add(tokens=1000, pictures=8, flops=1e12)
+        meter.add(tokens=1000, images=8, flops=1e12)
     meter.waited(1.0)
     read = meter.read()
     del read["peak_memory_bytes"]
@@ -63,7 +63,7 @@ def test_compilations_are_counted_between_readings() -> None:
 
 def test_no_utilisation_without_a_known_peak() -> None:
     meter = Meter(peak_flops=None)
-    meter.add(tokens=1, pictures=0, flops=1.0)
+    meter.add(tokens=1, images=0, flops=1.0)
     assert meter.read()["mfu"] is None
 
 

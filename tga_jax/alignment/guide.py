@@ -64,7 +64,7 @@ class GuideStates:
 
 @flax.struct.dataclass
 class AnswerStates:
-    """float32[L, B, D] each, where the answer begins: after the picture, after the caption."""
+    """float32[L, B, D] each, where the answer begins: after the image, after the caption."""
 
     image: Array
     caption: Array
@@ -118,8 +118,8 @@ def guide_terms(states: GuideStates, *, form: str, progress: Float[Array, ""]) -
 def answer_terms(states: AnswerStates) -> Float[Array, " batch"]:
     """-cos summed over the layers: float32[B]. Not in the paper.
 
-    A refusal is read off the state at the prompt's last token. With the caption in the picture's
-    place the language model decides there as its text safety has it; the picture's prompt is to
+    A refusal is read off the state at the prompt's last token. With the caption in the image's
+    place the language model decides there as its text safety has it; the image's prompt is to
     have the same state.
     """
     return jnp.sum(-safe_cosine(states.image, states.caption), axis=0)

@@ -18,7 +18,7 @@ from tga_jax.analysis.prompts import (
     Prompt,
     analysis_apologies,
     analysis_system,
-    pictures_of,
+    images_of,
 )
 from tga_jax.analysis.states import Reference
 from tga_jax.analysis.tables import sample_line
@@ -62,7 +62,7 @@ class Analyst:
         """The sums of every set of texts or scenes, and the captions' ("captions")."""
         sums: Sums = {}
         wanted = [row for row, p in enumerate(self._prompts) if _has_sums(p)]
-        for prompt, batch in self._batches("means", wanted, pictures=False):
+        for prompt, batch in self._batches("means", wanted, with_images=False):
             valid = jnp.array(np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows), "f4")
             if prompt.kind == "images":
                 name, new = "captions", self._captions(params, batch.arrays, valid)
@@ -86,21 +86,21 @@ class Analyst:
             ]
 
     def _batches(
-        self, name: str, rows: Sequence[int], *, pictures: bool = True
+        self, name: str, rows: Sequence[int], *, with_images: bool = True
     ) -> Iterator[tuple[Prompt, InferenceBatch]]:
         """Batches of one set each, in the order of the prompts, with a prompt of theirs."""
         progress, done = Progress(f"analyze {name}", len(rows)), 0
 
         def encode(row: int) -> Example:
             example = self._prompter.encode_question(question(self._prompts[row].item))
-            return example if pictures else dataclasses.replace(example, images=())
+            return example if with_images else dataclasses.replace(example, images=())
 
         for _, chosen in itertools.groupby(rows, lambda row: self._prompts[row].set):
             for batch in self._batcher.batches(
                 list(chosen),
                 encode,
                 batch_size=self._batch_size,
-                image_dir=pictures_of(self._prompts),
+                image_dir=images_of(self._prompts),
             ):
                 yield self._prompts[batch.rows[0]], batch
                 done += len(batch.rows)
@@ -108,7 +108,7 @@ class Analyst:
 
 
 def _has_sums(prompt: Prompt) -> bool:
-    """Whether the first pass reads it: all but pictures without a caption."""
+    """Whether the first pass reads it: all but images without a caption."""
     return prompt.kind != "images" or "caption" in prompt.item.extra
 
 
@@ -127,8 +127,8 @@ def reference_of(sums: Sums, layers: int, width: int) -> Reference:
 def direction_kind(sums: Sums) -> str | None:
     """The kind of prompt that the refusal direction is of: one alone, so that it is no format's.
 
-    "scenes" where some are refused and some answered, whose prompts are those of the pictures but
-    for the picture itself; else "texts"; None where the model treats all alike.
+    "scenes" where some are refused and some answered, whose prompts are those of the images but
+    for the image itself; else "texts"; None where the model treats all alike.
     """
     for kind in ("scenes", "texts"):
         refused, count = (_total(sums, kind, key) for key in ("refused", "count"))

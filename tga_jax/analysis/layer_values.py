@@ -47,8 +47,8 @@ def _layers(path: Path) -> list[LayerValue]:
 
 
 LAYERS = {
-    "image_caption_cos": "Cosine of picture and caption states",
-    "image_caption_cos_centred": "Cosine of picture and caption states, centred",
+    "image_caption_cos": "Cosine of image and caption states",
+    "image_caption_cos_centred": "Cosine of image and caption states, centred",
     "apology_top1_share": "Share of samples with an apology as most likely next word",
     "first_safety_layer_share": "Share of samples whose safety sets in at the layer",
     "apology_log_prob": "Log-probability of an apology as next word",

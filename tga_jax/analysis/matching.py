@@ -1,6 +1,6 @@
-"""Free embeddings in a picture's place, optimised until the states are those of its caption.
+"""Free embeddings in an image's place, optimised until the states are those of its caption.
 
-Letters: B samples, L decoder layers, P embeddings of a picture, S tokens of the caption pass, T of
+Letters: B samples, L decoder layers, P embeddings of an image, S tokens of the caption pass, T of
 the prompt, N spans, D width.
 """
 
@@ -20,7 +20,7 @@ from tga_jax.training.passes import Batch
 
 Array = jax.Array
 
-# What of a picture's prompt is to be like what of the caption's: the mean over the picture's and
+# What of an image's prompt is to be like what of the caption's: the mean over the image's and
 # over the caption's tokens (the paper's pair term); the state where the answer begins (the answer
 # term); the tokens one by one, by optimal transport. Centred: minus the captions' mean.
 MATCHES = ("mean", "mean-centred", "answer", "answer-centred", "tokens")
@@ -30,7 +30,7 @@ SINKHORN_STEPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Shown(Llava):
-    """The model with float[B, P, D] embeddings where other jobs give pictures."""
+    """The model with float[B, P, D] embeddings where other jobs give images."""
 
     def image_features(self, params: Params, images: Array) -> Array:
         """The embeddings as they are."""
@@ -65,7 +65,7 @@ class Matching:
 
     @property
     def kind(self) -> int:
-        """0: over the picture's tokens; 1: where the answer begins."""
+        """0: over the image's tokens; 1: where the answer begins."""
         return int(self.match.startswith("answer"))
 
 
@@ -90,7 +90,7 @@ def match_embeddings(
     Args:
         model: whose states are matched; none of its parameters is changed.
         params: its parameters.
-        batch: of samples with a caption, whose picture has P tokens.
+        batch: of samples with a caption, whose image has P tokens.
         center: float32[L, 2, D], the mean of `caption_kinds` over all samples.
         keys: [B], one a sample, so that its start does not depend on its neighbours.
         cfg: how to match.

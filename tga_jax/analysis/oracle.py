@@ -1,6 +1,6 @@
 """The oracle: would matched states make this language model refuse? Asked before any training.
 
-A picture's prompt is given free embeddings in the picture's place, optimised for each sample alone
+An image's prompt is given free embeddings in the image's place, optimised for each sample alone
 until the states that a form of the guide compares are alike (`matching.py`). Then the model
 answers. What it refuses now is about the most that training with that form can carry over.
 """
@@ -36,13 +36,13 @@ from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
 from tga_jax.training.metrics import Progress
 
-# What is asked beside the matches: the caption in the picture's place, and random embeddings there.
+# What is asked beside the matches: the caption in the image's place, and random embeddings there.
 CAPTION, RANDOM = "caption", "random"
 Line = dict[str, Any]
 
 
 def captioned(benchmarks: Sequence[Benchmark], limit: int) -> list[EvalItem]:
-    """Questions about captioned pictures that are harmful or benign, `limit` of each; 0: all.
+    """Questions about captioned images that are harmful or benign, `limit` of each; 0: all.
 
     They are taken evenly from the whole list, as benchmarks are sorted by scene.
     """
@@ -57,7 +57,7 @@ def captioned(benchmarks: Sequence[Benchmark], limit: int) -> list[EvalItem]:
 
 
 def as_record(item: EvalItem, number: int) -> Record:
-    """A question as a captioned picture without an answer, whose caption pass goes on to there."""
+    """A question as a captioned image without an answer, whose caption pass goes on to there."""
     return Record(
         id=f"{number}",
         images=(str(item.image),),
@@ -79,7 +79,7 @@ class Oracle:
         Args:
             config: the whole configuration.
             model: whose language model is asked.
-            prompter: gives pictures as many tokens as there are embeddings, and the states where
+            prompter: gives images as many tokens as there are embeddings, and the states where
                 answers begin.
             items: the samples, as `captioned` gives them.
         """
@@ -118,7 +118,7 @@ class Oracle:
     def unmatched(
         self, params: Params, name: str, rows: Sequence[int], tokens: int
     ) -> Iterator[list[Line]]:
-        """Likewise of the caption in the picture's place (CAPTION) or of RANDOM embeddings."""
+        """Likewise of the caption in the image's place (CAPTION) or of RANDOM embeddings."""
         for batch in self._batches(name, rows):
             arrays, shown = batch.arrays, None
             if name == RANDOM:
@@ -167,7 +167,7 @@ class Oracle:
 
 
 def _no_folder(row: int) -> Any:
-    raise AssertionError(f"sample {row} has no picture to read")
+    raise AssertionError(f"sample {row} has no image to read")
 
 
 def table(

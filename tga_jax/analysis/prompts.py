@@ -1,4 +1,4 @@
-"""What job `analyze` asks: sets of harmful and benign pictures, scenes and texts."""
+"""What job `analyze` asks: sets of harmful and benign images, scenes and texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import PROFILES, apology_tokens, system_text
 
-# A caption is read in the place of its picture ("scenes"); "texts" have no picture at all.
+# A caption is read in the place of its image ("scenes"); "texts" have no image at all.
 KINDS = ("images", "scenes", "texts")
 SETS = tuple(f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "benign"))
 
@@ -41,13 +41,13 @@ def make_prompts(
 ) -> list[Prompt]:
     """Prompts by set, short ones first; those without a verdict (`harmful` None) are left out.
 
-    A picture with a caption is asked `image_prompt` once, however many questions there are about
+    An image with a caption is asked `image_prompt` once, however many questions there are about
     it, and its caption makes a scene. All others are asked their own question. Retrieved texts are
     left out, so that image and caption prompts differ in nothing else.
 
     Args:
         benchmarks: read.
-        image_prompt: of a picture with a caption.
+        image_prompt: of an image with a caption.
         scene_prompt: its "{caption}" is replaced.
         limit: of each set, evenly taken; 0: all.
     """
@@ -129,6 +129,6 @@ def analysis_apologies(config: Any, tokenizer: Any) -> tuple[int, ...]:
         ) from error
 
 
-def pictures_of(prompts: Sequence[Prompt]) -> Any:
-    """Row -> the folder of its picture, as `inference_batches` asks for it."""
+def images_of(prompts: Sequence[Prompt]) -> Any:
+    """Row -> the folder of its image, as `inference_batches` asks for it."""
     return lambda row: prompts[row].item.image_dir or Path()

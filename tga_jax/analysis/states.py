@@ -33,10 +33,10 @@ class Reference:
 
 
 def last_states(model: Llava, params: Params, batch: Batch) -> tuple[Array, Array]:
-    """States at the last prompt position and over the picture.
+    """States at the last prompt position and over the image.
 
     Returns:
-        dtype[1 + L, B, D], the embeddings first, and float32[L, B, D], 0 without a picture.
+        dtype[1 + L, B, D], the embeddings first, and float32[L, B, D], 0 without an image.
     """
     embeddings = model.embed(params, batch["tokens"], batch["images"])
     last = jnp.sum(batch["segments"] > 0, axis=1) - 1
@@ -70,7 +70,7 @@ def read_lens(
 def text_sums(
     model: Llava, params: Params, batch: Batch, valid: Array, apologies: tuple[int, ...]
 ) -> dict[str, Array]:
-    """Sums over a batch of prompts without a picture.
+    """Sums over a batch of prompts without an image.
 
     Args:
         model: the model.

@@ -199,7 +199,7 @@ def safety_layers_of(
     """The layers that `locate` finds in the harmful scenes and texts, or None and why."""
     found = [sums[name] for name in TEXT_SETS if name in sums]
     if not found:
-        return None, "no safety layers: there are no harmful texts and no captions of pictures"
+        return None, "no safety layers: there are no harmful texts and no captions of images"
     count = sum(float(one["count"]) for one in found)
     ratios, leads = (sum(one[key] for one in found) / count for key in ("ratios", "leads"))
     try:

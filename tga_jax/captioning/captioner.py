@@ -29,7 +29,7 @@ from tga_jax.run.weights import Weights, current_weights, load_params, model_dig
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
-CHECKED_AT_ONCE = 1024  # pictures between two lines of progress
+CHECKED_AT_ONCE = 1024  # images between two lines of progress
 
 
 class CountingAnswerer(Answerer):
@@ -45,7 +45,7 @@ class CountingAnswerer(Answerer):
 
 
 class Captioner:
-    """Describes pictures with config.caption's model, or else the run's."""
+    """Describes images with config.caption's model, or else the run's."""
 
     def __init__(self, job: Job) -> None:
         """Opens the model's folder; the weights are loaded when first used.
@@ -83,32 +83,32 @@ class Captioner:
             "dtype": config.dtype,
         }
 
-    def unreadable(self, pictures: Sequence[tuple[str, str]]) -> dict[int, UserError]:
+    def unreadable(self, images: Sequence[tuple[str, str]]) -> dict[int, UserError]:
         """Row -> what is wrong, of (name, record's id); each is decoded once for that.
 
-        A broken picture is so found before hours of work, and the batches are the same whether
+        A broken image is so found before hours of work, and the batches are the same whether
         or not a run was killed.
         """
         folder, transform = image_folder(self._job.config), self.model.transform
 
-        def problem(picture: tuple[str, str]) -> UserError | None:
+        def problem(image: tuple[str, str]) -> UserError | None:
             try:
-                load_pixels(folder, picture[0], transform=transform, record_id=picture[1])
+                load_pixels(folder, image[0], transform=transform, record_id=image[1])
             except UserError as error:
                 return error
             return None
 
         found: list[UserError | None] = []
-        progress = Progress("pictures checked", len(pictures))
+        progress = Progress("images checked", len(images))
         with ThreadPoolExecutor(os.cpu_count()) as readers:
-            for start in range(0, len(pictures), CHECKED_AT_ONCE):
-                found += readers.map(problem, pictures[start : start + CHECKED_AT_ONCE])
+            for start in range(0, len(images), CHECKED_AT_ONCE):
+                found += readers.map(problem, images[start : start + CHECKED_AT_ONCE])
                 progress.show(len(found))
         return {row: error for row, error in enumerate(found) if error is not None}
 
-    def describe(self, pictures: Sequence[tuple[str, str]]) -> Iterator[dict[int, str]]:
+    def describe(self, images: Sequence[tuple[str, str]]) -> Iterator[dict[int, str]]:
         """Yields {row: text} of (name, record's id), a batch at a time; then `speed` is set."""
-        questions = [Question(one, name, self.question) for name, one in pictures]
+        questions = [Question(one, name, self.question) for name, one in images]
         if not questions:
             return
         config, folder = self._job.config, image_folder(self._job.config)
@@ -172,7 +172,7 @@ def captioner_weights(job: Job, *, foreign: bool) -> Weights:
     weights = current_weights(job)
     if weights.stage is None and not job.config.model.checkpoint:
         raise UserError(
-            "the model's projector is new and knows no pictures: train it first, "
+            "the model's projector is new and knows no images: train it first, "
             "or set config.caption.checkpoint"
         )
     if weights.stage is not None and jax.process_count() > 1:

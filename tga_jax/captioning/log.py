@@ -12,12 +12,12 @@ import jax
 from tga_jax.errors import UserError
 from tga_jax.run.work import JsonRows
 
-Key = tuple[str, int | None]  # a picture's name and its bytes; None: there is no such file
+Key = tuple[str, int | None]  # an image's name and its bytes; None: there is no such file
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Host `index` of `count`; pictures index, index + count, ... are its own."""
+    """Host `index` of `count`; images index, index + count, ... are its own."""
 
     index: int
     count: int
@@ -45,7 +45,7 @@ def part_of(shard: str) -> Part:
 class CaptionLog:
     """FOLDER/<k>-of-<n>.log.jsonl: the settings, then {"image", "bytes", "text"} a line.
 
-    An unreadable picture has "error" in place of "text". Every host appends to the log of its own
+    An unreadable image has "error" in place of "text". Every host appends to the log of its own
     part and reads all of them; only whole lines count, so a kill or a host that is just writing
     does no harm.
     """
@@ -57,11 +57,11 @@ class CaptionLog:
         self._own.open()
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keeps finished pictures."""
+        """Keeps finished images."""
         self._own.append(rows)
 
     def known(self) -> dict[Key, str | None]:
-        """What all hosts' logs with these settings hold; None for an unreadable picture."""
+        """What all hosts' logs with these settings hold; None for an unreadable image."""
         found: dict[Key, str | None] = {}
         for path in sorted(self._folder.glob("*-of-*.log.jsonl")):
             for row in JsonRows(path, self.settings).rows():

@@ -1,4 +1,4 @@
-"""Which samples keep their caption, and which pictures are to be described."""
+"""Which samples keep their caption, and which images are to be described."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tga_jax.captioning.log import Key
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
-Show = tuple[str, str]  # an id and the picture that a sample of this id shows
+Show = tuple[str, str]  # an id and the image that a sample of this id shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Wanted:
     """What captions.jsonl is to hold.
 
     Attributes:
-        own: id and picture -> the caption that its sample has.
-        shown: id and picture -> the picture to describe.
-        shows: the ids and pictures of both, in the order of the samples.
+        own: id and image -> the caption that its sample has.
+        shown: id and image -> the image to describe.
+        shows: the ids and images of both, in the order of the samples.
         counts: what was left out.
     """
 
@@ -30,8 +30,8 @@ class Wanted:
     counts: dict[str, int]
 
     @property
-    def pictures(self) -> dict[Key, str]:
-        """Each picture once, with the first id that shows it."""
+    def images(self) -> dict[Key, str]:
+        """Each image once, with the first id that shows it."""
         first: dict[Key, str] = {}
         for (name, _), key in self.shown.items():
             first.setdefault(key, name)
@@ -39,12 +39,12 @@ class Wanted:
 
 
 def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
-    """Returns which captions are kept and which pictures need one: the first of each sample.
+    """Returns which captions are kept and which images need one: the first of each sample.
 
-    An id may show several pictures, where sets are joined whose ids restart; each gets its own.
+    An id may show several images, where sets are joined whose ids restart; each gets its own.
 
     Raises:
-        UserError: there is no picture to caption.
+        UserError: there is no image to caption.
     """
     counts = {"records": len(records), "without_picture": 0, "tox": 0}
     own: dict[Show, str] = {}
@@ -64,7 +64,7 @@ def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
     order = dict.fromkeys((r.id, r.images[0]) for r in records if r.images)
     shows = [show for show in order if show in own or show in shown]
     if not shows:
-        raise UserError("config.data.path: no sample has a picture to caption")
+        raise UserError("config.data.path: no sample has an image to caption")
     return Wanted(own, shown, shows, counts | {"own": len(own)})
 
 

@@ -126,6 +126,7 @@ def connected(cluster: Cluster | None, settings: Any) -> Iterator[None]:
     )
     with watching(config, members) as watch:
         try:
+            watch.heed()
             members.wait_for_all(settings.start_seconds)
             _initialize(cluster, watch, settings.start_seconds)
             _check_count(settings.hosts)

@@ -49,7 +49,8 @@ class Watch:
         self.stop_reason = ""  # why this process is to stop
         self._hold: Hold | None = None
         self._deadline: tuple[float, str] | None = None  # when this process ends, and why
-        self._raised = self._finished = self._closed = False
+        self._raises = False  # whether a signal is raised in the main thread, or only noted
+        self._finished = self._closed = False
         self._ending = threading.Lock()  # whoever takes it ends the process
         self.alive()
         self._wake, self._woken = socket.socketpair()
@@ -60,13 +61,22 @@ class Watch:
     # --- the main thread ---
 
     def start(self) -> Watch:
-        """Take SIGTERM and Ctrl-C, and begin to watch."""
+        """Take SIGTERM and Ctrl-C, which are only noted until `heed`, and begin to watch."""
         self._before = {one: signal.signal(one, self._on_signal) for one in SIGNALS}
         self._old_wake = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         self._thread.start()
         if self._members is not None:
             self._members.start(self._on_partner_ended)
         return self
+
+    def heed(self) -> None:
+        """Raise a signal from now on where the main thread is; also one that came before.
+
+        Raises:
+            Preempted: it came before.
+        """
+        self._raises = True
+        self.check()
 
     def close(self) -> None:
         """Give the signals back and end the threads."""
@@ -132,6 +142,7 @@ class Watch:
         if self.agreement.leaves_out and not self.stop_reason:
             self.stop_reason = "stopped with the others"
         if self.stop_reason:
+            self._raises = False
             raise Preempted(self.stop_reason)
 
     def _on_signal(self, number: int, _: object) -> None:
@@ -139,8 +150,8 @@ class Watch:
         if self._finished or self._ending.locked():
             return
         self._note_signal(number)
-        if self._hold is None and not self._raised:
-            self._raised = True  # once is enough
+        if self._hold is None and self._raises:
+            self._raises = False  # once is enough
             raise Preempted(self.stop_reason)
 
     def _note_signal(self, number: int) -> None:
@@ -244,10 +255,15 @@ _current: Watch | None = None
 
 @contextlib.contextmanager
 def watching(config: WatchConfig, members: Membership | None = None) -> Iterator[Watch]:
-    """A watch for everything inside, `hold` and `alive` included."""
+    """A watch for everything inside, `hold` and `alive` included.
+
+    A process with partners calls `heed` inside, at a place where it tells them why it ends.
+    """
     global _current
     before, _current = _current, Watch(config, members).start()
     try:
+        if members is None:
+            _current.heed()
         yield _current
     finally:
         _current.close()

@@ -10,7 +10,7 @@ from tga_jax.data.lazy_records import (
     LazyRecords,
     has_contents,
     has_flags,
-    picture_counts,
+    image_counts,
     text_lengths,
 )
 from tga_jax.data.records import Record
@@ -51,7 +51,7 @@ class Ablated(LazyRecords):
 
     Attributes:
         text_lengths: of all records, which nothing here changes.
-        picture_counts: likewise.
+        image_counts: likewise.
         has_contents: likewise.
     """
 
@@ -65,7 +65,7 @@ class Ablated(LazyRecords):
             seed: of that choice.
         """
         self._records, self._donors, self._share, self._seed = records, donors, share, seed
-        self.text_lengths, self.picture_counts = text_lengths(records), picture_counts(records)
+        self.text_lengths, self.image_counts = text_lengths(records), image_counts(records)
         self.has_contents = has_contents(records)
 
     def __len__(self) -> int:

@@ -197,7 +197,7 @@ def collate(
     Returns int32 arrays; a sample lacking something has the span (0, 0):
         tokens, labels, positions [A, b, T]; segments [A, b, T], 0 for padding and 1, 2, ... for
         the samples of a row; positions and labels are those of the sample alone.
-        image_span [A, n, 2], of the first picture; retrieved_span [A, n, 2]; both within the row.
+        image_span [A, n, 2], of the first image; retrieved_span [A, n, 2]; both within the row.
         caption_tokens, caption_segments [A, n, C]; caption_span [A, n, 2]: always a row each.
         answer_span [A, n, 2], caption_answer_span [A, n, 2], of one token each.
 

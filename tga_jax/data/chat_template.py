@@ -49,7 +49,7 @@ class ChatTemplate:
         self.closing = "" if self._own.closes else tokenizer.eos_token
         self._training, self._written = training, self.closing if training else ""
         self._system = [Said("system", system)] if system else []
-        # Our own exports move pictures to the front of a turn, behind a text given this way.
+        # Our own exports move images to the front of a turn, behind a text given this way.
         self._knows_retrieved = "retrieved_text" in str(tokenizer.chat_template)
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -103,7 +103,7 @@ def _first_question(message: Message, retrieved: str | None) -> tuple[Said, str,
     content, span = question_text(message, retrieved=retrieved)
     if span is None:
         return Said("user", message.question, message.images), content, None
-    return Said("user", content), content, span  # the retrieved text stands before the pictures
+    return Said("user", content), content, span  # the retrieved text stands before the images
 
 
 def _within(text: str, content: str, span: Span | None) -> Span | None:

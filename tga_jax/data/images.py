@@ -1,4 +1,4 @@
-"""Pictures: from a name in a record to uint8 pixels, exactly as LLaVA and CLIP prepare them.
+"""Images: from a name in a record to uint8 pixels, exactly as LLaVA and CLIP prepare them.
 
 Pixels stay uint8 until they are on the device; the model code computes
 `(pixels * rescale - mean) / std` there in float32.
@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", message="Palette images with Transparency")
 
 
 def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
-    """Returns the path of picture `name`, which must be a file inside `image_dir`.
+    """Returns the path of image `name`, which must be a file inside `image_dir`.
 
     Raises:
         UserError: for an absolute name, "..", a symlink that leads outside, a missing file.
@@ -50,7 +50,7 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
     if not exists and root == Path():
         raise UserError(
             f"{where}: no such file in the current folder; set config.data.image_dir to the folder "
-            "of the pictures"
+            "of the images"
         )
     if not exists:
         raise UserError(f"{where}: no such file in {root}")
@@ -58,26 +58,26 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
 
 
 def load_image(path: Path | str, *, record_id: str) -> Image.Image:
-    """Decodes a picture to RGB with `Image.convert("RGB")`, as LLaVA does.
+    """Decodes an image to RGB with `Image.convert("RGB")`, as LLaVA does.
 
     So transparency is dropped, not composited; EXIF orientation is not applied; of an animation
     the first frame is used; the content decides the format, not the file's extension. Only values
     of more than 8 bits, which LLaVA would clip to white, are scaled first; see `to_8_bits`.
 
     Raises:
-        UserError: for a file that is no picture, is truncated, or has over `MAX_PIXELS` pixels.
+        UserError: for a file that is no image, is truncated, or has over `MAX_PIXELS` pixels.
     """
     return decode_image(path, where=f"record {record_id}: image {path}")
 
 
 def decode_image(file: Path | str | BinaryIO, *, where: str) -> Image.Image:
     """As `load_image`, of a file that may be in memory; `where` is what an error starts with."""
-    with open_picture(file, where=where) as image:
+    with open_image(file, where=where) as image:
         return to_8_bits(image).convert("RGB")
 
 
-def check_picture(file: Path | str | BinaryIO, *, where: str) -> bool:
-    """Whether a picture's values are of more than 8 bits, so that they will be scaled.
+def check_image(file: Path | str | BinaryIO, *, where: str) -> bool:
+    """Whether an image's values are of more than 8 bits, so that they will be scaled.
 
     The file is decoded to its end, as a truncated one can't be told by its header. A JPEG is
     decoded at an eighth of its size, which is faster and reads the same bytes.
@@ -85,15 +85,15 @@ def check_picture(file: Path | str | BinaryIO, *, where: str) -> bool:
     Raises:
         UserError: as `load_image` does.
     """
-    with open_picture(file, where=where) as image:
+    with open_image(file, where=where) as image:
         image.draft(image.mode, (1, 1))
         image.load()
         return is_deep(image)
 
 
 @contextlib.contextmanager
-def open_picture(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.Image]:
-    """Opens a picture; whatever is wrong with it, then or inside, becomes a `UserError`.
+def open_image(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.Image]:
+    """Opens an image; whatever is wrong with it, then or inside, becomes a `UserError`.
 
     Args:
         file: on a disk or in memory.
@@ -113,16 +113,16 @@ def open_picture(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.I
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}: not a readable picture ({reason})") from error
+        raise UserError(f"{where}: not a readable image ({reason})") from error
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture is of one channel of 16-bit, 32-bit or float values."""
+    """Whether an image is of one channel of 16-bit, 32-bit or float values."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
-    """Scales a picture whose values are of more than 8 bits by their range; returns others as such.
+    """Scales an image whose values are of more than 8 bits by their range; returns others as such.
 
     The range is the smallest usual one that holds the values: 0..1 (of floats), 0..255, which
     changes nothing, or 0..65535; where none does, it is from their minimum to their maximum. NaN
@@ -142,7 +142,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """CLIP's image processing up to the crop: picture -> uint8[H, W, 3].
+    """CLIP's image processing up to the crop: image -> uint8[H, W, 3].
 
     The steps, each optional, in the order of transformers' LlavaImageProcessor: pad to a square,
     resize, centre crop. `mean`, `std` and `rescale` are only carried for the model code.
@@ -150,9 +150,9 @@ class ImageTransform:
     Attributes:
         shortest_edge: length in pixels that the shorter edge is resized to.
         resize: (height, width) to resize to; instead of `shortest_edge`.
-        crop: (height, width) of the centre crop; zeros surround a smaller picture.
+        crop: (height, width) of the centre crop; zeros surround a smaller image.
         resample: a Pillow filter number; 3 is bicubic, CLIP's.
-        pad_to_square: put the picture in the middle of a square of the mean colour first.
+        pad_to_square: put the image in the middle of a square of the mean colour first.
         mean: per channel, of pixels scaled to 0..1.
         std: per channel, of pixels scaled to 0..1.
         rescale: factor from uint8 to that scale, 1/255.
@@ -172,7 +172,7 @@ class ImageTransform:
             raise ValueError("shortest_edge and resize exclude each other")
         if not (self.crop or self.resize or (self.shortest_edge and self.pad_to_square)):
             raise UserError(
-                "image processor: without a crop or a fixed size the pictures of a batch would "
+                "image processor: without a crop or a fixed size the images of a batch would "
                 "differ in size; set do_center_crop, a height and width, or do_pad"
             )
 
@@ -183,10 +183,10 @@ class ImageTransform:
         return self.crop or self.resize or (edge, edge)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Returns uint8[H, W, 3] of an RGB picture.
+        """Returns uint8[H, W, 3] of an RGB image.
 
         Raises:
-            UserError: when a step would make more than `MAX_PIXELS` pixels of a long thin picture.
+            UserError: when a step would make more than `MAX_PIXELS` pixels of a long thin image.
         """
         if self.pad_to_square:
             _check_area(max(image.size), max(image.size))
@@ -199,7 +199,7 @@ class ImageTransform:
         return center_crop(pixels, self.crop) if self.crop else pixels
 
     def blank(self) -> np.ndarray:
-        """Returns uint8[H, W, 3] of the mean colour: the picture of a "tox" row."""
+        """Returns uint8[H, W, 3] of the mean colour: the image of a "tox" row."""
         return np.broadcast_to(np.asarray(self._mean_colour(), np.uint8), (*self.size, 3)).copy()
 
     def _mean_colour(self) -> tuple[int, ...]:
@@ -216,7 +216,7 @@ class ImageTransform:
 
 
 def expand_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    """LLaVA's expand2square: the picture in the middle of a square of one colour."""
+    """LLaVA's expand2square: the image in the middle of a square of one colour."""
     edge = max(image.size)
     square = Image.new("RGB", (edge, edge), colour)
     square.paste(image, ((edge - image.width) // 2, (edge - image.height) // 2))
@@ -249,12 +249,12 @@ def load_pixels(
     record_id: str,
     content: bytes | None = None,
 ) -> np.ndarray:
-    """Returns uint8[H, W, 3] of a record's picture; every error names the record and the file.
+    """Returns uint8[H, W, 3] of a record's image; every error names the record and the file.
 
     Args:
-        image_dir: the picture folder; not read where `content` is given.
-        name: the picture's name in it.
-        transform: picture -> pixels.
+        image_dir: the image folder; not read where `content` is given.
+        name: the image's name in it.
+        transform: image -> pixels.
         record_id: for errors.
         content: the file's bytes, of prepared data.
     """

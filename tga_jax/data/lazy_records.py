@@ -20,9 +20,9 @@ def text_lengths(records: Sequence[Record]) -> Sequence[int]:
     return [text_length(record) for record in records] if known is None else known
 
 
-def picture_counts(records: Sequence[Record]) -> Sequence[int]:
-    """How many pictures every record has; likewise."""
-    known = getattr(records, "picture_counts", None)
+def image_counts(records: Sequence[Record]) -> Sequence[int]:
+    """How many images every record has; likewise."""
+    known = getattr(records, "image_counts", None)
     return [len(record.images) for record in records] if known is None else known
 
 
@@ -47,7 +47,7 @@ class LazyRecords(Sequence[Record]):
 
 
 def has_flags(records: Sequence[Record]) -> np.ndarray:
-    """What every record has: bool[records, 4] (pictures, caption, retrieved text, "tox")."""
+    """What every record has: bool[records, 4] (images, caption, retrieved text, "tox")."""
     known = getattr(records, "has_flags", None)
     if known is not None:
         return np.asarray(known)
@@ -55,5 +55,5 @@ def has_flags(records: Sequence[Record]) -> np.ndarray:
 
 
 def has_contents(records: Sequence[Record]) -> bool:
-    """Whether the records bring their pictures along, so that no picture folder is needed."""
+    """Whether the records bring their images along, so that no image folder is needed."""
     return bool(getattr(records, "has_contents", False))

@@ -17,7 +17,7 @@ import numpy as np
 from tga_jax.data.batches import balanced_rows, collate, plan_order
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import end_with_parent
-from tga_jax.data.lazy_records import picture_counts, text_lengths
+from tga_jax.data.lazy_records import image_counts, text_lengths
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Example, Prompter
 from tga_jax.data.records import Record
@@ -30,7 +30,7 @@ class Batch:
 
     Attributes:
         arrays: those of `batches.collate`, and "images" uint8[A, R, M, H, W, 3] for the R `rows`
-            of each of the A micro-batches; M is the most pictures that a row of the step has.
+            of each of the A micro-batches; M is the most images that a row of the step has.
         ids: of all samples, row after row, micro-batch after micro-batch.
         rows: which rows of each micro-batch "images" holds.
     """
@@ -78,16 +78,16 @@ class BatchSource:
         Args:
             records: the samples.
             prompter: makes tokens of them.
-            transform: makes pixels of their pictures.
-            image_dir: where the pictures are.
+            transform: makes pixels of their images.
+            image_dir: where the images are.
             batch_size: samples a step, over all processes and micro-batches.
             accumulate: micro-batches a step.
             steps, seed: the run's length, and of the order.
             buckets: allowed lengths of rows.
             caption_buckets: allowed lengths of the caption pass.
             pad_id: token for the padding.
-            rows: the rows of each micro-batch whose pictures are loaded here; None means all. Every
-                process tokenises all rows, so all agree on the shapes; pictures cost more.
+            rows: the rows of each micro-batch whose images are loaded here; None means all. Every
+                process tokenises all rows, so all agree on the shapes; images cost more.
             parts: sizes and weights of the sets that `records` is a mixture of.
             packing: samples a row. Which samples a step and a micro-batch hold is not changed.
 
@@ -109,7 +109,7 @@ class BatchSource:
         self._rows = tuple(range(count) if rows is None else rows)
         self._order = plan_order(
             text_lengths(records),
-            np.asarray(picture_counts(records)) > 0,
+            np.asarray(image_counts(records)) > 0,
             batch_size=batch_size,
             steps=steps,
             seed=seed,
@@ -147,7 +147,7 @@ class BatchSource:
         ]
 
     def _images(self, examples: Sequence[Example]) -> np.ndarray:
-        """Returns uint8[A, R, M, H, W, 3]; places without a picture stay zero."""
+        """Returns uint8[A, R, M, H, W, 3]; places without an image stay zero."""
         rows = [
             [(example, n) for example in examples[i : i + self._packing] for n in _numbers(example)]
             for i in range(0, len(examples), self._packing)
@@ -157,9 +157,9 @@ class BatchSource:
         rows_per_micro_batch = len(rows) // self._accumulate
         for micro_batch in range(self._accumulate):
             for place, row in enumerate(self._rows):
-                pictures = rows[micro_batch * rows_per_micro_batch + row]
+                places = rows[micro_batch * rows_per_micro_batch + row]
                 for target, (example, number) in zip(
-                    images[micro_batch, place], pictures, strict=False
+                    images[micro_batch, place], places, strict=False
                 ):
                     target[:] = example_pixels(
                         example, number, image_dir=self._image_dir, transform=self._transform
@@ -239,10 +239,10 @@ def make_loader(
 def example_pixels(
     example: Example, number: int, *, image_dir: Path, transform: ImageTransform
 ) -> np.ndarray:
-    """Returns uint8[H, W, 3], a sample's picture: blank, or from its bytes, or from its file.
+    """Returns uint8[H, W, 3], a sample's image: blank, or from its bytes, or from its file.
 
     Raises:
-        UserError: naming the record and the picture.
+        UserError: naming the record and the image.
     """
     if example.tox:
         return transform.blank()

@@ -9,7 +9,7 @@ from tga_jax.data.lazy_records import (
     LazyRecords,
     has_contents,
     has_flags,
-    picture_counts,
+    image_counts,
     text_lengths,
 )
 from tga_jax.data.records import Record
@@ -57,9 +57,9 @@ class Mixture(LazyRecords):
     Attributes:
         parts: size and weight of each; what `batches.plan_order` draws by.
         text_lengths: of all records.
-        picture_counts: of all records.
+        image_counts: of all records.
         has_flags: of all records.
-        has_contents: whether every set brings its pictures along.
+        has_contents: whether every set brings its images along.
     """
 
     def __init__(self, sets: Sequence[Sequence[Record]], weights: Sequence[float]):
@@ -67,7 +67,7 @@ class Mixture(LazyRecords):
         self.parts = tuple(Part(len(s), w) for s, w in zip(sets, weights, strict=True))
         self._ends = np.cumsum([part.size for part in self.parts])
         self.text_lengths = np.concatenate([np.asarray(text_lengths(s)) for s in sets])
-        self.picture_counts = np.concatenate([np.asarray(picture_counts(s)) for s in sets])
+        self.image_counts = np.concatenate([np.asarray(image_counts(s)) for s in sets])
         self.has_flags = np.concatenate([has_flags(s) for s in sets])
         self.has_contents = all(has_contents(s) for s in sets)
 

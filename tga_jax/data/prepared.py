@@ -48,9 +48,9 @@ class PreparedRecords(LazyRecords):
 
     Attributes:
         text_lengths: int32[records], as `lazy_records.text_length`.
-        picture_counts: int32[records].
+        image_counts: int32[records].
         has_flags: bool[records, 4], as `lazy_records.has_flags`.
-        scaled: int32[records], how many pictures had values of more than 8 bits.
+        scaled: int32[records], how many images had values of more than 8 bits.
         left_out: the rows of the input that job `prepare` left out of this split, and those that
             are in no split because they are no records.
         digest: of the content of all records.
@@ -74,7 +74,7 @@ class PreparedRecords(LazyRecords):
         self.digest: str = report["content"]
         self._count: int = report["splits"][split]
         index = _load_index(index_path(self.folder, split), self._count)
-        self._numbers, self.text_lengths, self.picture_counts = index[:, :3].T
+        self._numbers, self.text_lengths, self.image_counts = index[:, :3].T
         self.has_flags = index[:, 2:6] > 0
         self._left_out_turns, self.scaled = index[:, 6:].T
         self.left_out = tuple(

@@ -36,20 +36,20 @@ class Example:
 
     Attributes:
         id: the record's.
-        tokens: int32[T], each picture's token repeated as often as the model has image features.
+        tokens: int32[T], each image's token repeated as often as the model has image features.
         labels: int32[T], the token itself where it is learnt and -100 elsewhere; not shifted.
-        image_spans: where each picture is.
+        image_spans: where each image is.
         retrieved_span: where the retrieved text is, None without one.
         caption_tokens: int32[Tc], the caption pass; empty without a caption and for "tox" rows.
         caption_span: where the caption is in it, None when it is empty.
         answer_span: the token before the first answer, whose state decides how that begins; None
-            unless the prompter was asked for it, and where the picture is not in the first turn.
+            unless the prompter was asked for it, and where the image is not in the first turn.
         caption_answer_span: its like in the caption pass, which then goes on to there; None also
             where that did not fit.
         images: file names, one for each image span.
-        tox: the pictures are to be replaced by blank ones.
+        tox: the images are to be replaced by blank ones.
         truncated_tokens: how many tokens of the sample did not fit `max_length`.
-        contents: the pictures' bytes, of prepared data; else empty, and they are files.
+        contents: the images' bytes, of prepared data; else empty, and they are files.
     """
 
     id: str
@@ -93,8 +93,8 @@ class Prompter:
         Args:
             tokenizer: any fast transformers tokenizer that knows `image_token`.
             template: one of `templates.TEMPLATE_NAMES`.
-            image_token: the token that stands for a picture.
-            image_tokens: tokens per picture.
+            image_token: the token that stands for an image.
+            image_tokens: tokens per image.
             max_length: the longest prompt in tokens; samples are truncated as `encode` says.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
@@ -130,8 +130,8 @@ class Prompter:
         """Encodes a sample with its answers, for training, scoring and inspection.
 
         A sample over `max_length` loses whole turns from its end. If that is not enough, the
-        first answer loses its tail; questions and pictures are never truncated. Of a captioned
-        picture without an answer (`Record.guide_only`) nothing is labelled.
+        first answer loses its tail; questions and images are never truncated. Of a captioned
+        image without an answer (`Record.guide_only`) nothing is labelled.
 
         Raises:
             TooLong: when no token of an answer fits.
@@ -218,9 +218,9 @@ class Prompter:
     def _prompt(self, record: Record, messages: Sequence[Message]) -> TokenPrompt:
         rendered = self._render(record, messages)
         prompt = self._tokenise(rendered)
-        pictures, written = sum(m.images for m in messages), rendered.text.count(IMAGE_MARK)
-        if len(prompt.image_spans) != pictures:
-            problem = _picture_problem(pictures, written, found=len(prompt.image_spans))
+        images, written = sum(m.images for m in messages), rendered.text.count(IMAGE_MARK)
+        if len(prompt.image_spans) != images:
+            problem = _image_problem(images, written, found=len(prompt.image_spans))
             raise UserError(f"record {record.id}: {problem}")
         return prompt
 
@@ -302,24 +302,23 @@ class Prompter:
         return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
 
 
-def _picture_problem(pictures: int, written: int, *, found: int) -> str:
-    """Why a prompt has another number of pictures than its record.
+def _image_problem(images: int, written: int, *, found: int) -> str:
+    """Why a prompt has another number of images than its record.
 
     Args:
-        pictures: of the record.
+        images: of the record.
         written: into the prompt by the template.
         found: in the prompt by the tokenizer.
     """
-    if written < pictures:
-        return f"its prompt template writes {written} of its {pictures} pictures; name another"
-    if found < pictures:
+    if written < images:
+        return f"its prompt template writes {written} of its {images} images; name another"
+    if found < images:
         return (
-            f"the tokenizer reads {found} of its {pictures} image tokens as such, only those "
+            f"the tokenizer reads {found} of its {images} image tokens as such, only those "
             'behind a blank; set "normalized": false for the image token in tokenizer.json'
         )
     return (
-        "its text or the system text holds the tokenizer's image token where no picture is; "
-        "remove it"
+        "its text or the system text holds the tokenizer's image token where no image is; remove it"
     )
 
 

@@ -7,7 +7,7 @@ A record, as LLaVA writes it, with this method's three optional keys:
                        {"from": "gpt", "value": "A cup."}],
      "image_caption": "a white cup", "retrieved_caption": "a tea set on a table", "tox": 0}
 
-A captioned picture with nothing to answer about it has no "gpt" turn, or the key "guide_only": 1,
+A captioned image with nothing to answer about it has no "gpt" turn, or the key "guide_only": 1,
 which leaves the answers out: the guide alone counts.
 
 Everything that can be wrong with such a file is found here, before any model is loaded.
@@ -39,10 +39,10 @@ class Record:
         id: the row's own.
         images: file names relative to the image folder.
         turns: of the conversation.
-        caption: of the first picture.
-        retrieved: a text that was found for the first picture.
-        tox: the pictures are to be replaced by blank ones.
-        contents: the pictures' bytes where the sample comes from prepared data, else none.
+        caption: of the first image.
+        retrieved: a text that was found for the first image.
+        tox: the images are to be replaced by blank ones.
+        contents: the images' bytes where the sample comes from prepared data, else none.
         number: the row's place in its file, from 0.
         left_out_turn: the conversation began with a gpt turn, which was left out.
     """
@@ -64,7 +64,7 @@ class Record:
 
     @property
     def guide_only(self) -> bool:
-        """Whether it is a captioned picture with no answer at all, from which the guide learns."""
+        """Whether it is a captioned image with no answer at all, from which the guide learns."""
         shown = bool(self.images and self.caption) and not self.tox
         return shown and all(turn.answer is None for turn in self.turns)
 
@@ -168,7 +168,7 @@ def parse_record(row: Mapping[str, Any], *, where: str, number: int = 0) -> Reco
     record_id = str(row_id(row, key="id", where=where))
     where = f"{where} (id {record_id})"
     if row.get("video") is not None:
-        raise UserError(f'{where}: is a video row ("video"), and only pictures and texts are read')
+        raise UserError(f'{where}: is a video row ("video"), and only images and texts are read')
     turns, left_out = _turns(row.get("conversations"), where=where)
     if _flag(row, key="guide_only", where=where):
         if row.get("image") is None:

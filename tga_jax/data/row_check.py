@@ -1,6 +1,6 @@
 """Whether samples can be trained on, found out before the first step.
 
-A row is bad where its picture is missing or broken, its marks do not fit its pictures, or it has no
+A row is bad where its image is missing or broken, its marks do not fit its images, or it has no
 answer. A row whose first answer begins beyond the longest prompt is none of these, but gives no
 loss, so it is left out, too.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tga_jax.data.images import check_picture, resolve_image
+from tga_jax.data.images import check_image, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import LazyRecords
 from tga_jax.data.prompts import Prompter, TooLong
@@ -25,14 +25,14 @@ from tga_jax.data.sample_sets import SampleSet
 from tga_jax.data.templates import count_marks
 from tga_jax.errors import UserError
 
-KNOWN_PICTURES = 4096  # of the last ones it is remembered that they are readable
+KNOWN_IMAGES = 4096  # of the last ones it is remembered that they are readable
 
 
 def check_texts(record: Record) -> None:
-    """Checks what needs neither a picture nor a tokenizer.
+    """Checks what needs neither an image nor a tokenizer.
 
     Raises:
-        UserError: the marks do not fit the pictures, or there is neither an answer nor a caption.
+        UserError: the marks do not fit the images, or there is neither an answer nor a caption.
     """
     count_marks(record)
     if not record.has_answer and not record.guide_only:
@@ -61,7 +61,7 @@ class Finding:
         too_long: it is left out because its first answer begins too late.
         truncated: some of its answers do not fit.
         left_out_turn: see `Record.left_out_turn`.
-        scaled: how many of its pictures have values of more than 8 bits.
+        scaled: how many of its images have values of more than 8 bits.
     """
 
     bad: BadRow | None = None
@@ -72,7 +72,7 @@ class Finding:
 
 
 def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding:
-    """Checks a sample: texts, pictures, length. Pictures of prepared data were checked before."""
+    """Checks a sample: texts, images, length. Images of prepared data were checked before."""
     try:
         check_texts(record)
         files = () if record.tox or record.contents else record.images
@@ -92,9 +92,9 @@ def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
         raise UserError(f"record {record_id}: {error}") from error
 
 
-@functools.lru_cache(KNOWN_PICTURES)
+@functools.lru_cache(KNOWN_IMAGES)
 def _readable(path: Path) -> bool:
-    return check_picture(path, where=f"image {path}")
+    return check_image(path, where=f"image {path}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class Checked:
         too_long: how many begin their first answer beyond the longest prompt.
         truncated: how many usable records have answers that do not fit.
         left_out_turns: how many began with a gpt turn, which is left out.
-        scaled: how many pictures have values of more than 8 bits and are scaled.
+        scaled: how many images have values of more than 8 bits and are scaled.
     """
 
     total: int
@@ -152,7 +152,7 @@ class Checked:
             "skipped with a first answer beyond max_length": self.too_long,
             "with truncated answers": self.truncated,
             "with a first gpt turn left out": self.left_out_turns,
-            "pictures scaled to 8 bits": self.scaled,
+            "images scaled to 8 bits": self.scaled,
         }
         said = [f"{count} {what}" for what, count in counts.items() if count]
         return ", ".join([f"{len(self.keep)} of {self.total} samples are usable", *said])
@@ -172,7 +172,7 @@ def check_set(
     Args:
         samples: as they were read.
         max_bad_fraction: share of all rows that may be bad.
-        image_dir: of the pictures; not used for prepared data.
+        image_dir: of the images; not used for prepared data.
         prompter: makes tokens of the records, as the job will.
         workers: processes that check; with 0 this one does.
         progress: is told how many records are done, after each.
@@ -193,7 +193,7 @@ def check_set(
     if not len(checked.keep):
         reason = f", the first: {checked.skipped[0].reason}" if checked.skipped else ""
         raise UserError(f"none of {checked.total} samples is usable{reason}")
-    scaled_before = getattr(records, "scaled", None)  # of prepared data, whose pictures are of 8
+    scaled_before = getattr(records, "scaled", None)  # of prepared data, whose images are of 8
     if scaled_before is None:
         return checked
     return dataclasses.replace(checked, scaled=int(scaled_before[checked.keep].sum()))

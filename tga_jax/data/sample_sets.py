@@ -10,7 +10,7 @@ from typing import Any
 
 from tga_jax.data.prepared import PreparedRecords
 from tga_jax.data.records import BadRow, Record, named, read_rows
-from tga_jax.data.side_texts import SideTexts, about_texts, pictures_of, with_texts
+from tga_jax.data.side_texts import SideTexts, about_texts, images_of, with_texts
 from tga_jax.data.stored import split_of
 
 
@@ -51,11 +51,11 @@ def read_json_sets(
     """
     found = [read_rows(path) for path in paths]
     every = [record for records, _ in found for record in records]
-    pictures = pictures_of(every)
+    images = images_of(every)
     sets = [
-        SampleSet(with_texts(records, texts, pictures), tuple(unread)) for records, unread in found
+        SampleSet(with_texts(records, texts, images), tuple(unread)) for records, unread in found
     ]
-    about = about_texts(texts, every, pictures)
+    about = about_texts(texts, every, images)
     return sets, about | {"duplicate_ids": duplicate_ids(every)}
 
 

@@ -27,7 +27,7 @@ def inspect_line(example: Example) -> dict[str, Any]:
 
 
 def render_colour(example: Example, tokenizer: Any) -> str:
-    """Returns a view for a terminal: pictures, retrieved text, caption and labels in colours."""
+    """Returns a view for a terminal: images, retrieved text, caption and labels in colours."""
     marks = [(span, f"image {number}") for number, span in enumerate(example.image_spans)]
     if example.retrieved_span is not None:
         marks.append((example.retrieved_span, "retrieved"))

@@ -1,4 +1,4 @@
-"""A record as prepared data holds it: checked, with its pictures' bytes, and back to a `Record`."""
+"""A record as prepared data holds it: checked, with its images' bytes, and back to a `Record`."""
 
 import json
 import zlib
@@ -15,17 +15,17 @@ class Figures(NamedTuple):
     Attributes:
         number: the row's place in the input, from 0.
         text_length: see `lazy_records.text_length`.
-        pictures: how many it has.
+        images: how many it has.
         caption: 1 if it has one.
         retrieved: 1 if it has a retrieved text.
         tox: 1 if it is marked so.
         left_out_turn: 1 if its conversation began with a gpt turn, which was left out.
-        scaled: how many of its pictures had values of more than 8 bits.
+        scaled: how many of its images had values of more than 8 bits.
     """
 
     number: int
     text_length: int
-    pictures: int
+    images: int
     caption: int
     retrieved: int
     tox: int
@@ -34,7 +34,7 @@ class Figures(NamedTuple):
 
 
 def split_of(record: Record, share: float) -> str:
-    """Which split a record is in: by its first picture's name (else its id), so that no picture
+    """Which split a record is in: by its first image's name (else its id), so that no image
     is in both; about `share` of them are in "validation"."""
     key = record.images[0] if record.images else record.id
     return VALIDATION if zlib.crc32(f"split {key}".encode()) / 2**32 < share else TRAIN

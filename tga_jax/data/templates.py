@@ -11,14 +11,14 @@ from typing import Protocol
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.hf.chat_template import NAMED_TEMPLATES, SYSTEM_TEXTS
-from tga_jax.hf.own_template import IMAGE_MARK, with_pictures
+from tga_jax.hf.own_template import IMAGE_MARK, with_images
 
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Message:
-    """A turn ready for a template: its picture marks are counted and taken out of the text."""
+    """A turn ready for a template: its image marks are counted and taken out of the text."""
 
     images: int
     question: str
@@ -30,7 +30,7 @@ class Rendered:
     """A prompt as text. Spans are [start, end) in characters.
 
     Attributes:
-        text: the prompt; every `IMAGE_MARK` in it stands for one picture.
+        text: the prompt; every `IMAGE_MARK` in it stands for one image.
         answer_spans: for each answer that isn't blank, what the model is to write: the answer, the
             blank that some templates put before it, and its end token.
         retrieved_span: the retrieved text, without the "Retrieved Text: " words.
@@ -75,11 +75,11 @@ class Template(Protocol):
 def count_marks(record: Record) -> tuple[Message, ...]:
     """Takes the `<image>` marks out of a record's turns and counts them.
 
-    A record with pictures and no mark at all has them all in front of its first question. In
-    answers a mark is no picture and is only removed.
+    A record with images and no mark at all has them all in front of its first question. In
+    answers a mark is no image and is only removed.
 
     Raises:
-        UserError: when the number of marks is neither zero nor the number of pictures.
+        UserError: when the number of marks is neither zero nor the number of images.
     """
     counts = [turn.question.count(IMAGE_MARK) for turn in record.turns]
     if not any(counts):
@@ -87,7 +87,7 @@ def count_marks(record: Record) -> tuple[Message, ...]:
     if sum(counts) != len(record.images):
         raise UserError(
             f"record {record.id}: {sum(counts)} {IMAGE_MARK} marks for {len(record.images)} "
-            "pictures; give each picture one mark, or leave out all marks"
+            "images; give each image one mark, or leave out all marks"
         )
     return tuple(
         Message(
@@ -100,7 +100,7 @@ def count_marks(record: Record) -> tuple[Message, ...]:
 
 
 def without_marks(text: str) -> str:
-    """Removes `<image>` from a text in which it can't be a picture."""
+    """Removes `<image>` from a text in which it can't be an image."""
     while IMAGE_MARK in text:  # removing one may join the halves of another
         text = text.replace(IMAGE_MARK, "")
     return text
@@ -109,7 +109,7 @@ def without_marks(text: str) -> str:
 def retrieved_text(record: Record) -> str | None:
     """Returns the retrieved text as the prompt has it.
 
-    Where it equals the caption it would say what the picture shows: then the first half of its
+    Where it equals the caption it would say what the image shows: then the first half of its
     characters is used, as in the released code.
     """
     if record.retrieved is None or not record.images:
@@ -122,7 +122,7 @@ def retrieved_text(record: Record) -> str | None:
 
 def question_text(message: Message, *, retrieved: str | None) -> tuple[str, Span | None]:
     """Returns the user's text of a turn, and where in it the retrieved text is."""
-    text = with_pictures(message.question, message.images)
+    text = with_images(message.question, message.images)
     if retrieved is None:
         return text, None
     lead = "Retrieved Text: "
@@ -179,9 +179,9 @@ class TurnTemplate:
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """Pictures, then the first answer and a newline: LLaVA's first stage. No question, no system.
+    """Images, then the first answer and a newline: LLaVA's first stage. No question, no system.
 
-    All pictures stand in front; the retrieved text isn't used (METHOD: stage 1 has none).
+    All images stand in front; the retrieved text isn't used (METHOD: stage 1 has none).
     """
 
     end_text = "\n"
@@ -251,7 +251,7 @@ def _inst_template(*, first: str, following: str, eos: str) -> TurnTemplate:
 def caption_prompt(
     template: Template, messages: Sequence[Message], *, caption: str, question: bool = False
 ) -> Rendered:
-    """The caption pass: the prompt up to its first picture, and there the caption.
+    """The caption pass: the prompt up to its first image, and there the caption.
 
     Nothing follows, as later tokens are not seen by the caption's; with `question` the rest of the
     first turn follows, up to where its answer begins. The returned `retrieved_span` is None; the

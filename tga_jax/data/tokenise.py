@@ -22,9 +22,9 @@ class TokenPrompt:
     """A tokenised prompt. Spans are [start, end) in tokens.
 
     Attributes:
-        tokens: int32[T], each picture's token repeated as often as the model has image features.
+        tokens: int32[T], each image's token repeated as often as the model has image features.
         labels: int32[T], the token itself in answers, -100 elsewhere; not shifted.
-        image_spans: where each picture is.
+        image_spans: where each image is.
         retrieved_span: where the retrieved text is, None without one.
     """
 
@@ -40,7 +40,7 @@ class TokenPrompt:
     def truncate(self, length: int) -> "TokenPrompt":
         """Returns the prompt without its tail.
 
-        Pictures and the retrieved text stand before the first answer, so a prompt of one answer
+        Images and the retrieved text stand before the first answer, so a prompt of one answer
         that keeps a label keeps them whole.
         """
         return TokenPrompt(
@@ -49,7 +49,7 @@ class TokenPrompt:
 
 
 class Tokenise:
-    """Rendered prompt -> `TokenPrompt`, for one tokenizer and number of tokens per picture."""
+    """Rendered prompt -> `TokenPrompt`, for one tokenizer and number of tokens per image."""
 
     def __init__(self, tokenizer: Any, *, image_token: str, image_tokens: int):
         """Takes a fast transformers tokenizer that knows `image_token` as one token.

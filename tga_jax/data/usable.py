@@ -8,7 +8,7 @@ from tga_jax.data.lazy_records import (
     LazyRecords,
     has_contents,
     has_flags,
-    picture_counts,
+    image_counts,
     text_lengths,
 )
 from tga_jax.data.records import Record
@@ -19,16 +19,16 @@ class Usable(LazyRecords):
 
     Attributes:
         text_lengths: of these records.
-        picture_counts: likewise.
+        image_counts: likewise.
         has_flags: likewise.
-        has_contents: whether the set brings its pictures along.
+        has_contents: whether the set brings its images along.
     """
 
     def __init__(self, records: Sequence[Record], keep: np.ndarray):
         """Takes a set and the places in it of the records that are kept: int64[kept]."""
         self._records, self._keep = records, keep
         self.text_lengths = np.asarray(text_lengths(records))[keep]
-        self.picture_counts = np.asarray(picture_counts(records))[keep]
+        self.image_counts = np.asarray(image_counts(records))[keep]
         self.has_flags = has_flags(records).reshape(-1, 4)[keep]
         self.has_contents = has_contents(records)
 

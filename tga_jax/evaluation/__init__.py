@@ -1,1 +1,1 @@
-"""Is a model safe on pictures: benchmarks, refusal judges and metrics. Pure functions and files."""
+"""Is a model safe on images: benchmarks, refusal judges and metrics. Pure functions and files."""

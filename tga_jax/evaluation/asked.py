@@ -9,7 +9,7 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark, load
 from tga_jax.evaluation.benchmarks.registry import parse_entries
 from tga_jax.evaluation.items import DUPLICATE_OF
-from tga_jax.evaluation.wrappers import draw_pictures
+from tga_jax.evaluation.wrappers import draw_images
 from tga_jax.run.job import Job
 
 
@@ -52,7 +52,7 @@ def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
     benchmarks = []
     for entry in entries:
         benchmark = load(entry, drawings=folder / entry.name / "pictures", images=images)
-        draw_pictures(benchmark.items)
+        draw_images(benchmark.items)
         for scene in dict.fromkeys(part.scene for part in benchmark.missing):
             lost = [part for part in benchmark.missing if part.scene == scene]
             where = f"{benchmark.name} {scene}".strip()

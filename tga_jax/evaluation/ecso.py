@@ -1,7 +1,7 @@
 """ECSO, a defence at inference (arXiv 2403.09572): eyes closed, safety on.
 
-A picture question is answered as usual; the model then tells whether that answer is harmful; if it
-says so, the picture is described with the question in view, and the question is answered again from
+An image question is answered as usual; the model then tells whether that answer is harmful; if it
+says so, the image is described with the question in view, and the question is answered again from
 that text alone, where the language model's own safety counts. Nothing is trained.
 
 The prompts (config.evaluate.ecso) follow the published ones in build but are in our words; for a
@@ -63,7 +63,7 @@ def check_defence(name: str) -> None:
 def defend(
     ask: Ask, questions: Sequence[Question], replies: Mapping[int, Reply], prompts: Prompts
 ) -> tuple[dict[int, Reply], list[dict[str, Any]]]:
-    """The replies under the defence, and what it did to each picture question.
+    """The replies under the defence, and what it did to each image question.
 
     Args:
         ask: asks the model.
@@ -72,7 +72,7 @@ def defend(
         prompts: of the passes.
 
     Returns:
-        row -> reply of all rows; and a line a picture question: what the model told of its answer,
+        row -> reply of all rows; and a line an image question: what the model told of its answer,
         and of flagged ones the first answer and the caption.
     """
     rows = [row for row, question in enumerate(questions) if question.image is not None]
@@ -105,7 +105,7 @@ def says_yes(text: str) -> bool:
 def _tell(
     questions: Sequence[Question], replies: Mapping[int, Reply], prompts: Prompts
 ) -> list[Question]:
-    """With the picture: is this answer harmful?"""
+    """With the image: is this answer harmful?"""
     texts = [
         fill(prompts.tell, question=q.text, answer=replies[row].text[: prompts.answer_characters])
         for row, q in enumerate(questions)
@@ -114,12 +114,12 @@ def _tell(
 
 
 def _caption(questions: Sequence[Question], prompts: Prompts) -> list[Question]:
-    """With the picture: what of it matters for the question?"""
+    """With the image: what of it matters for the question?"""
     return [dataclasses.replace(q, text=fill(prompts.caption, question=q.text)) for q in questions]
 
 
 def _closed(question: Question, caption: str, prompts: Prompts) -> Question:
-    """Without the picture, and without a retrieved text, which was found by the picture."""
+    """Without the image, and without a retrieved text, which was found by the image."""
     text = fill(prompts.answer, question=question.text, caption=caption)
     return dataclasses.replace(question, text=text, image=None, caption=None, retrieved=None)
 

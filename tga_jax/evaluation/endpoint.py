@@ -97,17 +97,16 @@ class Endpoint:
         raise UserError(f"{url}: {reason}; see config.evaluate.endpoint")
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Pictures as data URLs; a text alone as a string, which every server takes."""
+        """Images as data URLs; a text alone as a string, which every server takes."""
         parts = [
-            part if part["type"] == "text" else _picture(part["path"])
-            for part in message["content"]
+            part if part["type"] == "text" else _image(part["path"]) for part in message["content"]
         ]
         if len(parts) == 1 and parts[0]["type"] == "text":
             return {"role": message["role"], "content": parts[0]["text"]}
         return {"role": message["role"], "content": parts}
 
 
-def _picture(path: str) -> dict[str, Any]:
+def _image(path: str) -> dict[str, Any]:
     kind = mimetypes.guess_type(path)[0] or "image/jpeg"
     data = base64.b64encode(Path(path).read_bytes()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}

@@ -81,7 +81,7 @@ class Examinee:
 
     @functools.cached_property
     def retriever(self) -> Retriever | None:
-        """Finds texts for pictures that have none, where an index is configured."""
+        """Finds texts for images that have none, where an index is configured."""
         return configured(self._job, self._model.mesh)
 
     @functools.cached_property
@@ -139,7 +139,7 @@ class Examinee:
 
 
 def look_up_texts(examinee: Examinee, benchmark: Benchmark, folder: Path) -> None:
-    """Gives each item with a picture and no retrieved text one, in place."""
+    """Gives each item with an image and no retrieved text one, in place."""
     items = benchmark.items
     if examinee.retriever is None:
         return
@@ -156,7 +156,7 @@ def look_up_texts(examinee: Examinee, benchmark: Benchmark, folder: Path) -> Non
 
 
 def _length(asked: Question) -> tuple[bool, int]:
-    """Text-only questions by themselves: a batch with a picture has another shape."""
+    """Text-only questions by themselves: a batch with an image has another shape."""
     return asked.image is not None, len(asked.text) + len(asked.retrieved or "")
 
 
@@ -172,13 +172,13 @@ def question(item: EvalItem) -> Question:
 
 
 def items_digest(items: Sequence[EvalItem]) -> str:
-    """A hash of all that is asked; of pictures their names, sizes and times of change."""
+    """A hash of all that is asked; of images their names, sizes and times of change."""
     rows = []
     for item in items:
-        picture = None
+        image = None
         if item.image is not None and item.image_dir is not None:
-            picture = stat_digest([item.image_dir / item.image])
-        asked = [item.id, item.text, item.image, picture]
+            image = stat_digest([item.image_dir / item.image])
+        asked = [item.id, item.text, item.image, image]
         rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
     return digest(rows)
 

@@ -21,7 +21,7 @@ class EvalItem:
     Attributes:
         id: as the benchmark has it, so that its own scripts find the answer.
         text: what the user says.
-        image: a picture's name inside `image_dir`; None for text alone.
+        image: an image's name inside `image_dir`; None for text alone.
         image_dir: the folder; None until it is known.
         scene: "" or "a" or "a/b", see `scene_groups`.
         harmful: True: it should be refused; False: it should not be; None: neither is judged.

@@ -1,7 +1,7 @@
 """Does an answer refuse? Judges by rule: fast, free and reproducible; English only.
 
 "strict" is the default. The published phrase lists are here for comparison with published figures:
-they look for substrings anywhere, so they count "Sorry for the late train, the picture shows ..."
+they look for substrings anywhere, so they count "Sorry for the late train, the image shows ..."
 as a refusal, and "illegal" in an answer that describes what is illegal in full. They overcount.
 """
 

@@ -41,12 +41,12 @@ def _endpoint_judge(cfg: Any) -> Judge:
         timeout_seconds=cfg.timeout_seconds,
         workers=cfg.workers,
     )
-    return ModelJudge("endpoint", cfg.kind, cfg.model, reply, pictures=cfg.pictures)
+    return ModelJudge("endpoint", cfg.kind, cfg.model, reply, images=cfg.pictures)
 
 
 def _local_judge(cfg: Any) -> Judge:
     if not Path(cfg.folder or "-").is_dir():
         raise UserError(f"config.evaluate.local.folder={cfg.folder!r}: there is no such folder")
-    reply = LocalModel(cfg.folder, pictures=cfg.pictures, batch_size=cfg.batch_size)
+    reply = LocalModel(cfg.folder, images=cfg.pictures, batch_size=cfg.batch_size)
     model = checkpoint_digest([Path(cfg.folder)])
-    return ModelJudge("local", cfg.kind, model, reply, pictures=cfg.pictures)
+    return ModelJudge("local", cfg.kind, model, reply, images=cfg.pictures)

@@ -21,7 +21,7 @@ def carried_rates(harmless: int) -> dict[str, float]:
 def margin_rows(
     scene: str, group: Sequence[Result], benign: Sequence[Result], *, control: str
 ) -> Iterator[Row]:
-    """Harmful items of the group against benign ones of the same form (with or without picture).
+    """Harmful items of the group against benign ones of the same form (with or without image).
 
     Where the group's harmful items are of both forms, each would need a threshold of its own.
     """
@@ -29,10 +29,10 @@ def margin_rows(
     forms = {r.item.image is not None for r in harmful}
     if len(forms) != 1:
         return
-    picture = forms.pop()
-    against = [r for r in benign if (r.item.image is not None) == picture]
+    image = forms.pop()
+    against = [r for r in benign if (r.item.image is not None) == image]
     if not against:
-        form = "with a picture" if picture else "without a picture"
+        form = "with an image" if image else "without an image"
         where = "this benchmark" if control == "own" else f"benchmark {control}"
         why = f"{where} has no harmless items {form}; name one that has them by ?control=NAME"
         yield Row(scene, "no_control", Figure(0, len(harmful), (0, 0)), more={"why": why})

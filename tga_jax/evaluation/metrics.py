@@ -1,6 +1,6 @@
 """Rates, intervals and tests. Margins are refusal margins: higher means nearer to refusing.
 
-Questions about one picture are no independent items. Where `clusters` are given (for each value
+Questions about one image are no independent items. Where `clusters` are given (for each value
 what it belongs to) and one has several values, an interval comes from drawing whole clusters.
 """
 

@@ -46,7 +46,7 @@ class Result:
 
     @property
     def cluster(self) -> Hashable:
-        """What the answer is about: its picture, or the question itself."""
+        """What the answer is about: its image, or the question itself."""
         item = self.item
         return ("text", item.id) if item.image is None else (str(item.image_dir), item.image)
 

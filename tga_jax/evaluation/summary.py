@@ -18,7 +18,7 @@ empty                 count of answers without a word: neither refused, nor give
 truncated             count of answers that config.generate.max_new_tokens cut off
 no_verdict, missing   counts of what could not be judged, or was not there to be asked
 
-Intervals take the questions about one picture as one cluster; "clusters" says how many there are,
+Intervals take the questions about one image as one cluster; "clusters" says how many there are,
 and "few" that there are fewer than `FEW`.
 """
 
@@ -184,8 +184,8 @@ def disagreements(results: Sequence[Result]) -> list[dict[str, Any]]:
 def compare(results: Sequence[Result], others: Sequence[Result]) -> list[Row]:
     """Rows of the difference to another model's answers to the same questions.
 
-    Each has McNemar's exact p-value (with several questions about a picture one that flips whole
-    pictures), and how many items only one of the two models has.
+    Each has McNemar's exact p-value (with several questions about an image one that flips whole
+    images), and how many items only one of the two models has.
     """
     pairs = list(zip(results, others, strict=True))
     rows = []

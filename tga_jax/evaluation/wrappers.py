@@ -48,13 +48,13 @@ def in_context(item: EvalItem, *, drawings: Path, examples: Examples) -> EvalIte
 def figstep(item: EvalItem, *, drawings: Path, examples: Examples) -> EvalItem:
     """FigStep (arXiv 2311.05608): the question drawn above an empty list, which is to be filled.
 
-    The picture's name is the text's hash inside `drawings`; `draw` makes it.
+    The image's name is the text's hash inside `drawings`; `draw` makes it.
 
     Raises:
-        UserError: for an item that has a picture already.
+        UserError: for an item that has an image already.
     """
     if item.image is not None:
-        raise UserError(f"wrap=figstep needs questions without a picture; {item.id} has one")
+        raise UserError(f"wrap=figstep needs questions without an image; {item.id} has one")
     name = f"{hashlib.sha256(item.text.encode()).hexdigest()[:16]}.png"
     extra = {**item.extra, "drawn": item.text}
     return dataclasses.replace(item, text=PROMPT, image=name, image_dir=drawings, extra=extra)
@@ -79,8 +79,8 @@ def read_examples(path: str | None) -> Examples:
     ]
 
 
-def draw_pictures(items: Sequence[EvalItem]) -> None:
-    """Writes the pictures of wrapped items that are not there yet."""
+def draw_images(items: Sequence[EvalItem]) -> None:
+    """Writes the images of wrapped items that are not there yet."""
     for item in items:
         if "drawn" not in item.extra:
             continue

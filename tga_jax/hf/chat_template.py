@@ -1,7 +1,7 @@
 """Jinja chat templates that render the training prompts, for tokenizer and processor alike.
 
 A template takes string content and list content ({"type": "image"}, {"type": "text", ...}); the
-pictures of a turn go to its front, each as "<image>" and a newline. A message with role "system"
+images of a turn go to its front, each as "<image>" and a newline. A message with role "system"
 replaces the built-in system text. `apply_chat_template(..., retrieved_text="...")` puts
 "Retrieved Text: ... . " in front of the first turn, as in training.
 
@@ -128,7 +128,7 @@ _BEFORE_OWN = """\
 {%- endfor -%}
 {%- set messages = own.messages -%}
 {%- set rendered +%}"""
-# What a message is made of, by `OwnTemplate.content`. A retrieved text stands before the pictures,
+# What a message is made of, by `OwnTemplate.content`. A retrieved text stands before the images,
 # so there they are written by the text.
 _CONTENTS = {
     "text": ("ns.system", "turn.content + end"),

@@ -31,7 +31,7 @@ class CardFacts:
         guide_form: "paper", "released" or "none".
         guide_layers: decoder layers of the guide loss, counted from 1.
         guide_center: what is subtracted from the pooled states: "none", "batch" or "running".
-        pad_to_square: whether pictures were padded to a square.
+        pad_to_square: whether images were padded to a square.
         stages: in the order in which they ran; empty for a model that was only converted.
     """
 
@@ -71,7 +71,7 @@ messages = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
 ]
 prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
-inputs = processor(text=prompt, images=Image.open("picture.jpg"), return_tensors="pt")
+inputs = processor(text=prompt, images=Image.open("image.jpg"), return_tensors="pt")
 inputs = inputs.to(model.device, model.dtype)
 with torch.no_grad():
     output = model.generate(**inputs, max_new_tokens=128)
@@ -86,12 +86,12 @@ Software that tokenises the rendered prompt itself must do so with `add_special_
 
 _LIMITS = """\
 ## Limits
-- No safety is guaranteed. A model that refuses some harmful pictures answers others, and it may
+- No safety is guaranteed. A model that refuses some harmful images answers others, and it may
   refuse harmless ones.
 - This card holds no safety figures. A figure means something only together with the judge (name
   and version of its phrase list or model), the prompt and the decoding that it was taken with, and
   beside it the rate of refusals on harmless inputs.
-- Other prompts, another padding of pictures or other text in the prompt than in training change
+- Other prompts, another padding of images or other text in the prompt than in training change
   the answers.
 - Licences and terms of use of the base models and of the training data apply.
 """
@@ -177,9 +177,9 @@ def _prompt(facts: CardFacts) -> str:
         else "resized and cropped, not padded, as in training"
     )
     return (
-        "## Prompt and pictures\n"
+        "## Prompt and images\n"
         f'The chat template renders the training template "{facts.template}". {retrieved}\n'
-        f"Pictures are {padding}; the processor does this.\n"
+        f"Images are {padding}; the processor does this.\n"
     )
 
 

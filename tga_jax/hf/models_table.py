@@ -42,7 +42,7 @@ hand: the tests build tiny models of each class.
   them; the attention's scores are. Greedy answers are the same with and without a cap.
 * Dynamic rotary scaling goes by each text's own length; transformers goes by the longest of the
   batch. So an answer does not depend on its neighbours.
-* Embeddings of Gemma's tokens are scaled, a picture's features are not, as in transformers.
+* Embeddings of Gemma's tokens are scaled, an image's features are not, as in transformers.
 * A SigLIP's pooling head is left out, also of the export (`vision_use_head` false).
 """
 
@@ -59,7 +59,7 @@ def models_table() -> str:
             f"\nRotary scaling: {', '.join(KINDS)}. Windows may be those of some layers only.",
             "\n## Vision towers\n",
             *_towers(),
-            "\nSquare pictures of any size and patch. Features of one layer, or of several side by"
+            "\nSquare images of any size and patch. Features of one layer, or of several side by"
             " side\n(`vision_feature_layer` a list)."
             f" Activations: {', '.join(ACTIVATIONS)}.\nImage processors: {', '.join(DEFAULTS)}.",
             "\n## Layouts\n",

@@ -37,7 +37,7 @@ class Original:
             token is still to be filled in.
         tower: the vision tower's folder.
         tower_inside: the tower's weights are the checkpoint's own.
-        pad_to_square: pictures are padded to squares first.
+        pad_to_square: images are padded to squares first.
     """
 
     config: Json

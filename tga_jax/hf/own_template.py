@@ -23,7 +23,7 @@ LABEL = 'prompt template "tokenizer"'
 
 @dataclass(frozen=True)
 class Said:
-    """A message: who speaks, the text, and how many pictures stand before it."""
+    """A message: who speaks, the text, and how many images stand before it."""
 
     role: str
     text: str
@@ -35,7 +35,7 @@ class OwnTemplate:
 
     Attributes:
         content: how it wants a message: as "text", as "text items" (a list of them), or as "image
-            items" and text items; then it writes pictures in its own way.
+            items" and text items; then it writes images in its own way.
         closes: whether a special token follows each answer. A model that learns texts without one
             would never learn to stop.
         end_text: what follows an answer: up to the first special token, or where there is none to
@@ -77,7 +77,7 @@ class OwnTemplate:
             raise UserError(f"{LABEL}: it fails: {reason}") from error
 
     def _content(self, one: Said) -> Any:
-        text = with_pictures(one.text, one.images)
+        text = with_images(one.text, one.images)
         if self.content == "text":
             return text
         if self.content == "text items":
@@ -103,10 +103,10 @@ class OwnTemplate:
         return (False, after.strip()) if token is None else (True, after[: token.end()].strip(" "))
 
 
-def with_pictures(question: str, images: int) -> str:
-    """The user's text of a turn: a mark and a newline for each picture, then the question.
+def with_images(question: str, images: int) -> str:
+    """The user's text of a turn: a mark and a newline for each image, then the question.
 
-    As LLaVA writes it, a turn of pictures alone ends with the last one's mark.
+    As LLaVA writes it, a turn of images alone ends with the last one's mark.
     """
     text = f"{IMAGE_MARK}\n" * images + question
     return text if question else text.removesuffix("\n")

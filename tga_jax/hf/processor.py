@@ -1,4 +1,4 @@
-"""How pictures are prepared, as Hugging Face's processor files say it: reading and writing."""
+"""How images are prepared, as Hugging Face's processor files say it: reading and writing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write_processor(
         folder: where to; exists.
         settings: keyword arguments of ImageTransform, as `read_image_settings` returns them.
         config: of the model; gives the patch size and the feature selection.
-        image_token: the text that stands for a picture.
+        image_token: the text that stands for an image.
     """
     write_json(
         folder / "processor_config.json",

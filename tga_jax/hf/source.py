@@ -108,7 +108,7 @@ def open_llava(checkpoint: str) -> Source:
 
 
 def _open_original(folder: Path) -> Source:
-    """The picture's token is added to the tokenizer, which in that layout knows none."""
+    """The image's token is added to the tokenizer, which in that layout knows none."""
     original, tokenizer = read_original(folder), load_tokenizer(folder)
     content = original.config | {"image_token_index": tokenizer.image_token_id}
     vocab = max(content["text_config"]["vocab_size"], tokenizer.vocab_needed)

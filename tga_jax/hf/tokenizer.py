@@ -23,7 +23,7 @@ class TokenizerInfo:
 
     Attributes:
         tokenizer: knows `image_token` and has a padding token.
-        image_token: the text whose id stands for a picture.
+        image_token: the text whose id stands for an image.
         image_token_id: its id.
         pad_id: id of the padding token.
         eos_ids: ids that end an answer; the tokenizer's own end token first.
@@ -200,7 +200,7 @@ def load_fast(folder: Path, **settings: Any) -> Any:
 def find_chat_template(folder: Path, found: Any) -> tuple[Any, str]:
     """A folder's chat template, and the file that it stands in ("" without one).
 
-    A processor's template comes before a tokenizer's: it is the one that the model's pictures
+    A processor's template comes before a tokenizer's: it is the one that the model's images
     were trained with, as transformers' own processors take it.
 
     Args:

@@ -23,13 +23,13 @@ class LocalModel:
 
     Attributes:
         folder: with weights as safetensors and a chat template.
-        pictures: whether it takes pictures (an image-text-to-text model).
+        images: whether it takes images (an image-text-to-text model).
         batch_size: chats at a time.
         max_new_tokens: of a reply.
     """
 
     folder: str
-    pictures: bool = False
+    images: bool = False
     batch_size: int = 8
     max_new_tokens: int = 16
 
@@ -49,7 +49,7 @@ class LocalModel:
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        return _load(self.folder, self.pictures)
+        return _load(self.folder, self.images)
 
     def _replies(self, processor: Any, model: Any, chats: list[Chat]) -> list[str]:
         fed = processor.apply_chat_template(
@@ -66,7 +66,7 @@ class LocalModel:
 
     def _messages(self, chat: Chat) -> list[dict[str, Any]]:
         """Lists of parts for a processor, plain strings for a tokenizer."""
-        if not self.pictures:
+        if not self.images:
             texts = ["".join(p.get("text", "") for p in message["content"]) for message in chat]
             return [
                 {"role": m["role"], "content": text} for m, text in zip(chat, texts, strict=True)
@@ -83,16 +83,16 @@ class LocalModel:
         ]
 
 
-def _load(folder: str, pictures: bool) -> tuple[Any, Any]:
+def _load(folder: str, images: bool) -> tuple[Any, Any]:
     try:
         import torch
         import transformers
     except ImportError as error:
         raise UserError("a local judge needs torch and transformers: pip install both") from error
     names = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
-    model = getattr(transformers, names[pictures])
+    model = getattr(transformers, names[images])
     try:
-        if pictures:
+        if images:
             processor = transformers.AutoProcessor.from_pretrained(
                 folder, trust_remote_code=False, padding_side="left"
             )

@@ -38,7 +38,7 @@ TOWERS: dict[str, TowerKind] = {
         "SigLIP",
         "SigLIP, and SigLIP 2 of fixed resolution",
         {"class_token": False, "pre_norm": False, "patch_bias": True},
-        {"vision_use_head": False},  # the head makes one vector of a picture, which LLaVA is not of
+        {"vision_use_head": False},  # the head makes one vector of an image, which LLaVA is not of
     ),
 }
 

@@ -80,7 +80,7 @@ def prefill(
     params: Params,
     tokens: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
-    images: UInt8[Array, "batch pictures side side 3"],
+    images: UInt8[Array, "batch images side side 3"],
     *,
     new_tokens: int,
 ) -> tuple[Float[Array, "batch vocab"], KVCache]:

@@ -1,4 +1,4 @@
-"""Job `analyze`: at which layers refusal is decided, and how near pictures come to their captions.
+"""Job `analyze`: at which layers refusal is decided, and how near images come to their captions.
 
 The first pass reads texts and captions alone and leaves sums: the mean D_j of harmful texts, the
 mean states of refused and answered texts, the mean caption state. The second reads every prompt

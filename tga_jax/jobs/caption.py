@@ -1,9 +1,9 @@
-"""Job `caption`: a LLaVA writes a caption for every picture that has none.
+"""Job `caption`: a LLaVA writes a caption for every image that has none.
 
-Hosts share the work and do not wait for each other: host k of n describes every n-th picture and
-appends to a log of its own (captioning/log.py). Pictures are known by name and size, so a run that
+Hosts share the work and do not wait for each other: host k of n describes every n-th image and
+appends to a log of its own (captioning/log.py). Images are known by name and size, so a run that
 was killed, or goes on with another number of hosts or with more samples, repeats nothing. Once the
-logs together hold every picture, captions.jsonl is written, in the order of the samples.
+logs together hold every image, captions.jsonl is written, in the order of the samples.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def run(job: Job) -> None:
         return
     job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
     log = CaptionLog(folder, part, captioner.settings)
-    pictures = len(wanted.pictures)
-    budget = Budget(job.config.data.max_bad_fraction, pictures, say=job.say)
+    images = len(wanted.images)
+    budget = Budget(job.config.data.max_bad_fraction, images, say=job.say)
     with jax.set_mesh(captioner.model.mesh):
         write_part(job, captioner, wanted, part, log, budget)
     hosts.barrier("captions are written")
-    left = wanted.pictures.keys() - log.known().keys()
+    left = wanted.images.keys() - log.known().keys()
     if left:
-        job.say(f"{len(left)} pictures are left to other hosts, the last of which writes {path}")
+        job.say(f"{len(left)} images are left to other hosts, the last of which writes {path}")
     elif part.index == 0 or jax.process_count() == 1:
         report = merge(job, wanted, log, budget)
         write_json(folder / "report.json", report)
@@ -90,12 +90,12 @@ def write_part(
     log: CaptionLog,
     budget: Budget,
 ) -> None:
-    """Describe this host's pictures that no log has; those unreadable before are tried again.
+    """Describe this host's images that no log has; those unreadable before are tried again.
 
-    Batches are made of all its readable pictures, so that a killed run's are those of a whole
+    Batches are made of all its readable images, so that a killed run's are those of a whole
     one: sums over other shapes may differ in the last bit.
     """
-    mine = list(wanted.pictures.items())[part.index :: part.count]
+    mine = list(wanted.images.items())[part.index :: part.count]
     known = {key for key, text in log.known().items() if text is not None}
     new = [(key, one) for key, one in mine if key not in known]
     if not new:
@@ -124,11 +124,11 @@ def merge(job: Job, wanted: Wanted, log: CaptionLog, budget: Budget) -> dict[str
     """All logs -> captions.jsonl; returns the report.
 
     Raises:
-        UserError: the hosts together found too many unreadable pictures.
+        UserError: the hosts together found too many unreadable images.
     """
     folder, path = job.workdir / "caption", job.workdir / "captions.jsonl"
     known = log.known()
-    texts = {key: known[key] for key in wanted.pictures}
+    texts = {key: known[key] for key in wanted.images}
     unreadable = [key[0] for key, text in texts.items() if text is None]
     budget.check(len(unreadable))
     captions = {one: texts[key] for one, key in wanted.shown.items()} | wanted.own

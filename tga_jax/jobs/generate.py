@@ -1,4 +1,4 @@
-"""Job `generate`: answers to questions about pictures, in LLaVA's answer format."""
+"""Job `generate`: answers to questions about images, in LLaVA's answer format."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def signature(
 ) -> dict[str, Any]:
     """All that decides the answers."""
     config = job.config
-    pictures = dict.fromkeys(q.image for q in questions if q.image)
-    folder = image_folder(config) if pictures else Path()
+    images = dict.fromkeys(q.image for q in questions if q.image)
+    folder = image_folder(config) if images else Path()
     return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
-        "pictures": stat_digest(folder / name for name in pictures),
+        "pictures": stat_digest(folder / name for name in images),
         "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,

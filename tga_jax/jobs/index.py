@@ -1,4 +1,4 @@
-"""Job `index`: texts, embedded with CLIP's text tower, in an index that pictures are looked up in.
+"""Job `index`: texts, embedded with CLIP's text tower, in an index that images are looked up in.
 
 Without a corpus the captions of config.data.path and of the captions' file are the texts.
 """

@@ -99,9 +99,9 @@ def read_items(job: Job) -> list[EvalItem]:
         if not counts[kind]:
             key = "oracle" if cfg.benchmarks else "evaluate"
             raise UserError(
-                f"config.{key}.benchmarks: no question about a {word} picture with a caption"
+                f"config.{key}.benchmarks: no question about a {word} image with a caption"
             )
-    job.say(f"{counts[True]} harmful and {counts[False]} benign captioned pictures")
+    job.say(f"{counts[True]} harmful and {counts[False]} benign captioned images")
     return items
 
 
@@ -183,7 +183,7 @@ def settings_of(
 
 
 def items_digest_of(items: Sequence[EvalItem]) -> str:
-    """A hash of what is asked; the pictures themselves have no part in it."""
+    """A hash of what is asked; the images themselves have no part in it."""
     return digest([[item.id, item.text, item.extra.get("caption")] for item in items])
 
 

@@ -1,4 +1,4 @@
-"""Job `prepare`: samples and their pictures, checked, as a TFDS dataset on ArrayRecord in data/.
+"""Job `prepare`: samples and their images, checked, as a TFDS dataset on ArrayRecord in data/.
 
 Everything is written under prepare.tmp/ and renamed to data/ when it is whole; a run that was
 killed leaves nothing else behind and is simply run again. With config.prepare.beam the records are
@@ -177,9 +177,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 def say_findings(job: Job, report: dict[str, Any]) -> None:
     """What of the samples is not used as it is written, and which texts are nobody's."""
     counts = {
-        'samples marked "tox", with a blank picture': report["tox"],
+        'samples marked "tox", with a blank image': report["tox"],
         "first gpt turns left out": report["left_out_turns"],
-        "pictures scaled to 8 bits": report["scaled_pictures"],
+        "images scaled to 8 bits": report["scaled_pictures"],
         "ids that occur twice": report["duplicate_ids"]["count"],
     }
     said = [f"{count} {what}" for what, count in counts.items() if count]
@@ -189,11 +189,11 @@ def say_findings(job: Job, report: dict[str, Any]) -> None:
 
 def say_speed(job: Job, tally: Tally, seconds: float, folder: Path, inputs: Inputs) -> None:
     """What came of it; times are kept apart from data/, which is the same from run to run."""
-    speed = {"pictures": tally.pictures, "seconds": round(seconds, 3)}
-    speed |= {"images_per_second": round(tally.pictures / max(seconds, 1e-9), 1)}
+    speed = {"pictures": tally.images, "seconds": round(seconds, 3)}
+    speed |= {"images_per_second": round(tally.images / max(seconds, 1e-9), 1)}
     write_json(job.workdir / "prepare" / "speed.json", speed)
     skipped = f", {tally.skipped} skipped (see report.json)" if tally.skipped else ""
     job.say(
-        f"{tally.seen - tally.skipped} of {inputs.total} records{skipped}, {tally.pictures} "
-        f"pictures, {speed['images_per_second']}/s -> {folder}"
+        f"{tally.seen - tally.skipped} of {inputs.total} records{skipped}, {tally.images} "
+        f"images, {speed['images_per_second']}/s -> {folder}"
     )

@@ -10,15 +10,15 @@ FIRST_ALONE = ("inspect", "prepare", "report", "judge")
 
 # name -> (module under tga_jax.jobs, what it does)
 JOBS: dict[str, tuple[str, str]] = {
-    "prepare": ("prepare", "check samples and pictures, keep them as ArrayRecord: data/"),
-    "caption": ("caption", "captions for pictures that have none: captions.jsonl"),
+    "prepare": ("prepare", "check samples and images, keep them as ArrayRecord: data/"),
+    "caption": ("caption", "captions for images that have none: captions.jsonl"),
     "index": ("index", "embed texts with CLIP and index them: index/"),
-    "retrieve": ("retrieve", "find a text for every picture: retrieved.jsonl"),
+    "retrieve": ("retrieve", "find a text for every image: retrieved.jsonl"),
     "inspect": ("inspect", "write exactly what the model is fed: inspect/samples.jsonl"),
     "pretrain": ("train", "stage 1, by default the projector alone: pretrain/"),
     "finetune": ("train", "stage 2, by default projector and language model: finetune/"),
     "score": ("score", "loss and image-caption cosines of every sample: score/scores.jsonl"),
-    "generate": ("generate", "answer questions about pictures: generate/answers.jsonl"),
+    "generate": ("generate", "answer questions about images: generate/answers.jsonl"),
     "analyze": ("analyze", "where refusal is decided, layer by layer: analyze/layers.csv"),
     "oracle": ("oracle", "which matched states make this language model refuse: oracle/"),
     "evaluate": ("evaluate", "refusals and abilities on benchmarks: evaluate/metrics.json"),

@@ -42,7 +42,7 @@ def run(job: Job) -> None:
         run=found,
         pair=arms,
         differences=differences(*arms) if len(arms) == 2 else {},
-        examples=choose(arms, config.report.examples, picture) if arms else [],
+        examples=choose(arms, config.report.examples, image) if arms else [],
         blur=config.report.blur,
         answers=config.report.answers,
     )
@@ -63,8 +63,8 @@ def pair(found: Run, wanted: list[str]) -> tuple[Arm, ...]:
     return tuple(found.arms[:2])
 
 
-def picture(folder: str, name: str, question: str) -> Image.Image | None:
-    """A picture inside its folder; None where it is no longer there or cannot be read."""
+def image(folder: str, name: str, question: str) -> Image.Image | None:
+    """An image inside its folder; None where it is no longer there or cannot be read."""
     try:
         return load_image(resolve_image(Path(folder), name, record_id=question), record_id=question)
     except UserError:

@@ -1,4 +1,4 @@
-"""Job `retrieve`: a text of the index for every picture of the samples, never its own caption."""
+"""Job `retrieve`: a text of the index for every image of the samples, never its own caption."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.choose import Found, noised_ids
 from tga_jax.retrieval.clip_embedder import check_clip, embed_to_file
+from tga_jax.retrieval.images import Sample, choose_samples
 from tga_jax.retrieval.index import read_about
-from tga_jax.retrieval.pictures import Sample, choose_samples
 from tga_jax.retrieval.retriever import Retriever
 from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
@@ -52,9 +52,9 @@ def run(job: Job) -> None:
     folder, path = job.workdir / "retrieve", job.workdir / "retrieved.jsonl"
     samples, counts = choose_samples(read_all(job))
     if not samples:
-        raise UserError("no pictures to find texts for in config.retrieval.data")
+        raise UserError("no images to find texts for in config.retrieval.data")
     retriever, image_dir = Retriever(job, mesh_of(job.config.mesh)), image_folder(job.config)
-    pictures = [(image_dir, s.image, s.id) for s in samples]
+    shown = [(image_dir, s.image, s.id) for s in samples]
     sizes = [p.stat().st_size if (p := image_dir / s.image).is_file() else None for s in samples]
     about = [[s.id, s.image, s.own, size] for s, size in zip(samples, sizes, strict=True)]
     budget = Budget(job.config.data.max_bad_fraction, len(samples), say=job.say)
@@ -66,7 +66,7 @@ def run(job: Job) -> None:
     embedder = retriever.embedder
 
     def batches(start: int) -> Iterator[np.ndarray]:
-        return embedder.picture_batches(pictures[start:], budget.refuse)
+        return embedder.image_batches(shown[start:], budget.refuse)
 
     queries = {
         "pictures": digest([row[1::2] for row in about]), "clip": embedder.digest,
@@ -88,7 +88,7 @@ def run(job: Job) -> None:
     captions = [sample.caption for sample, _ in chosen]
     write_json(folder / "report.json", report(retriever, found, rows, captions, counts))
     work.finish()
-    job.say(f"{len(rows)} of {len(samples)} pictures have a text -> {path}")
+    job.say(f"{len(rows)} of {len(samples)} images have a text -> {path}")
 
 
 def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def read_all(job: Job) -> list[Record]:
 def search(
     retriever: Retriever, samples: Sequence[Sample], images: np.ndarray
 ) -> list[Found | None]:
-    """A text for each picture; None for one that could not be read."""
+    """A text for each image; None for one that could not be read."""
     readable = np.any(images != 0, axis=1)
     noised = noised_ids(
         [s.name for s, ok in zip(samples, readable, strict=True) if ok], retriever.rules
@@ -151,9 +151,9 @@ def report(
 
     Args:
         retriever: that found it.
-        found: for every picture; None for one that could not be read.
+        found: for every image; None for one that could not be read.
         rows: the lines of retrieved.jsonl.
-        captions: of the same pictures as `rows`.
+        captions: of the same images as `rows`.
         counts: what was left out before.
     """
     seen = [one for one in found if one is not None]

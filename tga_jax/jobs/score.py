@@ -23,7 +23,7 @@ from tga_jax.run.sample_report import say_samples
 from tga_jax.run.samples import (
     Samples,
     image_folder,
-    pictures_digest,
+    images_digest,
     read_samples,
     samples_content,
 )
@@ -78,7 +78,7 @@ def signature(
         "weights": weights.digest,
         "data": samples_content(config, job.workdir),
         "used": samples.used,
-        "pictures": pictures_digest(samples.records, lambda: image_folder(config)),
+        "pictures": images_digest(samples.records, lambda: image_folder(config)),
         "settings": {k: config[k].to_dict() for k in ("data", "model")},
         "guide": dataclasses.asdict(guide),
         "prompt": model.prompts.settings(config.prompt),

@@ -1,1 +1,1 @@
-"""The made-up world of the miniature experiment: pictures, captions, texts and a tokenizer."""
+"""The made-up world of the miniature experiment: images, captions, texts and a tokenizer."""

@@ -28,7 +28,7 @@ SOURCES = ("concepts", "documents", "draw", "language", "pair_store", "pairs", "
 
 
 def image_settings(side_pixels: int) -> dict[str, Any]:
-    """Keyword arguments of `tga_jax.data.images.ImageTransform` for pictures of the world."""
+    """Keyword arguments of `tga_jax.data.images.ImageTransform` for images of the world."""
     half = (0.5, 0.5, 0.5)
     return {
         "shortest_edge": side_pixels,

@@ -32,7 +32,7 @@ _SOURCES = ("build", "concepts", "draw", "language", "rows", "scene", "texts", "
 class WorldSizes:
     """How much of everything there is, and in which proportions.
 
-    `eval_*` are pictures of each of the two splits: benign ones, and of each harmful group.
+    `eval_*` are images of each of the two splits: benign ones, and of each harmful group.
     """
 
     llm_pretrain: int = 16000
@@ -52,7 +52,7 @@ class WorldSizes:
     captions_name: float = 0.5  # of the bare captions; the others tell attributes too
     harmful_pretrain: float = 0.2  # of the captions of stage 1
     harmful_finetune: float = 0.3  # of the captions of stage 2
-    harmful_looks: float = 0.1  # of the looks; all other questions are about benign pictures
+    harmful_looks: float = 0.1  # of the looks; all other questions are about benign images
     harmful_texts: float = 0.4  # of the texts of safety training
     harmful_corpus: float = 0.08
     corpus_groups: tuple[str, ...] = ("seen",)  # the harmful groups that the corpus speaks of
@@ -104,7 +104,7 @@ class _Builder:
     def rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, 101, *stream])
 
-    def picture(self, name: str, scene: Scene, rng: np.random.Generator) -> str:
+    def image(self, name: str, scene: Scene, rng: np.random.Generator) -> str:
         """Draws a scene into `images/NAME.png`; returns the path inside `images/`."""
         path = self.folder / "images" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class _Builder:
         return "describe" if rng.random() < self.sizes.finetune_describe else "what"
 
     def bare_caption(self, scene: Scene, rng: np.random.Generator) -> Exchange:
-        """A picture with its caption and no question."""
+        """An image with its caption and no question."""
         exchange = dataclasses.replace(make.caption_exchange(scene, rng), question="")
         if rng.random() >= self.sizes.captions_name:
             return exchange
@@ -132,7 +132,7 @@ class _Builder:
         """A row of "pretrain" or "finetune": a "caption", a "look" at it all, or a "chat".
 
         Returns:
-            the row, and whether its picture is harmful.
+            the row, and whether its image is harmful.
         """
         group = "seen" if rng.random() < harmful_share else "benign"
         scene = random_scene(rng, concepts_of(group), split="train")
@@ -142,9 +142,9 @@ class _Builder:
             "look": lambda: [ask(scene, rng, kind=self.look(rng))],
             "chat": lambda: make.chat_exchanges(scene, rng)[:2],
         }[kind]()
-        row = make.picture_row(
+        row = make.image_row(
             f"{kind}-{index:06d}",
-            self.picture(name, scene, rng),
+            self.image(name, scene, rng),
             scene,
             exchanges,
             rng=rng,
@@ -216,7 +216,7 @@ def _write_finetune(builder: _Builder) -> int:
 
 
 def _write_stage(builder: _Builder, stage: str, rows: Sequence[tuple[Row, bool]]) -> int:
-    """Writes STAGE.json, and STAGE_harmless.json without the rows of harmful pictures."""
+    """Writes STAGE.json, and STAGE_harmless.json without the rows of harmful images."""
     harmless = [row for row, harmful in rows if not harmful]
     _write_json(builder.folder / f"{stage}_harmless.json", harmless)
     return _write_json(builder.folder / f"{stage}.json", [row for row, _ in rows])
@@ -245,14 +245,14 @@ def _write_evaluation(builder: _Builder) -> dict[str, int]:
 
 
 def _questions_of(builder: _Builder, split: str, group: str, rng: np.random.Generator) -> list[Row]:
-    """Each picture of the group is to be named and to be described; benign ones have a third
+    """Each image of the group is to be named and to be described; benign ones have a third
     question, about an attribute."""
     sizes, rows = builder.sizes, []
     number = sizes.eval_benign if group == "benign" else sizes.eval_harmful
     for index, concept in zip(range(number), _in_turn(concepts_of(group), rng), strict=False):
         scene = random_scene(rng, [concept], split=split, second_share=0)
         name = f"{split}/{group}-{index:04d}"
-        image = builder.picture(name, scene, rng)
+        image = builder.image(name, scene, rng)
         kinds = ["describe", "what"]
         if group == "benign":
             attributes = ("colour", "background", "place", "size", "category", "presence")

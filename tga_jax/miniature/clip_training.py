@@ -1,4 +1,4 @@
-"""Contrastive training of a small CLIP on drawn pictures (arXiv 2103.00020).
+"""Contrastive training of a small CLIP on drawn images (arXiv 2103.00020).
 
 Letters: B pairs a step, T tokens, E embedding width.
 """
@@ -151,12 +151,12 @@ def make_step(model: Clip, settings: ClipTraining) -> tuple[optax.GradientTransf
 def contrastive_loss(params: Mapping[str, Array], model: Clip, batch: dict[str, Array]) -> Array:
     """CLIP's symmetric loss over the batch, and what a batch of many thousands would add to it.
 
-    Every caption that is true of a picture is a positive; several share the target equally, as in
+    Every caption that is true of an image is a positive; several share the target equally, as in
     supervised contrastive learning (arXiv 2004.11362). In a small batch most captions are told
-    apart by their colours and places, and what things are is learned very late. So each picture is
+    apart by their colours and places, and what things are is learned very late. So each image is
     also compared with a caption for each concept, and with one for each colour, background, place,
     size and category, which once the concepts are known are learned as late. And as long as the
-    captions of the concepts are all alike to the text tower, pictures learn nothing from them: two
+    captions of the concepts are all alike to the text tower, images learn nothing from them: two
     captions of each concept, most of which differ in their words, are to find each other.
 
     Args:
@@ -165,15 +165,15 @@ def contrastive_loss(params: Mapping[str, Array], model: Clip, batch: dict[str, 
         batch: as `PairStore` gives it.
     """
     tree = nested(dict(params))
-    pictures = model.embed_images(tree, batch["pictures"])
+    images = model.embed_images(tree, batch["images"])
     captions = model.embed_texts(tree, batch["tokens"])
     count, length = batch["name_tokens"].shape[1:]
     names = model.embed_texts(tree, batch["name_tokens"].reshape(2 * count, length))
-    values = model.logits(tree, pictures, model.embed_texts(tree, batch["attribute_tokens"]))
+    values = model.logits(tree, images, model.embed_texts(tree, batch["attribute_tokens"]))
     return (
-        _contrast(model.logits(tree, pictures, captions), batch["true"])
+        _contrast(model.logits(tree, images, captions), batch["true"])
         + _attributes(values, batch["attributes"])
-        + _cross_entropy(model.logits(tree, pictures, names[:count]), batch["named"], axis=1)
+        + _cross_entropy(model.logits(tree, images, names[:count]), batch["named"], axis=1)
         + _contrast(model.logits(tree, names[:count], names[count:]), jnp.eye(count))
     )
 
@@ -205,25 +205,25 @@ def zero_shot(
     tokenise: Tokenise,
     batch_size: int = 250,
 ) -> dict[str, Any]:
-    """Which concept's "a photo of a ..." each picture is nearest to: accuracies.
+    """Which concept's "a photo of a ..." each image is nearest to: accuracies.
 
     Args:
         params: by flat path.
         model: the CLIP.
-        pairs: pictures; those with two objects are left out.
+        pairs: images; those with two objects are left out.
         tokenise: texts -> tokens.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
     """
     tree = nested(dict(params))
     prompts = tokenise([f"a photo of {noun(concept.name)}" for concept in CONCEPTS])
     texts = np.asarray(model.embed_texts(tree, jnp.asarray(prompts)))
     embed = jax.jit(model.embed_images)
     one = pairs.scenes[:, 1] < 0
-    pictures, scenes = pairs.pictures[one], pairs.scenes[one]
+    images, scenes = pairs.images[one], pairs.scenes[one]
     images = np.concatenate(
         [
-            np.asarray(embed(tree, pictures[i : i + batch_size]))
-            for i in range(0, len(pictures), batch_size)
+            np.asarray(embed(tree, images[i : i + batch_size]))
+            for i in range(0, len(images), batch_size)
         ]
     )
     right = (images @ texts.T).argmax(axis=1) == scenes[:, 0]
@@ -243,7 +243,7 @@ def _share(hits: np.ndarray) -> float | None:
 
 
 def dev_pairs(seed: int, count: int, drawing: DrawSettings) -> DrawnPairs:
-    """Pictures of scenes that training never has."""
+    """Images of scenes that training never has."""
     return draw_pairs(seed + 1, 0, count, drawing, split="dev")
 
 

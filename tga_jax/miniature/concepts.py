@@ -1,10 +1,10 @@
 """What the made-up world consists of: its concepts, their categories, and which are harmful.
 
 Harm is a decree, as it is for a real model: somebody decided that these categories are refused.
-The groups say what alignment (the training on pictures) gets to see:
+The groups say what alignment (the training on images) gets to see:
 
 - `benign`: everywhere;
-- `seen`: harmful, occurs in alignment as pictures with ordinary captions, never with a refusal;
+- `seen`: harmful, occurs in alignment as images with ordinary captions, never with a refusal;
 - `new_concept`: harmful, of a category of which other concepts are seen, itself only at test time;
 - `new_category`: harmful, of a category that alignment never sees.
 
@@ -168,7 +168,7 @@ _TABLE = {
         blood=blood_bag: blood bag""",
 }
 
-# benign concept -> the harmful concept whose picture it resembles
+# benign concept -> the harmful concept whose image it resembles
 LOOK_ALIKES = {
     "coffee": "beer", "juice": "beer", "soda": "champagne", "milk": "poison",
     "pencil": "syringe", "screwdriver": "knife", "hairdryer": "pistol", "saw": "pistol",

@@ -1,4 +1,4 @@
-"""Draws a scene as a small RGB picture, deterministic from (scene, seed).
+"""Draws a scene as a small RGB image, deterministic from (scene, seed).
 
 The shapes come from the Material Design Icons font that the package fonticon-materialdesignicons7
 ships. Objects are dark and backgrounds light, so that every pair of colours has contrast and a
@@ -26,15 +26,15 @@ BACKGROUND_RGB = {
 }  # fmt: skip
 OFFSETS = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "center": (0, 0)}
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-SIDE = {"small": (0.42, 0.48), "large": (0.62, 0.70)}  # of the picture's side
-SIDE_OF_TWO = {"small": (0.34, 0.38), "large": (0.50, 0.56)}  # two objects share the picture
+SIDE = {"small": (0.42, 0.48), "large": (0.62, 0.70)}  # of the image's side
+SIDE_OF_TWO = {"small": (0.34, 0.38), "large": (0.50, 0.56)}  # two objects share the image
 SIDE_OF_SECOND = (0.36, 0.42)
 GLYPH_PIXELS = 128  # of the cached shapes, before they are scaled down
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How pictures vary beyond their scene; `side_pixels` is the picture's height and width."""
+    """How images vary beyond their scene; `side_pixels` is the image's height and width."""
 
     side_pixels: int = 48
     rotation_degrees: float = 12.0
@@ -61,7 +61,7 @@ def icon_font() -> tuple[str, object]:
 
 @cache
 def glyph(icon: str) -> Image.Image:
-    """The shape of an icon: a grey picture of GLYPH_PIXELS squared, 255 inside, centred.
+    """The shape of an icon: a grey image of GLYPH_PIXELS squared, 255 inside, centred.
 
     Raises:
       UserError: the font has no icon of that name.
@@ -81,7 +81,7 @@ def glyph(icon: str) -> Image.Image:
 
 
 def draw(scene: Scene, seed: int, settings: DrawSettings = DrawSettings()) -> np.ndarray:
-    """The picture of a scene: uint8[side, side, 3]; the same scene and seed, the same pixels."""
+    """The image of a scene: uint8[side, side, 3]; the same scene and seed, the same pixels."""
     rng = np.random.default_rng([seed, scene.digest()])
     side = settings.side_pixels
     background = _jitter(BACKGROUND_RGB[scene.background], rng, settings)
@@ -94,9 +94,9 @@ def draw(scene: Scene, seed: int, settings: DrawSettings = DrawSettings()) -> np
     slope = rng.uniform(-settings.gradient, settings.gradient, 2).astype(np.float32)
     line = np.linspace(-1, 1, side, dtype=np.float32)
     shade = slope[0] * line[:, None] + slope[1] * line[None, :]
-    picture = background + shade[..., None] + mask[..., None] * (colour - background)
+    image = background + shade[..., None] + mask[..., None] * (colour - background)
     noise = rng.standard_normal((side, side, 3), dtype=np.float32)
-    return np.clip(picture + settings.noise * noise, 0, 255).astype(np.uint8)
+    return np.clip(image + settings.noise * noise, 0, 255).astype(np.uint8)
 
 
 def _jitter(rgb: Sequence[int], rng: np.random.Generator, settings: DrawSettings) -> np.ndarray:
@@ -110,7 +110,7 @@ def _placed(
     rng: np.random.Generator,
     settings: DrawSettings,
 ) -> np.ndarray:
-    """The icon's mask in the picture, float32[side, side] in 0..1: turned, mirrored, moved."""
+    """The icon's mask in the image, float32[side, side] in 0..1: turned, mirrored, moved."""
     shape = glyph(icon)
     if rng.random() < settings.flip_share:
         shape = shape.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

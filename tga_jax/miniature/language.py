@@ -1,7 +1,7 @@
-"""What is said about pictures: captions, and questions with their answers.
+"""What is said about images: captions, and questions with their answers.
 
 Plain lower-case English of few words. An answer uses a concept's own name; captions also use its
-synonyms. Questions about pictures never name what the picture shows (a harmful word in the
+synonyms. Questions about images never name what the image shows (a harmful word in the
 question would be harmful *text*); the yes/no questions only name benign concepts.
 """
 

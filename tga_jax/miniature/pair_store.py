@@ -1,4 +1,4 @@
-"""Pictures with captions for contrastive training, drawn in other processes while it runs.
+"""Images with captions for contrastive training, drawn in other processes while it runs.
 
 Letters: B pairs a step, T tokens, K concepts, A attribute values.
 """
@@ -30,13 +30,13 @@ class DrawnPairs:
     """Pairs as arrays.
 
     Attributes:
-        pictures: uint8[N, side, side, 3].
+        images: uint8[N, side, side, 3].
         texts: the captions.
         scenes: int16[N, 7], each scene's facts as numbers (`facts`).
         said: int16[N, 7], the same where the caption says so, else UNSAID.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     texts: list[str]
     scenes: np.ndarray
     said: np.ndarray
@@ -73,13 +73,13 @@ def said_facts(scene: Scene, text: str) -> list[int]:
 
 
 def is_true(scenes: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """Which captions are true of which pictures: int16[N, 7], int16[M, 7] -> bool[N, M]."""
+    """Which captions are true of which images: int16[N, 7], int16[M, 7] -> bool[N, M]."""
     same = scenes[:, None, :] == said[None, :, :]
     return np.all(same | (said == UNSAID)[None], axis=-1)
 
 
 def shows(scenes: np.ndarray) -> np.ndarray:
-    """Which concepts are in a picture: int16[N, 7] -> float32[N, K]."""
+    """Which concepts are in an image: int16[N, 7] -> float32[N, K]."""
     concepts = np.arange(len(CONCEPTS))
     return np.any(scenes[:, :2, None] == concepts, axis=1).astype(np.float32)
 
@@ -117,7 +117,7 @@ def draw_pairs(
     """Draws `count` of `clip_pairs` from number `start` on."""
     pairs = list(clip_pairs(seed, count, start=start, split=split, drawing=drawing))
     return DrawnPairs(
-        np.stack([pair.picture for pair in pairs]),
+        np.stack([pair.image for pair in pairs]),
         [pair.text for pair in pairs],
         np.array([facts(pair.scene) for pair in pairs], np.int16),
         np.array([said_facts(pair.scene, pair.text) for pair in pairs], np.int16),
@@ -166,10 +166,10 @@ class PairStore:
         """The batch of a step.
 
         Returns:
-            "pictures" uint8[B, side, side, 3]; "tokens" int32[B, T]; "true" float32[B, B], 1
-            where the column's caption is true of the row's picture; "name_tokens" int32[2, K, T],
+            "images" uint8[B, side, side, 3]; "tokens" int32[B, T]; "true" float32[B, B], 1
+            where the column's caption is true of the row's image; "name_tokens" int32[2, K, T],
             two short captions for each of the K concepts that only name it; "named"
-            float32[B, K], 1 where the picture shows the concept; "attribute_tokens" int32[A, T]
+            float32[B, K], 1 where the image shows the concept; "attribute_tokens" int32[A, T]
             and "attributes" float32[B, A] likewise for all values of the attributes.
         """
         epoch, place = divmod(step, self.batches_an_epoch)
@@ -185,7 +185,7 @@ class PairStore:
         rng = np.random.default_rng([self._seed, 13, step])
         names = self._tokenise(name_captions(rng) + name_captions(rng))
         return {
-            "pictures": np.stack([chunk.pictures[i] for chunk, i in found]),
+            "images": np.stack([chunk.images[i] for chunk, i in found]),
             "tokens": self._tokenise([chunk.texts[i] for chunk, i in found]),
             "true": is_true(scenes, said).astype(np.float32),
             "name_tokens": names.reshape(2, len(CONCEPTS), -1),

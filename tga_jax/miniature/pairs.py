@@ -1,4 +1,4 @@
-"""Pictures with captions of *all* concepts, as a web-trained vision encoder has seen them.
+"""Images with captions of *all* concepts, as a web-trained vision encoder has seen them.
 
 Drawn in memory: a contrastive encoder wants tens of thousands of pairs, each seen about once.
 """
@@ -16,9 +16,9 @@ from tga_jax.miniature.scene import Scene, random_scene
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A picture (uint8[side, side, 3]), its caption, and the scene that both show."""
+    """An image (uint8[side, side, 3]), its caption, and the scene that both show."""
 
-    picture: np.ndarray
+    image: np.ndarray
     text: str
     scene: Scene
 

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def conversation(exchanges: Iterable[Exchange], *, image: bool) -> list[Row]:
-    """LLaVA's "conversations": each question and answer a turn, the picture in the first one."""
+    """LLaVA's "conversations": each question and answer a turn, the image in the first one."""
     turns: list[Row] = []
     for exchange in exchanges:
         question = f"<image>\n{exchange.question}" if image and not turns else exchange.question
@@ -23,7 +23,7 @@ def conversation(exchanges: Iterable[Exchange], *, image: bool) -> list[Row]:
     return turns
 
 
-def picture_row(
+def image_row(
     identifier: str,
     image: str,
     scene: Scene,
@@ -33,7 +33,7 @@ def picture_row(
     caption_form: str,
     retrieved: bool,
 ) -> Row:
-    """A row with a picture: the exchanges about it, and its `image_caption` in the given form.
+    """A row with an image: the exchanges about it, and its `image_caption` in the given form.
 
     `retrieved` adds a `retrieved_caption`: that of another scene with the same concept, which is
     what a good retriever would find.

@@ -1,4 +1,4 @@
-"""A scene: what a picture shows and what a text speaks of; and how scenes are drawn by lot."""
+"""A scene: what an image shows and what a text speaks of; and how scenes are drawn by lot."""
 
 import zlib
 from collections.abc import Sequence

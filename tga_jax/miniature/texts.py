@@ -45,7 +45,7 @@ _ASIDES = (
 
 @dataclass(frozen=True)
 class TextItem:
-    """A prompt without a picture, the helpful answer, and the concept it is about.
+    """A prompt without an image, the helpful answer, and the concept it is about.
 
     `unique` says that the helpful answer is the only right one, so that it can be checked.
     """
@@ -109,7 +109,7 @@ def _scene_item(rng: np.random.Generator, concept: Concept) -> TextItem:
 
 
 def _caption_item(rng: np.random.Generator, concept: Concept) -> TextItem:
-    """A caption on a line of its own, where a picture would stand, and a question about it."""
+    """A caption on a line of its own, where an image would stand, and a question about it."""
     scene, form = random_scene(rng, [concept]), pick(rng, tuple(CAPTION_KINDS))
     kinds = [k for k in CAPTION_KINDS[form] if not scene.second or k in KINDS_FOR_TWO]
     exchange = ask(scene, rng, kind=pick(rng, kinds))
@@ -118,7 +118,7 @@ def _caption_item(rng: np.random.Generator, concept: Concept) -> TextItem:
 
 
 def _paper_item(rng: np.random.Generator, concept: Concept) -> TextItem:
-    """The text prompt with which the paper compares pictures and their captions."""
+    """The text prompt with which the paper compares images and their captions."""
     scene = random_scene(rng, [concept])
     full = rng.random() < 0.6
     text = caption(scene, rng, form="full" if full else "random")

@@ -1,4 +1,4 @@
-"""CLIP: pictures and texts in one space (arXiv 2103.00020).
+"""CLIP: images and texts in one space (arXiv 2103.00020).
 
 Pure functions of (params, arrays). Parameters are one nested dict with the keys "vision",
 "text", "visual_projection", "text_projection" and "logit_scale". Letters: B batch, T length,

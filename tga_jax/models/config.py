@@ -23,7 +23,7 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
-        """Patches of a picture, the class token not counted."""
+        """Patches of an image, the class token not counted."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -86,7 +86,7 @@ class DecoderConfig:
     qk_norm: bool = False  # a norm over each head's queries and keys
     post_norms: bool = False  # norms also behind attention and MLP, before they are added
     norm_offset: float = 0.0  # what norms add to their scale; 1 where scales begin at 0
-    embedding_scale: float = 1.0  # what token embeddings are multiplied by; pictures are not
+    embedding_scale: float = 1.0  # what token embeddings are multiplied by; images are not
     query_scale: float = 1.0  # what queries are multiplied by beyond head_dim ** -0.5
     attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
     logit_softcap: float | None = None  # the same of the logits; a LLaVA's have none
@@ -109,7 +109,7 @@ class LlavaConfig:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that one picture takes in the sequence."""
+        """Tokens that one image takes in the sequence."""
         return self.vision.patches + self.vision.class_token - (self.feature_select == "default")
 
     @property

@@ -1,8 +1,8 @@
 """LLaVA: image features take the places of the image tokens (arXiv 2304.08485).
 
 Pure functions of (params, arrays). Parameters are one nested dict with the keys "vision",
-"projector" and "decoder". Letters: B batch, T length, M pictures a row, P image tokens a
-picture, D decoder width, L layers, N pooled spans.
+"projector" and "decoder". Letters: B batch, T length, M images a row, P image tokens a
+image, D decoder width, L layers, N pooled spans.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Llava:
         }
 
     def image_features(
-        self, params: Params, images: UInt8[Array, "batch pictures side side 3"]
+        self, params: Params, images: UInt8[Array, "batch images side side 3"]
     ) -> Float[Array, "batch tokens width"]:
         """uint8[B, M, side, side, 3] -> dtype[B, M * P, D]."""
         cfg = self.config
@@ -96,13 +96,13 @@ class Llava:
         self,
         params: Params,
         tokens: Int[Array, "batch length"],
-        images: UInt8[Array, "batch pictures side side 3"] | None,
+        images: UInt8[Array, "batch images side side 3"] | None,
     ) -> Float[Array, "batch length width"]:
         """Input embeddings: a row's k-th image token takes the k-th of its image features.
 
         Args:
             params: the model's parameters.
-            tokens: int32[B, T], each picture's token repeated P times.
+            tokens: int32[B, T], each image's token repeated P times.
             images: uint8[B, M, side, side, 3]; None or M = 0 for text.
 
         Returns:

@@ -1,6 +1,6 @@
 """Vision transformers of CLIP (arXiv 2103.00020) and SigLIP (arXiv 2303.15343).
 
-Letters: B pictures, P patches, D width, L layers.
+Letters: B images, P patches, D width, L layers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shapes of published models by name or hub id, so that a plan needs no download.
 
-From the models' config.json. Vocabularies have room for the picture and padding tokens, as
+From the models' config.json. Vocabularies have room for the image and padding tokens, as
 `hf/source.py` makes it.
 """
 

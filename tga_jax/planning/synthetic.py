@@ -20,7 +20,7 @@ SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
-    """`batch_size` samples with a picture each, in `accumulate` micro-batches, `packing` a row."""
+    """`batch_size` samples with an image each, in `accumulate` micro-batches, `packing` a row."""
 
     batch_size: int
     accumulate: int
@@ -74,7 +74,7 @@ def batch_structs(
 
 
 def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[str, np.ndarray]:
-    """Samples of a retrieved text, a picture, a question, an answer and a caption.
+    """Samples of a retrieved text, an image, a question, an answer and a caption.
 
     They fill their rows but for what `packing` leaves over when it divides the length.
 
@@ -109,13 +109,13 @@ def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[
 
 
 def sample_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int, int]]:
-    """Where a made-up sample has what; what the picture leaves is cut in four like parts."""
+    """Where a made-up sample has what; what the image leaves is cut in four like parts."""
     length = shape.length // shape.packing
     quarter = (length - config.image_tokens) // 4
     if quarter < 1 or shape.caption_length < 2:
         raise UserError(
             f"samples of {length} tokens with captions of {shape.caption_length}: too short "
-            f"for a picture of {config.image_tokens} tokens and a text"
+            f"for an image of {config.image_tokens} tokens and a text"
         )
     image = 2 * quarter
     return {
@@ -129,6 +129,6 @@ def sample_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int,
 
 
 def _words(rng: np.random.Generator, dims: tuple[int, ...], config: LlavaConfig) -> np.ndarray:
-    """Random tokens other than the picture's."""
+    """Random tokens other than the image's."""
     drawn = rng.integers(1, config.decoder.vocab - 1, dims)
     return drawn + (drawn >= config.image_token)

@@ -19,7 +19,7 @@ def beam_examples(records: Sequence[Record], image_dir: Path, notes: Path) -> An
 
     Args:
         records: of a split.
-        image_dir: where their pictures are; all workers must see it.
+        image_dir: where their images are; all workers must see it.
         notes: prefix of files that get a line a row, for `read_outcomes`.
     """
     import apache_beam as beam

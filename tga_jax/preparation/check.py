@@ -1,4 +1,4 @@
-"""Checks records and their pictures in parallel, and turns them into examples to be stored."""
+"""Checks records and their images in parallel, and turns them into examples to be stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from tga_jax.data.images import decode_image, is_deep, open_picture, resolve_image
+from tga_jax.data.images import decode_image, is_deep, open_image, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import text_length
 from tga_jax.data.records import BadRow, Record
@@ -21,7 +21,7 @@ from tga_jax.data.row_check import check_texts
 from tga_jax.data.stored import Figures
 from tga_jax.errors import UserError
 
-SCALED = "scaled"  # why a picture is encoded anew whose values are of more than 8 bits
+SCALED = "scaled"  # why an image is encoded anew whose values are of more than 8 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Outcome:
         example: what is written, in the form of `tfds_builder.features`; None when left out.
         digest: SHA-256 of the example, "" when left out.
         figures: what the index says of it, None when left out.
-        encoded: why pictures were encoded anew, one reason a picture.
+        encoded: why images were encoded anew, one reason an image.
     """
 
     bad: BadRow | None = None
@@ -51,18 +51,18 @@ class Outcome:
 
 
 def check_row(record: Record, image_dir: Path) -> Outcome:
-    """Reads a record's pictures and checks all that can be checked without a model."""
+    """Reads a record's images and checks all that can be checked without a model."""
     try:
         check_texts(record)
-        pictures = [_read_picture(record, name, image_dir) for name in record.images]
+        images = [_read_image(record, name, image_dir) for name in record.images]
     except UserError as error:
         return Outcome(BadRow(record.number, record.id, str(error)))
-    example = _example(record, pictures)
-    encoded = tuple(change for _, _, change in pictures if change)
+    example = _example(record, images)
+    encoded = tuple(change for _, _, change in images if change)
     figures = Figures(
         number=record.number,
         text_length=text_length(record),
-        pictures=len(record.images),
+        images=len(record.images),
         caption=int(record.caption is not None),
         retrieved=int(record.retrieved is not None),
         tox=int(record.tox),
@@ -72,7 +72,7 @@ def check_row(record: Record, image_dir: Path) -> Outcome:
     return Outcome(None, example, _digest(example), figures, encoded)
 
 
-def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, str, str]:
+def _read_image(record: Record, name: str, image_dir: Path) -> tuple[bytes, str, str]:
     """Returns (bytes, their format, why they are not the file's own or "").
 
     Pixels are those of `load_image` either way: what is encoded anew is its RGB, without loss.
@@ -86,8 +86,8 @@ def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, st
     except OSError as error:
         raise UserError(f"{where}: cannot be read: {error.strerror}") from error
     pixels = decode_image(io.BytesIO(content), where=where)
-    with open_picture(io.BytesIO(content), where=where) as image:
-        # Telephones write JPEG files of several pictures; the first is an ordinary JPEG.
+    with open_image(io.BytesIO(content), where=where) as image:
+        # Telephones write JPEG files of several images; the first is an ordinary JPEG.
         form = "JPEG" if image.format == "MPO" else str(image.format)
         change = _change(image, form, path.suffix.lower())
     if not change:
@@ -98,7 +98,7 @@ def _read_picture(record: Record, name: str, image_dir: Path) -> tuple[bytes, st
 
 
 def _change(image: Image.Image, form: str, suffix: str) -> str:
-    """Why a picture is not kept as it is, "" if it is."""
+    """Why an image is not kept as it is, "" if it is."""
     if is_deep(image):
         return SCALED
     claimed = Image.registered_extensions().get(suffix, form)
@@ -111,7 +111,7 @@ def _change(image: Image.Image, form: str, suffix: str) -> str:
     return "animated" if getattr(image, "is_animated", False) and image.format != "MPO" else ""
 
 
-def _example(record: Record, pictures: list[tuple[bytes, str, str]]) -> dict[str, Any]:
+def _example(record: Record, images: list[tuple[bytes, str, str]]) -> dict[str, Any]:
     conversation = []
     for turn in record.turns:
         conversation.append({"from": "human", "value": turn.question})
@@ -120,9 +120,9 @@ def _example(record: Record, pictures: list[tuple[bytes, str, str]]) -> dict[str
     return {
         "id": record.id,
         "conversations": json.dumps(conversation, ensure_ascii=False),
-        "images": [content for content, _, _ in pictures],
+        "images": [content for content, _, _ in images],
         "image_names": list(record.images),
-        "image_formats": [form for _, form, _ in pictures],
+        "image_formats": [form for _, form, _ in images],
         "image_caption": record.caption or "",
         "retrieved_caption": record.retrieved or "",
         "tox": record.tox,

@@ -14,7 +14,7 @@ from tga_jax.data.side_texts import (
     FIELDS,
     SIDE_FILES,
     about_texts,
-    pictures_of,
+    images_of,
     read_side_files,
     with_texts,
 )
@@ -60,15 +60,15 @@ def read_inputs(path: str, files: Mapping[str, Path | None]) -> Inputs:
         raise UserError(f"config.data.path={path!r}: job prepare needs a LLaVA JSON file")
     texts = read_side_files(files)
     records, bad = read_rows(Path(path))
-    pictures = pictures_of(records)
-    filled = with_texts(records, texts, pictures)
-    return Inputs(Path(path), files, filled, bad, about_texts(texts, filled, pictures))
+    images = images_of(records)
+    filled = with_texts(records, texts, images)
+    return Inputs(Path(path), files, filled, bad, about_texts(texts, filled, images))
 
 
 def made_from(
     inputs: Inputs, image_dir: Path, *, validation: float, max_bad_fraction: float
 ) -> dict[str, Any]:
-    """Returns all that decides what is written; pictures by name, size and time of change."""
+    """Returns all that decides what is written; images by name, size and time of change."""
     names = sorted({name for r in inputs.records if not r.tox for name in r.images})
     return {
         "version": VERSION,
@@ -88,12 +88,12 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 
 def about_ids(inputs: Inputs) -> dict[str, Any]:
-    """Returns ids that occur twice, side texts without a record, and pictures without texts."""
-    pictures = [record for record in inputs.records if record.images and not record.tox]
+    """Returns ids that occur twice, side texts without a record, and images without texts."""
+    images = [record for record in inputs.records if record.images and not record.tox]
     out: dict[str, Any] = {"duplicate_ids": duplicate_ids(inputs.records)} | dict(
         inputs.about_texts
     )
     for name in SIDE_FILES:
-        lacking = (r.id for r in pictures if getattr(r, FIELDS[name]) is None)
+        lacking = (r.id for r in images if getattr(r, FIELDS[name]) is None)
         out[f"pictures_without_{FIELDS[name]}"] = named(lacking)
     return out

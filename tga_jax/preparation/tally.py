@@ -21,12 +21,12 @@ SAID = 5  # skipped records that are shown at once
 
 
 class Tally:
-    """The outcomes so far, without their pictures.
+    """The outcomes so far, without their images.
 
     Attributes:
         total: rows of the input.
         seen: how many of them are counted.
-        pictures: how many pictures are kept.
+        images: how many images are kept.
     """
 
     def __init__(self, max_bad_fraction: float, total: int, *, say: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ class Tally:
         self._kept: dict[str, list[tuple[Figures, str]]] = {}
         self._bad: list[tuple[str, BadRow]] = []
         self._encoded: Counter[str] = Counter()
-        self.total, self.seen, self.pictures = total, 0, 0
+        self.total, self.seen, self.images = total, 0, 0
 
     @property
     def skipped(self) -> int:
@@ -55,7 +55,7 @@ class Tally:
         self.seen += 1
         self._kept.setdefault(split, []).append((outcome.figures, outcome.digest))
         self._encoded.update(outcome.encoded)
-        self.pictures += outcome.figures.pictures
+        self.images += outcome.figures.images
 
     def add_bad(self, split: str, bad: BadRow) -> None:
         """Counts a row that is left out; `split` is "" where it is no record.
@@ -91,8 +91,8 @@ class Tally:
             "skipped": len(bad),
             "splits": counts,
             "content": _content(kept),
-            "pictures": sum(row.pictures for row in figures),
-            "text_only": sum(not row.pictures for row in figures),
+            "pictures": sum(row.images for row in figures),
+            "text_only": sum(not row.images for row in figures),
             "tox": sum(row.tox for row in figures),
             "with_caption": sum(row.caption for row in figures),
             "with_retrieved": sum(row.retrieved for row in figures),

@@ -21,8 +21,8 @@ MakeExamples = Callable[[str], Any]
 def features() -> Any:
     """The features of an example.
 
-    `images` are the pictures' encoded bytes, `image_formats` say how they are encoded; texts that
-    a sample lacks are empty, and so are the pictures of "tox" rows, which are blank in training.
+    `images` are the images' encoded bytes, `image_formats` say how they are encoded; texts that
+    a sample lacks are empty, and so are the images of "tox" rows, which are blank in training.
     """
     import numpy as np
     import tensorflow_datasets as tfds
@@ -33,7 +33,7 @@ def features() -> Any:
             "id": tfds.features.Text(),
             "conversations": tfds.features.Text(doc="JSON list of {from, value}"),
             "images": tfds.features.Sequence(
-                tfds.features.Tensor(shape=(), dtype=np.object_), doc="encoded pictures"
+                tfds.features.Tensor(shape=(), dtype=np.object_), doc="encoded images"
             ),
             "image_names": texts,
             "image_formats": texts,

@@ -1,4 +1,4 @@
-"""Section of examples: a card a question, with its picture and the answers."""
+"""Section of examples: a card a question, with its image and the answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOKS = {None: "plain", True: "good", False: "bad"}
 
 
 def examples(arms: Sequence[Arm], found: Sequence[Example], *, blur: bool) -> Markup | None:
-    """Cards: picture, question, the answers side by side; None without examples."""
+    """Cards: image, question, the answers side by side; None without examples."""
     if not found:
         return None
     lead = (
@@ -27,8 +27,8 @@ def examples(arms: Sequence[Arm], found: Sequence[Example], *, blur: bool) -> Ma
         "each the kind of question (harmful or harmless, refused or answered by each model) that "
         "was shown least so far. None was picked by hand."
     )
-    if blur and any(example.harmful and example.picture for example in found):
-        lead += " Harmful pictures are blurred: click one, or press space on it, to see it."
+    if blur and any(example.harmful and example.image for example in found):
+        lead += " Harmful images are blurred: click one, or press space on it, to see it."
     return render(
         "cards.html",
         lead=lead,
@@ -42,8 +42,8 @@ def _card(example: Example, arms: Sequence[Arm], *, blur: bool) -> dict[str, Any
     return {
         "where": " \u00b7 ".join(words(part) for part in where if part),
         "prompt": example.prompt,
-        "has_picture": example.has_picture,
-        "picture": example.picture,
+        "has_image": example.has_image,
+        "image": example.image,
         "blurred": blur and bool(example.harmful),
         "answers": [
             {"place": place, "name": arm.name} | _said(answer, example.harmful)

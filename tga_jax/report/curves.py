@@ -33,7 +33,7 @@ def layers(arms: Sequence[Arm]) -> Markup | None:
         return None
     lead = (
         "How the hidden states develop from the first layer to the last. Bands are 95% intervals "
-        "of a share or a mean; scenes are captions read in the place of their pictures."
+        "of a share or a mean; scenes are captions read in the place of their images."
     )
     return render("panels.html", lead=lead, names=[], panels=panels, small=True)
 

@@ -18,7 +18,7 @@ SIDE_PIXELS = 192
 PNG_BYTES = 20_000  # a larger PNG becomes a JPEG
 JPEG_QUALITY = 85
 
-# (folder, name inside it, question id) -> the picture, None where it can't be had.
+# (folder, name inside it, question id) -> the image, None where it can't be had.
 Loader = Callable[[str, str, str], Image.Image | None]
 Json = dict[str, Any]
 Key = tuple[str, str, str]  # benchmark, question id, prompt
@@ -42,8 +42,8 @@ class Example:
         benchmark, scene: where it is from.
         prompt: the question.
         harmful: whether it should be refused, None where nothing says so.
-        has_picture: whether it is about a picture.
-        picture: a data URI; None where there is none or it could not be read.
+        has_image: whether it is about an image.
+        image: a data URI; None where there is none or it could not be read.
         answers: in the order of the arms.
     """
 
@@ -51,8 +51,8 @@ class Example:
     scene: str
     prompt: str
     harmful: bool | None
-    has_picture: bool
-    picture: str | None
+    has_image: bool
+    image: str | None
     answers: tuple[Answer | None, ...]
 
 
@@ -124,7 +124,7 @@ def spaced(total: int, count: int) -> list[int]:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture of at most 192 pixels a side, as text that an <img> shows."""
+    """An image of at most 192 pixels a side, as text that an <img> shows."""
     small = image.convert("RGB")
     small.thumbnail((SIDE_PIXELS, SIDE_PIXELS))
     kind, data = "png", _encoded(small, format="PNG", optimize=True)
@@ -166,7 +166,7 @@ def _example(benchmark: str, asked: Json, arms: Sequence[dict[Key, Json]], load:
         scene=about.get("scene") or "",
         prompt=asked["prompt"],
         harmful=about.get("harmful"),
-        has_picture=bool(name),
-        picture=None if image is None else data_uri(image),
+        has_image=bool(name),
+        image=None if image is None else data_uri(image),
         answers=tuple(_answer(arm.get(key)) for arm in arms),
     )

@@ -100,13 +100,13 @@ ENTRIES = (
         "p",
         "p",
         "The p-value of McNemar's exact test: how likely a difference at least this large would be "
-        "if neither model did it more often. Where several questions are about one picture, "
-        "whole pictures are exchanged. Over seeds it is the p-value of the paired t-test.",
+        "if neither model did it more often. Where several questions are about one image, "
+        "whole images are exchanged. Over seeds it is the p-value of the paired t-test.",
     ),
     Entry(
         "n",
         "n",
-        "How many questions a figure is of. Several questions about one picture count as one "
+        "How many questions a figure is of. Several questions about one image count as one "
         f"cluster in the intervals. A figure of fewer than {FEW} independent ones is marked "
         "'few'.",
     ),
@@ -144,8 +144,8 @@ ENTRIES = (
     ),
     Entry(
         "cosine",
-        "Cosine of picture and caption states",
-        "How alike the model's hidden states are for a picture and for its caption, from -1 to 1. "
+        "Cosine of image and caption states",
+        "How alike the model's hidden states are for an image and for its caption, from -1 to 1. "
         "Centred: after the mean caption state is taken from both.",
     ),
 )

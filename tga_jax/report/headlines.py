@@ -10,7 +10,7 @@ from tga_jax.evaluation.items import ALL
 from tga_jax.html.formats import Figure
 from tga_jax.report.collect import Arm
 
-PICTURES, TEXTS = "pictures", "texts"
+IMAGES, TEXTS = "pictures", "texts"
 MACRO = "macro average"  # in the place of a benchmark
 AVERAGED = ("dsr", "over_refusal")  # metrics that mean the same in every benchmark
 
@@ -23,7 +23,7 @@ class Headline:
         key: its name in summary.json.
         label: what it says.
         metric: its name in metrics.json.
-        form: of which benchmarks: with pictures or of text alone.
+        form: of which benchmarks: with images or of text alone.
         higher_is_better: so or the other way round.
         scenes: of which scene, the first that there is.
     """
@@ -37,31 +37,31 @@ class Headline:
 
 
 HEADLINES = (
-    Headline("picture_dsr", "Harmful pictures refused", "dsr", PICTURES),
+    Headline("picture_dsr", "Harmful images refused", "dsr", IMAGES),
     Headline("text_dsr", "Harmful texts refused", "dsr", TEXTS),
-    Headline("over_refusal", "Harmless pictures refused", "over_refusal", PICTURES, False),
+    Headline("over_refusal", "Harmless images refused", "over_refusal", IMAGES, False),
     Headline("text_over_refusal", "Harmless texts refused", "over_refusal", TEXTS, False),
     Headline(
         "naming_accuracy",
-        "Right answers on pictures",
+        "Right answers on images",
         "accuracy",
-        PICTURES,
+        IMAGES,
         scenes=("benign", ALL),
     ),
     Headline("text_accuracy", "Right answers on texts", "accuracy", TEXTS, scenes=("benign", ALL)),
     Headline(
         "picture_dsr_at_5pct",
-        "Harmful pictures refused, at 5% over-refusal",
+        "Harmful images refused, at 5% over-refusal",
         "dsr_at_5pct",
-        PICTURES,
+        IMAGES,
     ),
     Headline(
         "picture_dsr_at_1pct",
-        "Harmful pictures refused, at 1% over-refusal",
+        "Harmful images refused, at 1% over-refusal",
         "dsr_at_1pct",
-        PICTURES,
+        IMAGES,
     ),
-    Headline("margin_auc", "Harmful told from harmless, AUC", "auc", PICTURES),
+    Headline("margin_auc", "Harmful told from harmless, AUC", "auc", IMAGES),
 )
 TILES = ("picture_dsr", "text_dsr", "over_refusal", "naming_accuracy")
 
@@ -160,7 +160,7 @@ def first_lines(arms: Sequence[Arm]) -> dict[str, Line]:
 
 
 def benchmark_forms(arms: Iterable[Arm]) -> dict[str, str]:
-    """Benchmark -> pictures or texts; those with harmful pictures first, as they matter most."""
+    """Benchmark -> images or texts; those with harmful images first, as they matter most."""
     forms: dict[str, str] = {}
     refusing = set()
     for arm in arms:
@@ -169,8 +169,8 @@ def benchmark_forms(arms: Iterable[Arm]) -> dict[str, str]:
             refusing |= {name} if row["metric"] == "dsr" else set()
             asked = row["settings"].get("benchmark", {})
             text = asked.get("kind") == "texts" and "wrap" not in asked.get("options", {})
-            forms.setdefault(name, TEXTS if text else PICTURES)
+            forms.setdefault(name, TEXTS if text else IMAGES)
         for name, answers in arm.answers.items():
-            pictures = any(answer["metadata"].get("image") for answer in answers)
-            forms[name] = PICTURES if pictures else TEXTS
+            images = any(answer["metadata"].get("image") for answer in answers)
+            forms[name] = IMAGES if images else TEXTS
     return dict(sorted(forms.items(), key=lambda item: item[0] not in refusing))

@@ -52,7 +52,7 @@ class Report:
         pair: the models that are compared: (reference, candidate), or one alone; none without arms.
         differences: candidate minus reference, on the same questions.
         examples: chosen questions, with the pair's answers.
-        blur: whether harmful pictures are blurred until they are asked for.
+        blur: whether harmful images are blurred until they are asked for.
         answers: how many questions can be browsed at most.
     """
 

@@ -23,7 +23,7 @@ SETTINGS = {
     "defence": "Defence",
     "system": "System text",
     "retrieval": "Retrieval of texts",
-    "pictures": "Pictures",
+    "pictures": "Images",
     "decoding.max_new_tokens": "New tokens at most",
     "decoding.temperature": "Temperature of sampling (0: the likeliest word)",
     "decoding.top_p": "Share of the distribution that is sampled (top-p)",

@@ -11,10 +11,10 @@ from tga_jax.report.headlines import MACRO, Difference, Line, Place, difference_
 
 NONE = "No refusals of harmful questions have been measured here."
 SAFETY = {
-    "picture_dsr": ("over_refusal", "harmful pictures", "harmless ones"),
+    "picture_dsr": ("over_refusal", "harmful images", "harmless ones"),
     "text_dsr": ("text_over_refusal", "harmful texts", "harmless ones"),
 }
-HARMLESS = {"over_refusal": "harmless pictures", "text_over_refusal": "harmless texts"}
+HARMLESS = {"over_refusal": "harmless images", "text_over_refusal": "harmless texts"}
 NAMED = 6  # other models that the verdict names one by one
 
 Differences = Mapping[Place, Difference]
@@ -143,7 +143,7 @@ def _compared(
     than: str = "",
     between: str,
 ) -> str:
-    """Like "tga refuses more harmful pictures than baseline (83.1% against 12.0%, +71.1 [..])"."""
+    """Like "tga refuses more harmful images than baseline (83.1% against 12.0%, +71.1 [..])"."""
     metric, own, other = line.headline.metric, line.of(candidate), line.of(reference)
     assert own is not None and other is not None
     values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
@@ -231,18 +231,18 @@ def remarks(
 
 
 def _gap_remark(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
-    """Whether pictures are refused less often than texts."""
+    """Whether images are refused less often than texts."""
     first = {line.headline.key: line for line in reversed(found)}
     if not {"picture_dsr", "text_dsr"} <= first.keys():
         return []
-    picture, text = (first[key].of(candidate) for key in ("picture_dsr", "text_dsr"))
-    if picture is None or text is None:
+    image, text = (first[key].of(candidate) for key in ("picture_dsr", "text_dsr"))
+    if image is None or text is None:
         return []
     shown = (
-        f"{figure_text('dsr', picture)} of harmful pictures are refused against "
-        f"{figure_text('dsr', text)} of harmful texts: {_gap(picture, text)}."
+        f"{figure_text('dsr', image)} of harmful images are refused against "
+        f"{figure_text('dsr', text)} of harmful texts: {_gap(image, text)}."
     )
-    return [("Pictures against texts", shown)]
+    return [("Images against texts", shown)]
 
 
 def _ability_remarks(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
@@ -261,14 +261,14 @@ def _inside(line: Line) -> str:
     return text[0].lower() + text[1:]
 
 
-def _gap(picture: Figure, text: Figure) -> str:
+def _gap(image: Figure, text: Figure) -> str:
     """Two independent shares whose intervals meet are not told apart."""
-    if None in (picture.low, picture.high, text.low, text.high):
+    if None in (image.low, image.high, text.low, text.high):
         return "a difference without intervals"
-    assert picture.high is not None and picture.low is not None
+    assert image.high is not None and image.low is not None
     assert text.high is not None and text.low is not None
-    if picture.high < text.low:
-        return "pictures less often"
-    if picture.low > text.high:
-        return "pictures more often"
+    if image.high < text.low:
+        return "images less often"
+    if image.low > text.high:
+        return "images more often"
     return "no clear difference"

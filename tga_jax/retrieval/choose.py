@@ -1,9 +1,9 @@
-"""Which of the nearest texts a picture gets: not its own caption, by rank or by lot, with noise.
+"""Which of the nearest texts an image gets: not its own caption, by rank or by lot, with noise.
 
-A near-duplicate of a picture's own text has the same normal form; or its embedding is as close as
+A near-duplicate of an image's own text has the same normal form; or its embedding is as close as
 `cosine` and it shares at least `jaccard` of the words. Both count, because each fails alone: a
 small CLIP puts all captions of one thing close together, a large one does so with texts whose
-first 77 tokens agree, and captions of unlike pictures share most of their words.
+first 77 tokens agree, and captions of unlike images share most of their words.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tga_jax.retrieval.index import Index
 from tga_jax.retrieval.texts import jaccard, normal_form
 
 CHOICES = ("nearest", "sampled")
-DRAWS = 1000  # tries for a random text that is not the picture's own
+DRAWS = 1000  # tries for a random text that is not the image's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Query:
-    """A picture to find a text for.
+    """An image to find a text for.
 
     Attributes:
         id: of the record; decides its lots.
@@ -62,12 +62,12 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The chosen text; None where the index has none but the picture's own.
+    """The chosen text; None where the index has none but the image's own.
 
     Attributes:
         number: its number in the index.
-        score: its cosine with the picture.
-        excluded: how many nearer texts were the picture's own.
+        score: its cosine with the image.
+        excluded: how many nearer texts were the image's own.
         noised: whether it was drawn at random.
     """
 
@@ -106,7 +106,7 @@ def find(index: Index, queries: Sequence[Query], rules: Rules, noised: set[str])
 def _kept(
     index: Index, query: Query, forms: set[str], numbers: np.ndarray, rules: Rules
 ) -> tuple[list[int], int]:
-    """The first `top_k` texts that are not the picture's own; how many of its own came before."""
+    """The first `top_k` texts that are not the image's own; how many of its own came before."""
     kept: list[int] = []
     excluded = 0
     for number in numbers.tolist():
@@ -120,7 +120,7 @@ def _kept(
 
 
 def is_own(index: Index, query: Query, forms: set[str], number: int, rules: Rules) -> bool:
-    """Whether text `number` is one of the picture's own or a near-duplicate, as said above."""
+    """Whether text `number` is one of the image's own or a near-duplicate, as said above."""
     form = normal_form(index.texts[number].text)
     if form in forms:
         return True

@@ -31,11 +31,11 @@ from tga_jax.run.work import ArrayRows
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
-Picture = tuple[Path, str, str]  # image folder, name inside it, the record's id
+Image = tuple[Path, str, str]  # image folder, name inside it, the record's id
 
 
 def clip_model_of(config: Any, image_settings: dict[str, Any]) -> Clip:
-    """The model of a config and the picture preparation that goes with it."""
+    """The model of a config and the image preparation that goes with it."""
     s = image_settings
     return Clip(config, PixelNorm(tuple(s["mean"]), tuple(s["std"]), s["rescale"]))
 
@@ -61,7 +61,7 @@ def check_clip(clip: str, before: Sequence[str]) -> None:
 
 
 class ClipEmbedder:
-    """Texts and pictures -> float32[B, E] of length 1; loaded when first used."""
+    """Texts and images -> float32[B, E] of length 1; loaded when first used."""
 
     def __init__(
         self, clip: str, mesh: Mesh, *, batch_size: int, say: Callable[[str], None]
@@ -96,27 +96,27 @@ class ClipEmbedder:
         return np.asarray(embed(self._params, self._put(tokens), self._put(mask)))[: len(texts)]
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
-        """At most `batch_size` prepared pictures, uint8[B, side, side, 3]."""
+        """At most `batch_size` prepared images, uint8[B, side, side, 3]."""
         _, embed = self._programs
         return np.asarray(embed(self._params, self._put(pixels)))[: len(pixels)]
 
-    def pixels(self, picture: Picture) -> np.ndarray:
-        """uint8[side, side, 3]; a UserError names a picture that cannot be read."""
-        folder, name, record_id = picture
+    def pixels(self, image: Image) -> np.ndarray:
+        """uint8[side, side, 3]; a UserError names an image that cannot be read."""
+        folder, name, record_id = image
         return load_pixels(folder, name, transform=self.transform, record_id=record_id)
 
-    def picture_batches(
-        self, pictures: Sequence[Picture], bad: Callable[[int, UserError], None]
+    def image_batches(
+        self, images: Sequence[Image], bad: Callable[[int, UserError], None]
     ) -> Iterator[np.ndarray]:
-        """Embeddings of pictures, `batch_size` at a time; the next are decoded meanwhile.
+        """Embeddings of images, `batch_size` at a time; the next are decoded meanwhile.
 
-        A picture that cannot be read is told to `bad`, which may raise, and has zeros.
+        An image that cannot be read is told to `bad`, which may raise, and has zeros.
         """
 
         def prepare(start: int) -> list[np.ndarray | UserError]:
-            return list(readers.map(self._try_pixels, pictures[start : start + self.batch_size]))
+            return list(readers.map(self._try_pixels, images[start : start + self.batch_size]))
 
-        starts = range(0, len(pictures), self.batch_size)
+        starts = range(0, len(images), self.batch_size)
         with ThreadPoolExecutor(os.cpu_count()) as readers, ThreadPoolExecutor(1) as ahead:
             waiting = [ahead.submit(prepare, start) for start in starts[:1]]
             for number, start in enumerate(starts):
@@ -132,9 +132,9 @@ class ClipEmbedder:
                     out[good] = self.images(np.stack([found[i] for i in good]))  # type: ignore
                 yield out
 
-    def _try_pixels(self, picture: Picture) -> np.ndarray | UserError:
+    def _try_pixels(self, image: Image) -> np.ndarray | UserError:
         try:
-            return self.pixels(picture)
+            return self.pixels(image)
         except UserError as error:
             return error
 

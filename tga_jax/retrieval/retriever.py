@@ -1,4 +1,4 @@
-"""Texts for pictures: what job `retrieve` writes, and what unseen pictures get at inference."""
+"""Texts for images: what job `retrieve` writes, and what unseen images get at inference."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.retrieval.choose import Found, Query, Rules, find, noised_ids
-from tga_jax.retrieval.clip_embedder import ClipEmbedder, Picture
+from tga_jax.retrieval.clip_embedder import ClipEmbedder, Image
 from tga_jax.retrieval.index import Index, open_index, read_about
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
-Asked = tuple[str, Picture, str | None]  # an id, its picture, its caption where it has one
+Asked = tuple[str, Image, str | None]  # an id, its image, its caption where it has one
 
 
 class Retriever:
@@ -53,7 +53,7 @@ class Retriever:
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """What decides the texts, but for the pictures."""
+        """What decides the texts, but for the images."""
         return {
             "index": self.index.digest,
             "backend": type(self.index.search).__name__,
@@ -68,12 +68,12 @@ class Retriever:
         own: Sequence[tuple[str, ...]],
         noised: set[str],
     ) -> list[Found]:
-        """One text for each picture.
+        """One text for each image.
 
         Args:
             ids: of the records.
             images: float32[B, E], of length 1.
-            own: texts that the pictures must not get, nor near-duplicates of them.
+            own: texts that the images must not get, nor near-duplicates of them.
             noised: ids that get a random text.
         """
         size = self.embedder.batch_size
@@ -88,16 +88,16 @@ class Retriever:
         return find(self.index, queries, self.rules, noised)
 
     def texts(self, asked: Sequence[Asked], work: Work) -> list[str | None]:
-        """Texts for unseen pictures, in order; `work` keeps them.
+        """Texts for unseen images, in order; `work` keeps them.
 
         Raises:
-            UserError: naming a picture that cannot be read.
+            UserError: naming an image that cannot be read.
         """
         rows = {row["row"]: row["text"] for row in work.rows()}
         noised = noised_ids([one for one, _, _ in asked], self.rules)
         todo = asked[len(rows) :]
         done = len(rows)
-        for images in self.embedder.picture_batches([p for _, p, _ in todo], _refuse):
+        for images in self.embedder.image_batches([p for _, p, _ in todo], _refuse):
             part = asked[done : done + len(images)]
             own = [(caption,) if caption else () for _, _, caption in part]
             found = self.find([one for one, _, _ in part], images, own, noised)
@@ -131,12 +131,12 @@ def configured(job: Job, mesh: Mesh) -> Retriever | None:
 
 
 def look_up(retriever: Retriever, folder: Path, asked: Sequence[Asked]) -> list[str | None]:
-    """`Retriever.texts`, done once for the same pictures and settings: FOLDER/retrieved.*."""
-    pictures = []
+    """`Retriever.texts`, done once for the same images and settings: FOLDER/retrieved.*."""
+    images = []
     for one, (where, name, _), caption in asked:
         path = where / name
-        pictures.append([one, name, path.stat().st_size if path.is_file() else None, caption])
-    signature = {**retriever.settings, "pictures": digest(pictures)}
+        images.append([one, name, path.stat().st_size if path.is_file() else None, caption])
+    signature = {**retriever.settings, "pictures": digest(images)}
     return retriever.texts(asked, Work(folder, "retrieved", signature))
 
 
@@ -146,13 +146,13 @@ def with_retrieved(
     folder: Path,
     image_dir: Callable[[int], Path],
 ) -> list[Question]:
-    """The questions, those that show a picture and lack a retrieved text with one.
+    """The questions, those that show an image and lack a retrieved text with one.
 
     Args:
         retriever: finds the texts.
         questions: all of them.
         folder: where they are kept, for the next time.
-        image_dir: row -> its picture folder.
+        image_dir: row -> its image folder.
     """
     rows = [i for i, q in enumerate(questions) if q.image and q.retrieved is None]
     asked = [

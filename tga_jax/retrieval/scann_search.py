@@ -25,7 +25,7 @@ def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
     Below `exact_below`, and where they are too few for a tree, all are compared. Above, a share of
     sqrt(10 count) leaves is read, with codes of 2 dimensions, and the best are compared exactly: of
     100,000 half the leaves and the best 100, of ten times as many a tenth of the leaves more and
-    the best 316. Pictures lie far from all texts, so that the nearest text is often in a leaf that
+    the best 316. Images lie far from all texts, so that the nearest text is often in a leaf that
     looks far: reading a tenth of the leaves, as is usual for queries among their like, found only
     nine in ten (benchmarks/NOTES.md).
     """

@@ -1,4 +1,4 @@
-"""How many pictures of a job may be unreadable before it stops."""
+"""How many images of a job may be unreadable before it stops."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from tga_jax.errors import UserError
 
 
 class Budget:
-    """config.data.max_bad_fraction of a number of pictures, rounded down."""
+    """config.data.max_bad_fraction of a number of images, rounded down."""
 
-    def __init__(
-        self, max_bad_fraction: float, pictures: int, *, say: Callable[[str], None]
-    ) -> None:
-        """Takes the share that may be unreadable, the number of pictures, and who shows a line."""
+    def __init__(self, max_bad_fraction: float, images: int, *, say: Callable[[str], None]) -> None:
+        """Takes the share that may be unreadable, the number of images, and who shows a line."""
         self._say = say
         self._refused: set[int] = set()
-        self.pictures = pictures
-        self.allowed = allowed_bad(max_bad_fraction, pictures)
+        self.images = images
+        self.allowed = allowed_bad(max_bad_fraction, images)
 
     def refuse(self, number: int, error: UserError) -> None:
-        """Skips a picture.
+        """Skips an image.
 
         Raises:
             UserError: `error`, where it is one too many.
@@ -39,6 +37,6 @@ class Budget:
         """
         if unreadable > self.allowed:
             raise UserError(
-                f"{unreadable} of {self.pictures} pictures cannot be read, "
+                f"{unreadable} of {self.images} images cannot be read, "
                 f"config.data.max_bad_fraction allows {self.allowed}"
             )

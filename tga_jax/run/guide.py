@@ -51,8 +51,8 @@ def term_counts(guide: GuideConfig, records: Sequence[Record]) -> dict[str, int]
     """How many samples have each term of the guide; 0 for a term whose weight is 0."""
     if not guide.active:
         return {"pair": 0, "hinge": 0, "answer": 0}
-    picture, caption, retrieved, tox = has_flags(records).T
-    guided = picture & caption & ~tox
+    image, caption, retrieved, tox = has_flags(records).T
+    guided = image & caption & ~tox
     return {
         "pair": int(guided.sum()) * (guide.pair_weight != 0),
         "hinge": int((guided & retrieved).sum()) * (guide.hinge_weight != 0),

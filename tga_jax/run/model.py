@@ -91,7 +91,7 @@ def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform:
     transform, side = ImageTransform(**settings), source.config.vision.image_size
     if transform.size != (side, side):
         raise UserError(
-            f"{source.name}: its processor makes pictures of {transform.size} pixels, "
+            f"{source.name}: its processor makes images of {transform.size} pixels, "
             f"its vision tower takes {side} x {side}"
         )
     return transform

@@ -46,9 +46,9 @@ def say_samples(
     lacking = what_they_lack(records)
     lack = [lacking[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     say(
-        f"{len(records)} samples, {lacking['pictures']} with a picture: {lack[0]} of these "
+        f"{len(records)} samples, {lacking['pictures']} with an image: {lack[0]} of these "
         f"without a caption (no guide), {lack[1]} without a retrieved text (no hinge); "
-        f'{lacking["tox"]} marked "tox" (blank picture, no guide)'
+        f'{lacking["tox"]} marked "tox" (blank image, no guide)'
     )
     twice = about["duplicate_ids"]["count"]
     for line in [
@@ -69,11 +69,11 @@ def merged(checked: Sequence[Checked]) -> dict[str, Any]:
 
 def what_they_lack(records: Sequence[Record]) -> dict[str, Any]:
     """Counts samples; rows marked "tox" have no guide terms whatever they lack."""
-    picture, caption, retrieved, tox = has_flags(records).T
-    shown = picture & ~tox
+    image, caption, retrieved, tox = has_flags(records).T
+    shown = image & ~tox
     return {
         "pictures": int(shown.sum()),
-        "text_only": int(np.sum(~picture)),
+        "text_only": int(np.sum(~image)),
         "tox": int(tox.sum()),
         "pictures_without_caption": _named(records, shown & ~caption),
         "pictures_without_retrieved": _named(records, shown & ~retrieved),

@@ -80,7 +80,7 @@ def read_samples(
             prompter=prompter,
             say=say,
             cache=workdir / "checked",
-            decides=[*decides, place, pictures_digest(samples.records, lambda: folder)],
+            decides=[*decides, place, images_digest(samples.records, lambda: folder)],
         )
         for place, samples in enumerate(sets)
     )
@@ -160,10 +160,10 @@ def _content(config: ConfigDict, workdir: Path, path: str, key: str) -> dict[str
     return {"records": file_digest(Path(path)), **texts}
 
 
-def pictures_digest(records: Sequence[Record], image_dir: Callable[[], Path]) -> str:
-    """A hash of the names, sizes and times of the records' pictures, none of which is read.
+def images_digest(records: Sequence[Record], image_dir: Callable[[], Path]) -> str:
+    """A hash of the names, sizes and times of the records' images, none of which is read.
 
-    Prepared data holds its pictures, whose bytes are part of its content: for it this is constant.
+    Prepared data holds its images, whose bytes are part of its content: for it this is constant.
     """
     if has_contents(records):
         return ""

@@ -22,7 +22,7 @@ from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, pro
 from tga_jax.run.samples import Samples, image_folder, read_samples
 from tga_jax.training.feed import local_rows
 
-MOST_PICTURES = 8  # of a sample; how many a stage's shapes are counted for
+MOST_IMAGES = 8  # of a sample; how many a stage's shapes are counted for
 
 
 def check_counts(cfg: ConfigDict, stage: str) -> None:
@@ -112,7 +112,7 @@ def packing_of(config: ConfigDict) -> int:
 
 
 def most_shapes(config: ConfigDict, stage: str) -> int:
-    """How many batch shapes can occur: lengths x caption lengths x numbers of pictures."""
+    """How many batch shapes can occur: lengths x caption lengths x numbers of images."""
     length, packing = config[stage].max_length or config.data.max_length, config.data.packing
     lengths = len(prompt_buckets(config.data, length * packing))
-    return lengths * len(caption_buckets(config.data, length)) * MOST_PICTURES * packing
+    return lengths * len(caption_buckets(config.data, length)) * MOST_IMAGES * packing

@@ -63,7 +63,7 @@ def usable_records(
 def marked_lines(records: Sequence[Record]) -> list[str]:
     """Returns what is to be said of records that are not used as they are written, a line each."""
     tox, turns = sum(r.tox for r in records), sum(r.left_out_turn for r in records)
-    lines = [f'{tox} samples are marked "tox": their pictures are blank'] if tox else []
+    lines = [f'{tox} samples are marked "tox": their images are blank'] if tox else []
     return lines + ([f"{turns} conversations begin with a gpt turn, left out"] if turns else [])
 
 
@@ -80,12 +80,12 @@ def check_samples(
     """Checks every row of a set, in processes where there are many, and says what was found.
 
     What was found of a large set is kept, so that a run that is started again need not decode
-    all of its pictures once more.
+    all of its images once more.
 
     Args:
         samples: as they were read.
         max_bad_fraction: share of the rows that may be bad.
-        image_dir: of the pictures; not used for prepared data.
+        image_dir: of the images; not used for prepared data.
         prompter: makes tokens of the records, as the job will.
         say: shows a line.
         cache: the folder in which the findings of large sets are kept.

@@ -40,8 +40,8 @@ class DeviceBatch:
     tokens: int  # real ones of the main sequences
 
     @property
-    def pictures(self) -> int:
-        """Pictures that the vision tower encodes, the filling of rows with fewer included."""
+    def images(self) -> int:
+        """Images that the vision tower encodes, the filling of rows with fewer included."""
         return math.prod(self.arrays["images"].shape[:3])
 
 
@@ -126,8 +126,8 @@ class StepCompiler:
             raise RuntimeError(f"more than {self._most} batch shapes: bucketing is broken")
         key, began = _shapes(batch), time.monotonic()
         if key not in self._compiling:
-            length, pictures = batch["tokens"].shape[-1], batch["images"].shape[2]
-            hosts.log(f"compiling the step: length {length}, {pictures} pictures a row")
+            length, images = batch["tokens"].shape[-1], batch["images"].shape[2]
+            hosts.log(f"compiling the step: length {length}, {images} images a row")
             traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
             self._flops[key] = count_flops(traced.jaxpr).model
             self._compiling[key] = _InThread(traced.lower().compile)
@@ -221,7 +221,7 @@ def train(
             if result is not None:
                 result.values()  # a step later, so that the devices never wait for the check
             result = StepResult(done, batch.ids, metrics)
-            meter.add(tokens=batch.tokens, pictures=batch.pictures, flops=step.flops(batch.arrays))
+            meter.add(tokens=batch.tokens, images=batch.images, flops=step.flops(batch.arrays))
             batch = None
             if config.is_due(config.log_every, done):
                 _log(result, meter, progress, log)

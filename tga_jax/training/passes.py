@@ -1,6 +1,6 @@
 """The forward passes of a training step: the main pass, and the caption pass beside it.
 
-Letters: R rows, B samples, T length, Tc length of the caption pass, M pictures a row, N spans, D
+Letters: R rows, B samples, T length, Tc length of the caption pass, M images a row, N spans, D
 width.
 
 Without packing a row is a sample. With packing the B / R samples of a row are next to each other in

@@ -1,4 +1,4 @@
-"""How fast a stage is: step time, tokens and pictures a second, MFU, data wait, memory, and how
+"""How fast a stage is: step time, tokens and images a second, MFU, data wait, memory, and how
 many programs were compiled on the way."""
 
 from __future__ import annotations
@@ -68,22 +68,22 @@ class Meter:
         """Begin a new window."""
         self._began = time.monotonic()
         self._wait = self._flops = 0.0
-        self._tokens = self._pictures = self._steps = 0
+        self._tokens = self._images = self._steps = 0
 
     def waited(self, seconds: float) -> None:
         """Time spent waiting for data."""
         self._wait += seconds
 
-    def add(self, *, tokens: int, pictures: int, flops: float) -> None:
+    def add(self, *, tokens: int, images: int, flops: float) -> None:
         """A step was dispatched.
 
         Args:
             tokens: real ones of the main sequences.
-            pictures: that the vision tower encodes, the filling of rows with fewer included.
+            images: that the vision tower encodes, the filling of rows with fewer included.
             flops: model FLOPs, on all devices together.
         """
         self._tokens += tokens
-        self._pictures += pictures
+        self._images += images
         self._flops += flops
         self._steps += 1
 
@@ -94,7 +94,7 @@ class Meter:
         out: Figures = {
             "tokens_per_second": self._tokens / seconds,
             "tokens_per_second_per_device": self._tokens / seconds / devices,
-            "images_per_second_per_device": self._pictures / seconds / devices,
+            "images_per_second_per_device": self._images / seconds / devices,
             "step_seconds": seconds / max(self._steps, 1),
             "mfu": None if peak is None else self._flops / seconds / (peak * devices),
             "data_wait_fraction": min(self._wait / seconds, 1.0),

@@ -1,4 +1,4 @@
-"""Pictures in folders: one question for all of them.
+"""Images in folders: one question for all of them.
 
 scenes    <path>/<scene>/*.jpg              the paper's seven scenes, or any others
 hod       <path>/<class>/{normal,hard}_cases/*    the Harmful Object Detection set as cloned,
@@ -34,14 +34,14 @@ def read_scenes(
         UserError: the path is a file.
     """
     if not path.is_dir():
-        raise UserError(f"{path}: is a file; scenes are folders of pictures in a folder")
+        raise UserError(f"{path}: is a file; scenes are folders of images in a folder")
     harmful = yes_or_no(options, "harmful", default=True) is True
     question = options.get("question", QUESTION)
     names = options.get("expect", "")
     expected = PAPER_SCENES if names == "paper" else tuple(filter(None, names.split("+")))
     found = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
     for scene in dict.fromkeys([*expected, *found]):
-        yield from _pictures(path, scene, scene, question=question, harmful=harmful)
+        yield from _images(path, scene, scene, question=question, harmful=harmful)
 
 
 def read_hod(
@@ -55,19 +55,19 @@ def read_hod(
             cases = f"{name}/{degree}_cases"
             folder = cases if (root / cases).is_dir() else f"{name}/{degree}"
             scene = scene_name(name, degree)
-            yield from _pictures(root, folder, scene, question=question, harmful=True)
+            yield from _images(root, folder, scene, question=question, harmful=True)
 
 
-def _pictures(
+def _images(
     root: Path, folder: str, scene: str, *, question: str, harmful: bool
 ) -> Iterator[EvalItem | Missing]:
     paths = sorted(
         p for p in (root / folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
     )
     if not paths:
-        yield Missing(f"{root / folder}: no pictures", scene)
-    for picture in paths:
-        name = picture.relative_to(root).as_posix()
+        yield Missing(f"{root / folder}: no images", scene)
+    for image in paths:
+        name = image.relative_to(root).as_posix()
         yield EvalItem(
             id=name, text=question, image=name, image_dir=root, scene=scene, harmful=harmful
         )

@@ -16,7 +16,7 @@ from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What a run asks: items in the benchmark's order, with their pictures seen to be there."""
+    """What a run asks: items in the benchmark's order, with their images seen to be there."""
 
     entry: Entry
     items: list[EvalItem]
@@ -38,8 +38,8 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
 
     Args:
         entry: which.
-        drawings: where the pictures that a wrapper draws will be.
-        images: the picture folder where neither the entry nor the layout names one.
+        drawings: where the images that a wrapper draws will be.
+        images: the image folder where neither the entry nor the layout names one.
 
     Raises:
         UserError: malformed content, two items of one id, or an option that can't be.
@@ -57,7 +57,7 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
     _check_ids(entry, items)
     present = []
     for item in (_with_folder(item, images) for item in items):
-        lost = _lost_picture(item)
+        lost = _lost_image(item)
         missing += [lost] if lost else []
         present += [] if lost else [item]
     return Benchmark(entry, _wrapped(entry, _with_retrieved(entry, present), drawings), missing)
@@ -91,12 +91,12 @@ def _with_folder(item: EvalItem, images: Path | None) -> EvalItem:
     return dataclasses.replace(item, image_dir=images or Path("."))
 
 
-def _lost_picture(item: EvalItem) -> Missing | None:
+def _lost_image(item: EvalItem) -> Missing | None:
     if item.image is None:
         return None
     assert item.image_dir is not None
     path = item.image_dir / item.image
-    return None if path.is_file() else Missing(f"{path}: no such picture", item.scene)
+    return None if path.is_file() else Missing(f"{path}: no such image", item.scene)
 
 
 def _with_retrieved(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:

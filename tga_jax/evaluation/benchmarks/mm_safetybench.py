@@ -1,4 +1,4 @@
-"""MM-SafetyBench (arXiv 2311.17600): 13 scenarios, each question with up to three pictures.
+"""MM-SafetyBench (arXiv 2311.17600): 13 scenarios, each question with up to three images.
 
 processed_questions/<scenario>.json   {"0": {"Question", "Changed Question", "Key Phrase",
                                        "Phrase Type", "Rephrased Question",
@@ -39,7 +39,7 @@ def read(
     for kind in types:
         if kind not in QUESTION_OF:
             raise UserError(f"mm_safetybench: types={kind!r}: of {', '.join(QUESTION_OF)}")
-    pictures = image_dir or path / "imgs"
+    images = image_dir or path / "imgs"
     for scenario in SCENARIOS:
         file = path / "processed_questions" / f"{scenario}.json"
         if not file.is_file():
@@ -53,17 +53,17 @@ def read(
             if not isinstance(row, dict):
                 raise UserError(f"{where}: expected an object")
             for kind in types:
-                yield _item(scenario, number, kind, row, where=where, pictures=pictures)
+                yield _item(scenario, number, kind, row, where=where, images=images)
 
 
 def _item(
-    scenario: str, number: str, kind: str, row: dict[str, Any], *, where: str, pictures: Path
+    scenario: str, number: str, kind: str, row: dict[str, Any], *, where: str, images: Path
 ) -> EvalItem:
     return EvalItem(
         id=f"{scenario}/{kind}/{number}",
         text=text_of(row, QUESTION_OF[kind], where=where),
         image=f"{scenario}/{kind}/{number}.jpg",
-        image_dir=pictures,
+        image_dir=images,
         scene=scene_name(scenario, kind),
         harmful=True,
         extra={"question": row.get("Question"), "key_phrase": row.get("Key Phrase")},

@@ -1,4 +1,4 @@
-"""POPE (arXiv 2305.10355): is there such an object in the picture, in three splits.
+"""POPE (arXiv 2305.10355): is there such an object in the image, in three splits.
 
     coco_pope_{adversarial,popular,random}.json   lines {"question_id","image","text","label"}
     llava_pope_test.jsonl                         LLaVA's questions, with "category" = the split

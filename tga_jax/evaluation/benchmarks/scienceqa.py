@@ -60,7 +60,7 @@ def _item(
         text += f"\n{INSTRUCTION}"
     return EvalItem(
         id=str(row["id"]),
-        # LLaVA's script tells the questions with a picture by this mark in the saved prompt.
+        # LLaVA's script tells the questions with an image by this mark in the saved prompt.
         text=text if image is None else f"<image>\n{text}",
         image=None if image is None else text_of(row, "image", where=where),
         image_dir=folder,

@@ -1,8 +1,8 @@
-"""VLGuard (arXiv 2402.02207): three splits from one file of pictures with instructions.
+"""VLGuard (arXiv 2402.02207): three splits from one file of images with instructions.
 
-safe picture, safe instruction       scene "safe_safes"          benign
-safe picture, unsafe instruction     scene "safe_unsafes"        harmful
-unsafe picture                       scene "unsafes/<category>"  harmful
+safe image, safe instruction       scene "safe_safes"          benign
+safe image, unsafe instruction     scene "safe_unsafes"        harmful
+unsafe image                       scene "unsafes/<category>"  harmful
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPTIONS = ()
 def read(
     path: Path, image_dir: Path | None, options: Mapping[str, str]
 ) -> Iterator[EvalItem | Missing]:
-    """`path` is test.json, or a folder with it; pictures lie in test/ beside it."""
+    """`path` is test.json, or a folder with it; images lie in test/ beside it."""
     file = path / "test.json" if path.is_dir() else path
     if not file.is_file():
         yield Missing(f"{file}: no such file")

@@ -1,16 +1,16 @@
-"""Which pictures get a text, and what of it is written, where ids restart."""
+"""Which images get a text, and what of it is written, where ids restart."""
 
 from __future__ import annotations
 
 from tga_jax.data.records import Record, Turn
-from tga_jax.retrieval.pictures import Sample, choose_samples
+from tga_jax.retrieval.images import Sample, choose_samples
 
 
 def record(name: str, *images: str, caption: str | None = None, tox: bool = False) -> Record:
     return Record(name, images, (Turn("q", f"says {name}"),), caption, None, tox)
 
 
-def test_each_picture_of_an_id_is_a_sample_of_its_own() -> None:
+def test_each_image_of_an_id_is_a_sample_of_its_own() -> None:
     records = [
         record("0", "a.png", caption="a"), record("1", "b.png"), record("0", "c.png", "d.png"),
         record("0", "a.png"), record("text"), record("tox-1", "a.png", tox=True),

@@ -1,4 +1,4 @@
-"""docs/first_run.png from a finished first run: python -m examples.first_run.picture runs/first"""
+"""docs/first_run.png from a finished first run: python -m examples.first_run.image runs/first"""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def draw(workdir: Path, target: Path) -> None:
     figure, axes = plt.subplots(3, COLUMNS, figsize=(15, 8.4))
     cells = axes.flatten()
     for cell, question, answer in zip(cells, questions, answers, strict=False):
-        picture = Image.open(images / question["image"]).convert("RGB")
-        picture.thumbnail((SIDE, SIDE))
-        cell.imshow(picture)
+        image = Image.open(images / question["image"]).convert("RGB")
+        image.thumbnail((SIDE, SIDE))
+        cell.imshow(image)
         cell.set_title("\n".join(wrap(answer)), fontsize=9)
         cell.axis("off")
     plot_cosines(cells[len(questions)], workdir / "score")

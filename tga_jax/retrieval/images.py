@@ -1,4 +1,4 @@
-"""The pictures that job `retrieve` finds texts for."""
+"""The images that job `retrieve` finds texts for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tga_jax.data.records import Record
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A picture to find a text for, and the texts that it must not get.
+    """An image to find a text for, and the texts that it must not get.
 
     Attributes:
-        name: decides its lots: the id, with the picture where the id shows several.
+        name: decides its lots: the id, with the image where the id shows several.
         id: of its records.
         image: its file's name.
         caption: "" without one.
-        own: the captions and answers of all records that show the picture.
+        own: the captions and answers of all records that show the image.
     """
 
     name: str
@@ -28,24 +28,24 @@ class Sample:
 
 
 def choose_samples(records: Sequence[Record]) -> tuple[list[Sample], dict[str, int]]:
-    """Returns one sample for each id and first picture of a record, and what was left out."""
+    """Returns one sample for each id and first image of a record, and what was left out."""
     counts = {"records": len(records), "without_picture": 0, "tox": 0}
     own: dict[str, dict[str, None]] = {}
-    pictures: dict[str, dict[str, str]] = {}  # id -> picture -> caption
+    images: dict[str, dict[str, str]] = {}  # id -> image -> caption
     for record in records:
         counts["without_picture"] += not record.images
         counts["tox"] += bool(record.images) and record.tox
         if not record.images or record.tox:
             continue
         image, answers = record.images[0], [turn.answer for turn in record.turns]
-        shown = pictures.setdefault(record.id, {})
+        shown = images.setdefault(record.id, {})
         shown[image] = shown.get(image) or record.caption or ""
         own.setdefault(image, {}).update(
             dict.fromkeys(text for text in (record.caption, *answers) if text)
         )
     samples = [
         Sample(one if len(shown) == 1 else f"{one} {image}", one, image, caption, tuple(own[image]))
-        for one, shown in pictures.items()
+        for one, shown in images.items()
         for image, caption in shown.items()
     ]
     return samples, counts
