@@ -58,12 +58,9 @@ def test_the_console_command_lists_the_configurations_it_carries(
 
 
 def test_a_bare_name_is_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text('{"question_id": 1, "text": "I cannot help with that."}\n')
-    flags = ("--workdir=run", "--job=judge", f"--config.judge.answers={answers}")
-    done = tga(installed, tmp_path, "--config=audit:defences", *flags)
+    done = tga(installed, tmp_path, "--config=audit:defences", "--print_config")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "judge" / "verdicts.jsonl").is_file()
+    assert "config.jobs = ('experiment', 'report')" in done.stdout.splitlines()
 
 
 def test_the_base_models_of_the_miniature_travel_too(installed: Path) -> None:

@@ -21,14 +21,15 @@ CONFIGS = PACKAGE / "configs"
 def help_text(usage: str) -> str:
     """What a newcomer needs: `usage`, the jobs, and the configurations here."""
     width = max(map(len, JOBS))
-    jobs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in JOBS.items())
+    jobs = "\n".join(f"  {name:<{width}}  {j.what}: {j.writes}" for name, j in JOBS.items())
     names = config_names()
     width = max(map(len, names))
     configs = "\n".join(f"  {name:<{width}}  {_headline(name)}" for name in names)
     return (
         f"{usage}\nJobs:\n{jobs}\n\nConfigurations:\n{configs}\n\n"
         "Every key and its default: tga_jax/config.py. Set one with --config.KEY=VALUE, for\n"
-        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json."
+        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json; --print_config\n"
+        "shows what they come to, and runs nothing."
     )
 
 
@@ -91,6 +92,7 @@ def parse_flags(argv: Sequence[str]) -> Any:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
+    flags.DEFINE_boolean("print_config", False, "Show the configuration.", flag_values=values)
     flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
@@ -99,7 +101,8 @@ def parse_flags(argv: Sequence[str]) -> Any:
     sys.argv = argv  # config_flags looks for overrides there, whatever it is asked to parse
     try:
         rest = values(argv)[1:]
-        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
+        needed = ("config",) if values.print_config else ("config", "workdir")
+        missing = [name for name in needed if not getattr(values, name)]
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
     except Exception as error:  # absl, ml_collections and the config file raise what they like

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -9,7 +10,7 @@ import jax
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
-from tga_jax.files import digest
+from tga_jax.files import digest, read_log
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
@@ -39,7 +40,7 @@ from tga_jax.run.weights import Weights, current_weights, finished_stage, load_p
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
 from tga_jax.training.loop import LoopConfig, StepCompiler, train
-from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.metrics import MetricsLog, clock
 from tga_jax.training.parameter_table import parameter_table
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
@@ -100,6 +101,7 @@ def run(job: Job) -> None:
     asks = model.prompts.named(config[name].template) != "plain"
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
+    began = time.monotonic()
     trained = train_stage(job, model, stage, source, start)
     marker = {
         "step": trained,
@@ -108,6 +110,26 @@ def run(job: Job) -> None:
         "terms": counts,
     }
     shared_files.write_json(workdir / name / "done.json", marker)
+    say_done(job, trained, time.monotonic() - began)
+
+
+def say_steps(job: Job, source: BatchSource, done: int) -> None:
+    """Say how many steps, samples and tokens are to come after step `done`."""
+    steps, records = len(source) - done, len(source.records)
+    samples = steps * job.config[job.name].batch_size
+    job.say(
+        f"to come: {steps} steps, {samples} samples ({samples / records:.2f} epochs of {records}), "
+        f"about {source.about_tokens(done):,} tokens"
+    )
+
+
+def say_done(job: Job, steps: int, seconds: float) -> None:
+    """Say what training came to: steps, time, the first and the last loss, and where they are."""
+    folder = job.workdir / job.name
+    lines = list(read_log(folder / "metrics.jsonl")) if hosts.is_first() else []
+    losses = f", loss {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" if lines else ""
+    job.say(f"trained {steps} steps in {clock(seconds)}{losses}")
+    job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
 
 
 def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
@@ -129,6 +151,7 @@ def train_stage(
     loader = make_loader(source, workers=job.config.data.workers)
     state = first_state(job, model, stage, checkpoints, loader, start)
     job.say(f"parameters:\n{parameter_table(state)}")
+    say_steps(job, source, int(state.step))
     log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
     try:
         trained = train(
