@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,22 @@ def test_a_stage_says_what_is_to_come_and_what_became_of_it(
     parts = f"language {last['lm_loss']:.4f} + guide {last['loss'] - last['lm_loss']:.4f}"
     (step,) = [line for line in said.splitlines() if line.startswith("pretrain 3/3 ")]
     assert parts in step and "left" in step and "tokens/s" in step
+
+
+def test_a_device_too_small_for_the_weights_is_refused_before_they_are_loaded(
+    ran: tuple[list[str], Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    argv, _, said = ran
+    state = re.search(r"weights and optimizer take ([\d.]+) GiB", said)
+    assert state is not None and float(state[1]) == 0.0  # 348 KB
+    monkeypatch.setattr("tga_jax.jobs.train.device_memory", lambda devices: 100_000)
+    again = [arg for arg in argv if not arg.startswith(("--workdir", "--job"))]
+    assert main([*again, f"--workdir={tmp_path}", "--job=pretrain"]) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "of the 0.00 GiB that JAX may use" in line and "config.lora.rank" in line
 
 
 def test_a_run_ends_with_what_was_done_and_what_to_type(

@@ -67,7 +67,7 @@ def test_abstract_state_is_the_one_that_training_starts_from(center: str, tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "billions"),  # as the models' pages on the hub have it
-    [("llava_1.5_7b", 7.06), ("llava_1.5_13b", 13.35)],
+    [("llava_1.5_7b", 7.06), ("llava_1.5_13b", 13.35), ("llava_smollm2_135m", 0.22)],
 )
 def test_known_models_have_their_published_size(name: str, billions: float) -> None:
     model = Llava(architectures.MODELS[name], tiny.NORM)

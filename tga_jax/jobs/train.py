@@ -11,8 +11,11 @@ from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_log
+from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_shards
+from tga_jax.planning.abstract import start_state
+from tga_jax.planning.analytic import state_bytes
 from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
 from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
@@ -36,6 +39,7 @@ from tga_jax.run.stage_data import (
     stage_samples,
 )
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
+from tga_jax.run.start import device_memory
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
@@ -101,6 +105,7 @@ def run(job: Job) -> None:
     asks = model.prompts.named(config[name].template) != "plain"
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
+    check_memory(job, stage)
     began = time.monotonic()
     trained = train_stage(job, model, stage, source, start)
     marker = {
@@ -111,6 +116,23 @@ def run(job: Job) -> None:
     }
     shared_files.write_json(workdir / name / "done.json", marker)
     say_done(job, trained, time.monotonic() - began)
+
+
+def check_memory(job: Job, stage: Stage) -> None:
+    """Say what weights and optimizer take of a device, and refuse a device that is too small.
+
+    Raises:
+        UserError: they alone are more than JAX may use.
+    """
+    needed, room = state_bytes(start_state(stage, job.config)), device_memory(jax.devices())
+    have = "" if room is None else f" of the {room / GIB:.2f} GiB that JAX may use"
+    line = f"weights and optimizer take {needed / GIB:.2f} GiB of a device's memory{have}"
+    if room is not None and needed > room:
+        raise UserError(
+            f"{line}: train adapters (config.lora.rank), set config.dtype=bfloat16 and "
+            "config.moments, use more devices, or take a preset of docs/presets.md"
+        )
+    job.say(line)
 
 
 def say_steps(job: Job, source: BatchSource, done: int) -> None:
