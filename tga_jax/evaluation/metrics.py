@@ -154,7 +154,7 @@ def bootstrap(
     seed: int = 0,
     clusters: Sequence[Sequence[Hashable]] | None = None,
 ) -> Interval:
-    """95% percentile interval.
+    """The 95% percentile interval of a statistic over resampled groups.
 
     Args:
         statistic: of samples like the given ones.

@@ -36,7 +36,7 @@ class Result:
 
     @property
     def refused(self) -> bool | None:
-        """The verdict that counts."""
+        """The verdict of the first judge, which is the one that counts."""
         return self.verdict(next(iter(self.verdicts)))
 
     @property

@@ -74,7 +74,7 @@ def signed(value: float, digits: int, plus: str = "+") -> str:
 
 
 def p_text(p_value: float) -> str:
-    """0.031, or < 0.001."""
+    """A p-value as text: three digits like 0.031, or "< 0.001"."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 

@@ -49,7 +49,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Time config.bench.stage."""
+    """Time the training step of config.bench.stage, and write bench/."""
     path = job.workdir / "bench" / "bench.json"
     settings = settings_digest(job.config)
     if path.exists() and read_json(path)["settings"] == settings:

@@ -167,7 +167,7 @@ def make_llm(job: Job, folder: Path) -> Figures:
 
 
 def random_decoder(shape: Any, *, seed: int) -> dict[str, jax.Array]:
-    """Parameters by flat path."""
+    """Random parameters of a language model, by their paths."""
 
     def init() -> dict[str, jax.Array]:
         tokens = np.zeros((1, 2), np.int32)

@@ -47,7 +47,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Plan config.plan.stage on config.plan.topology."""
+    """Plan the step of config.plan.stage on config.plan.topology, and write plan/."""
     config, folder = job.config, job.workdir / "plan"
     topology = parse_topology(config.plan.topology)
     choice = first_choice(config, topology)
@@ -190,7 +190,7 @@ def search(plan: Callable[[Choice], Plan], first: Choice) -> Plan:
 
 
 def describe(choice: Choice) -> str:
-    """A choice in words."""
+    """What a plan has chosen, as a line for the log."""
     shape = choice.shape
     packed = f", {shape.packing} samples each," if shape.packing > 1 else ""
     rows = shape.rows * shape.accumulate

@@ -22,7 +22,7 @@ from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
 from tga_jax.run.checks import MAKES_MODELS
 from tga_jax.run.job import Job
-from tga_jax.run.samples import image_folder
+from tga_jax.run.sample_files import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
@@ -48,7 +48,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Write retrieved.jsonl and retrieve/report.json."""
+    """Find a text for every image; write retrieved.jsonl and retrieve/report.json."""
     folder, path = job.workdir / "retrieve", job.workdir / "retrieved.jsonl"
     samples, counts = choose_samples(read_all(job))
     if not samples:
@@ -92,7 +92,7 @@ def run(job: Job) -> None:
 
 
 def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
-    """A line of retrieved.jsonl."""
+    """The line of retrieved.jsonl that holds the text of a sample."""
     assert found.number is not None
     text = texts[found.number]
     return {

@@ -21,6 +21,7 @@ from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.sample_files import find_samples
 from tga_jax.run.sample_report import report_samples
 from tga_jax.run.stage import (
     Stage,
@@ -31,7 +32,6 @@ from tga_jax.run.stage import (
     trained_counts,
 )
 from tga_jax.run.stage_data import (
-    batch_source,
     check_counts,
     check_division,
     most_shapes,
@@ -78,19 +78,21 @@ def run(job: Job) -> None:
     config, workdir, name = job.config, job.workdir, job.name
     start, done = current_weights(job, before=name), finished_stage(workdir, name)
     check_counts(config[name], name)
+    files = find_samples(config, workdir, name)
     model = open_model(job, mesh_of(config.mesh))
     if done is not None:
-        check_finished(job, model.prompts, done=done, start=start)
+        check_finished(job, model.prompts, files.content, done=done, start=start)
         job.say(f"finished before: {workdir / name}")
         return
-    samples = stage_samples(job, model)
-    source, steps = batch_source(job, model, samples.records)
+    samples, source, steps = stage_samples(job, model, files)
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
-    settings = stage_settings(job, model.prompts, steps, start, samples.used)
+    settings = stage_settings(
+        job, model.prompts, samples.content, used=samples.used, steps=steps, start=start
+    )
     claim_folder(job, settings)
     report_samples(
         workdir / name / "samples.json",

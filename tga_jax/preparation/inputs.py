@@ -24,7 +24,7 @@ from tga_jax.files import digest, file_digest
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """The input, read.
+    """The samples and the texts beside them that job `prepare` works on.
 
     Attributes:
         path: the LLaVA file.

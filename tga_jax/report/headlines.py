@@ -96,7 +96,7 @@ class Line:
         return self.benchmark, self.scene, self.headline.metric
 
     def of(self, arm: Arm) -> Figure | None:
-        """The arm's figure."""
+        """The headline's figure of an arm; None where it was not measured."""
         if self.parts:
             return average([part.of(arm) for part in self.parts])
         if self.benchmark:

@@ -43,7 +43,7 @@ class Retriever:
 
     @functools.cached_property
     def index(self) -> Index:
-        """The opened index."""
+        """The index, opened when it is first asked for."""
         return open_index(
             self.folder,
             clip_digest=self.embedder.digest,

@@ -40,7 +40,7 @@ class RowFile(ABC):
 
     @abstractmethod
     def append(self, rows: Any) -> None:
-        """Keeps finished rows."""
+        """Write finished rows to the disk at once, so that a later start finds them."""
 
     @abstractmethod
     def _stored_signature(self) -> Any:
@@ -167,7 +167,7 @@ class Work:
         return hosts.broadcast_from_first(self._partial.open)
 
     def append(self, rows: Sequence[Any]) -> None:
-        """Keeps finished rows."""
+        """Write finished rows to the disk at once, so that a later start finds them."""
         if hosts.is_first():
             self._partial.append(rows)
 

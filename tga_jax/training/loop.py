@@ -93,7 +93,7 @@ class StepCompiler:
 
     @property
     def count(self) -> int:
-        """Programs compiled so far."""
+        """How many programs have been compiled so far."""
         return len(self._compiled)
 
     def knows(self, batch: Mapping[str, jax.Array]) -> bool:
@@ -241,7 +241,7 @@ class StepResult:
     metrics: Metrics
 
     def values(self) -> dict[str, float]:
-        """The metrics as numbers.
+        """The step's metrics as numbers of the host.
 
         Raises:
             UserError: one that must be finite is not, naming the step and its samples.

@@ -18,7 +18,7 @@ WINDOW = "window"  # measured on the host over the steps since the line before
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One metric of training.
+    """A metric that training logs: its name, how it is averaged, and what it means.
 
     Attributes:
         name: its key in `metrics.jsonl` and its tag in TensorBoard.
