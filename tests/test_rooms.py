@@ -48,6 +48,11 @@ def room_of(path: Path) -> str:
     return path.parts[1] if len(path.parts) > 2 else path.stem
 
 
+def rooms_below(room: str) -> tuple[str, ...]:
+    """The rooms of the tower that a room may import; the package's own `load` stands above all."""
+    return TOWER if room == "__init__" else TOWER[: TOWER.index(room)]
+
+
 def test_every_room_has_its_place() -> None:
     rooms = {room_of(path) for path in sources()} - {"__init__"}
     assert rooms == {*GROUND, *TOWER}
@@ -64,7 +69,7 @@ def test_imports_go_down(path: Path) -> None:
         other = room_of(target)
         if room == other or other in GROUND and room not in GROUND:
             continue
-        allowed = ("errors", "files") if room in GROUND else TOWER[: TOWER.index(room)]
+        allowed = ("errors", "files") if room in GROUND else rooms_below(room)
         assert other in allowed, f"{path} imports {target}"
 
 
