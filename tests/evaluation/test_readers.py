@@ -327,7 +327,8 @@ def test_what_is_not_there_is_missing(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_miniatures_files_are_benchmarks(tmp_path: Path) -> None:
-    from tga_jax.miniature.build import WorldSizes, build_world
+    from tga_jax.miniature.build import build_world
+    from tga_jax.miniature.builder import WorldSizes
 
     sizes = WorldSizes(
         llm_pretrain=1, llm_safety=1, pretrain=1, finetune_captions=1, finetune_questions=1,

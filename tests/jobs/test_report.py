@@ -19,7 +19,8 @@ from scipy import stats
 from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
-from tga_jax.html.formats import Figure, difference_text, figure_text, p_text
+from tga_jax.figure import Figure
+from tga_jax.html.formats import difference_text, figure_text, p_text
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
 from tga_jax.report.differences import differences

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tga_jax.data.records import read_records
 from tga_jax.errors import UserError
-from tga_jax.miniature.build import WorldSizes, build_world
+from tga_jax.miniature.build import build_world
+from tga_jax.miniature.builder import WorldSizes
 from tga_jax.miniature.concepts import BY_NAME, CATEGORIES, CONCEPTS, concepts_of
 from tga_jax.miniature.texts import REFUSALS
 

@@ -15,11 +15,12 @@ import grain
 import numpy as np
 
 from tga_jax.data.batches import balanced_rows, collate, plan_order
+from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import end_with_parent
 from tga_jax.data.lazy_records import image_counts, text_lengths
 from tga_jax.data.mixture import Part
-from tga_jax.data.prompts import Example, Prompter
+from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 

@@ -6,7 +6,6 @@ what it belongs to) and one has several values, an interval comes from drawing w
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -15,22 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-Interval = tuple[float, float]
+from tga_jax.figure import Figure, Interval
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5% point
 DRAWS = 1000
 FLIPS = 10_000  # of signs
 CLUSTER_DRAWS = 300  # where the statistic ranks everything anew
 Clusters = Sequence[Hashable] | None  # for each value what it belongs to; None: to nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value, how many items it is of, and its 95% interval."""
-
-    value: float
-    count: int
-    interval: Interval
 
 
 def wilson(successes: int, count: int) -> Interval:
@@ -64,9 +54,9 @@ def share(outcomes: Sequence[bool], clusters: Clusters = None) -> Figure:
     count, successes = len(outcomes), sum(outcomes)
     value = successes / count
     if clusters is None or not clustered(clusters):
-        return Figure(value, count, wilson(successes, count))
+        return Figure(value, *wilson(successes, count), count)
     interval = bootstrap(lambda part: part.mean(), np.asarray(outcomes), clusters=[clusters])
-    return Figure(value, count, not_certain(value, interval, len(set(clusters))))
+    return Figure(value, *not_certain(value, interval, len(set(clusters))), count)
 
 
 # --- the refusal margin ---
@@ -92,7 +82,7 @@ def auc_figure(
         value = auc(positive, negative)
         interval = bootstrap(auc, positive, negative, draws=CLUSTER_DRAWS, clusters=clusters)
         interval = not_certain(value, interval, min(len(set(part)) for part in clusters))
-        return Figure(value, len(positive) + len(negative), interval)
+        return Figure(value, *interval, len(positive) + len(negative))
     first, second = np.sort(positive), np.sort(negative)
 
     def placements(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -107,7 +97,7 @@ def auc_figure(
     half = Z95 * math.sqrt(variance)
     interval = (max(0.0, value - half), min(1.0, value + half))
     interval = not_certain(value, interval, min(len(first), len(second)))
-    return Figure(value, len(first) + len(second), interval)
+    return Figure(value, *interval, len(first) + len(second))
 
 
 def matched_threshold(benign: Sequence[float], rate: float) -> float:
@@ -144,7 +134,7 @@ def matched_figure(
     value = statistic(harmful, benign)
     interval = bootstrap(statistic, harmful, benign, draws=draws, clusters=clusters)
     independent = len(set(clusters[0])) if clusters else len(harmful)
-    return Figure(value, len(harmful), not_certain(value, interval, independent))
+    return Figure(value, *not_certain(value, interval, independent), len(harmful))
 
 
 def bootstrap(
@@ -248,7 +238,7 @@ def paired_difference(
     )
     independent = len(difference) if clusters is None else len(set(clusters))
     interval = not_certain(value, interval, independent, (-1.0, 1.0))
-    return Figure(value, len(difference), interval)
+    return Figure(value, *interval, len(difference))
 
 
 # --- yes or no ---
@@ -286,7 +276,7 @@ def yes_no_figures(
         else:
             drawn = bootstrap(partial(_ratio, part=part, whole=whole), outcomes, clusters=together)
             interval = not_certain(value, drawn, independent)
-        figures[name] = Figure(value, len(said) if name == "f1" else count, interval)
+        figures[name] = Figure(value, *interval, len(said) if name == "f1" else count)
     return figures
 
 

@@ -32,8 +32,8 @@ from tga_jax.evaluation.answers import exact_match, pope_says_yes
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import ALL, scene_groups
 from tga_jax.evaluation.margin_rows import margin_rows
-from tga_jax.evaluation.metrics import Figure
 from tga_jax.evaluation.result import Result, Row, independence, share_row
+from tga_jax.figure import Figure
 
 
 def summarise(
@@ -79,7 +79,7 @@ def _missing_rows(benchmark: Benchmark) -> Iterator[Row]:
         here = [item for item in benchmark.items if scene in scene_groups(item.scene)]
         if parts:
             number = sum(part.items for part in parts)
-            figure = Figure(number, number + len(here), (number, number))
+            figure = Figure(number, number, number, number + len(here))
             yield Row(scene, "missing", figure, more={"what": [p.what for p in parts[:10]]})
 
 
@@ -112,7 +112,7 @@ def _count_row(
     """A row that says how many of the items are so, where there are any."""
     count = sum(is_one)
     if count:
-        yield Row(scene, metric, Figure(count, len(is_one), (count, count)), judge)
+        yield Row(scene, metric, Figure(count, count, count, len(is_one)), judge)
 
 
 def _ability_rows(scene: str, group: Sequence[Result], benchmark: Benchmark) -> Iterator[Row]:

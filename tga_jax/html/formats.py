@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
+
+from tga_jax.figure import Figure
 
 MINUS = "\u2212"
 PLAIN = ("auc",)  # metrics that are no shares
 COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value, its 95% interval where it is known, and of how many items it is.
-
-    few: whether it is of too few independent items to say much.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    count: int | None = None
-    few: bool = False
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Of a difference: whether its interval leaves out that there is none."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def value_text(metric: str, value: float) -> str:

@@ -26,7 +26,8 @@ from tga_jax.hf.decoder_export import export_decoder
 from tga_jax.hf.tokenizer import load_fast, load_tokenizer
 from tga_jax.jobs import train
 from tga_jax.miniature import base_models
-from tga_jax.miniature.build import WorldSizes, build_world
+from tga_jax.miniature.build import build_world
+from tga_jax.miniature.builder import WorldSizes
 from tga_jax.miniature.clip_training import ClipTraining, dev_pairs, train_clip, zero_shot
 from tga_jax.miniature.documents import document_rows
 from tga_jax.miniature.phases import Figures, phase, phase_settings, timed

@@ -10,8 +10,8 @@ from typing import Any
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.example import Example
 from tga_jax.data.lazy_records import text_lengths
-from tga_jax.data.prompts import Example
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.guide import guide_config

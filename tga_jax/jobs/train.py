@@ -43,12 +43,13 @@ from tga_jax.run.start import device_memory
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
-from tga_jax.training.loop import LoopConfig, StepCompiler, train
+from tga_jax.training.loop import LoopConfig, train
 from tga_jax.training.metrics import MetricsLog, clock
 from tga_jax.training.parameter_table import parameter_table
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
+from tga_jax.training.step_compiler import StepCompiler
 from tga_jax.training.throughput import peak_flops
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from tga_jax.analysis.layer_values import LayerValue, _layers
 from tga_jax.config import STAGES
 from tga_jax.errors import UserError
+from tga_jax.figure import Figure
 from tga_jax.files import read_json, read_log
-from tga_jax.html.formats import Figure
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tga_jax.evaluation.result import FEW
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
-from tga_jax.html.formats import Figure, figure_text
+from tga_jax.html.formats import figure_text
 from tga_jax.html.render import render
 
 
@@ -154,7 +154,7 @@ ENTRIES = (
 def strict_entry() -> Entry:
     """The default judge, with how far it can be trusted."""
     recall, precision = (
-        figure_text("dsr", Figure(found.value, *found.interval)) + f" of {found.count}"
+        figure_text("dsr", found) + f" of {found.count}"
         for found in (strict_accuracy()[name] for name in ("recall", "precision"))
     )
     return Entry(

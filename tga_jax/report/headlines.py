@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import Figure
+from tga_jax.figure import Figure
 from tga_jax.report.collect import Arm
 
 IMAGES, TEXTS = "pictures", "texts"

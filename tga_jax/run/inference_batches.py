@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.data.batches import collate
+from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import example_pixels
-from tga_jax.data.prompts import Example
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import caption_buckets, prompt_buckets
