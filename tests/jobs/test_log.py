@@ -101,6 +101,7 @@ def test_a_run_ends_with_what_was_done_and_what_to_type(
          "tga --config=x --workdir=w --job=pretrain,finetune,export"),
         (["m", "--job=a", "-a"], "index", "python -m tga_jax.main -a --job=retrieve"),
         (["tga", "--config=x"], "judge", ""),
+        (["tga", "--config.experiment.only=baseline"], "experiment", ""),
     ],
 )  # fmt: skip
 def test_the_next_command(argv: list[str], last: str, typed: str, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def closing_text(argv: Sequence[str], workdir: Path, seconds: Mapping[str, float
 
 def next_command(argv: Sequence[str], workdir: Path, last: str) -> str:
     """The command that usually follows job `last`, to be copied; "" where there is none."""
+    if any(arg.startswith("--config.experiment.only") for arg in argv):
+        return ""  # some arms alone, as job `experiment` starts them side by side
     if last == "report":
         return f"open {workdir / JOBS['report'].writes} in a browser"
     if last == "export":
