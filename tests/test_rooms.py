@@ -59,7 +59,7 @@ def test_every_room_has_its_place() -> None:
 
 @pytest.mark.parametrize("path", sources(), ids=str)
 def test_imports_go_down(path: Path) -> None:
-    room, rooms = room_of(path), GROUND + TOWER
+    room, rooms = room_of(path), (*GROUND, *TOWER, "__init__")  # `tga_jax.load` is above all
     for target in filter(None, map(file_of, imports(path))):
         other = room_of(target)
         below = rooms.index(other) < rooms.index(room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tga_jax.figure import Figure
 
@@ -80,3 +81,12 @@ def seconds_text(seconds: float) -> str:
 def words(name: str) -> str:
     """A name from data as it is read: new_concept -> new concept."""
     return name.replace("_", " ")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each, as lines of aligned columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

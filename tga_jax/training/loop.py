@@ -19,7 +19,7 @@ from tga_jax.cluster import hosts
 from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.checkpoints import Checkpoints
-from tga_jax.training.metric_table import METRICS
+from tga_jax.training.metric_table import METRICS, progress_note
 from tga_jax.training.metrics import MetricsLog, Progress
 from tga_jax.training.profile import ProfileConfig, Profiler
 from tga_jax.training.step import TrainState
@@ -215,6 +215,4 @@ def _log(result: StepResult, meter: Meter, progress: Progress, log: MetricsLog |
     figures = meter.read()
     if log is not None:
         log.write(result.step, values | figures)
-    shown = {m.name: values[m.name] for m in METRICS if m.in_progress}
-    note = "  ".join(f"{k} {v:.4f}" for k, v in shown.items() if math.isfinite(v))
-    progress.show(result.step, note)
+    progress.show(result.step, progress_note(values, figures["tokens_per_second"]))
