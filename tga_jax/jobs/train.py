@@ -94,10 +94,11 @@ def run(job: Job) -> None:
         samples.about,
         say=job.say,
     )
-    counts = term_counts(guide, source.records)
-    parts = trained_counts(model.llava, stage.factors)
-    say_plan(job, parts, guide_warning(guide, counts))
     asks = model.prompts.named(config[name].template) != "plain"
+    shown = config.prompt.retrieved
+    counts = term_counts(guide, source.records, asks=asks, retrieved=shown)
+    parts = trained_counts(model.llava, stage.factors)
+    say_plan(job, parts, guide_warning(guide, counts, asks=asks))
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     trained = train_stage(job, model, stage, source, start)
