@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -126,12 +127,17 @@ def train_stage(
 ) -> int:
     """Train from the latest checkpoint, or from `start`, to the end; returns the last step."""
     cfg, folder = job.config[stage.name], job.workdir / stage.name
-    checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
-    loader = make_loader(source, workers=job.config.data.workers)
-    state = first_state(job, model, stage, checkpoints, loader, start)
-    job.say(f"parameters:\n{parameter_table(state)}")
-    log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
-    try:
+    with contextlib.ExitStack() as opened:
+        checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
+        opened.callback(checkpoints.close)
+        loader = opened.enter_context(
+            contextlib.closing(make_loader(source, workers=job.config.data.workers))
+        )
+        state = first_state(job, model, stage, checkpoints, loader, start)
+        job.say(f"parameters:\n{parameter_table(state)}")
+        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
+        if log is not None:
+            opened.callback(log.close)
         trained = train(
             state,
             DeviceBatches(loader, model.mesh),
@@ -141,11 +147,6 @@ def train_stage(
             log=log,
         )
         return int(trained.step)
-    finally:
-        if log is not None:
-            log.close()
-        loader.close()
-        checkpoints.close()
 
 
 def first_state(
