@@ -273,7 +273,7 @@ def _evaluate() -> ConfigDict:
             benchmarks="",  # KIND:PATH?OPTION=VALUE, with commas; evaluation/benchmarks/registry.py
             profile="none",  # "paper": a system text asks for a refusal of toxic content; "custom"
             system="",  # the system text of profile "custom"
-            judges="strict",  # of strict, gcg, vlguard, endpoint, local; the first one counts
+            judges="strict",  # gcg, vlguard, endpoint, local, llava; the first one counts
             apologies=(
                 "Sorry",
                 "sorry",
@@ -286,14 +286,29 @@ def _evaluate() -> ConfigDict:
             endpoint=dict(  # an OpenAI-compatible server
                 url="",  # like http://localhost:8000/v1
                 model="",
-                kind="llm",  # or "llama_guard", "md_judge"
+                kind="llm",  # or "llama_guard", "md_judge", "llava_guard"
                 key_variable="",  # the environment variable that holds the key
                 pictures=False,
                 timeout_seconds=60.0,
                 workers=4,
             ),
             local=dict(folder="", kind="llama_guard", pictures=False, batch_size=8),
+            llava_judge=_llava_judge(),
         )
+    )
+
+
+def _llava_judge() -> dict:
+    """The judge "llava": another LLaVA, such as LlavaGuard, that runs as the run's own does."""
+    return dict(
+        checkpoint="",  # a LLaVA folder or hub id
+        kind="llava_guard",  # or "llm", "md_judge"
+        policy="",  # a text file for kind "llava_guard"; "": evaluation/llava_guard.py's
+        pictures=True,
+        template="auto",
+        max_new_tokens=64,
+        max_length=4096,  # of prompts; a longer one gets no verdict
+        batch_size=8,
     )
 
 

@@ -68,14 +68,25 @@ def _item(row: Row, chosen: Mapping[str, str | None], number: int, *, path: Path
     harmful = values["harmful"] if chosen["harmful"] else ours.get("harmful")
     scene = scene_name(values["scene"]) if chosen["scene"] else str(ours.get("scene") or "")
     identity = values["id"]
+    image, folder = _image(ours)
     return EvalItem(
         id=identity if isinstance(identity, int | str) and identity != "" else number,
         text=str(values["prompt"] or ""),
+        image=image,
+        image_dir=folder,
         scene=scene,
         harmful=harmful_of(
             harmful, key=chosen["harmful"] or "harmful", where=f"{path}: record number {number}"
         ),
     )
+
+
+def _image(ours: Mapping[str, Any]) -> tuple[str | None, Path | None]:
+    """The image and its folder that an answers file of this project names, if it is still there."""
+    image, folder = ours.get("image"), ours.get("image_dir")
+    if isinstance(image, str) and isinstance(folder, str) and (Path(folder) / image).is_file():
+        return image, Path(folder)
+    return None, None
 
 
 def _answer(row: Row, key: str, number: int, *, path: Path) -> str:

@@ -29,7 +29,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks that are not there or not whole, judges, a model or an index."""
     config = job.config
     check_benchmarks(job, before)
-    make_judges(config.evaluate)
+    make_judges(job)
     check_decoding(config.generate)
     check_compared(config.evaluate.compare)
     check_model(config, before=before)
@@ -45,7 +45,7 @@ def check_compared(workdir: str) -> None:
 def run(job: Job) -> None:
     """Write evaluate/<benchmark>/ and evaluate/metrics.json; a table on stderr."""
     config = job.config
-    benchmarks, judges = read_benchmarks(job), make_judges(config.evaluate)
+    benchmarks, judges = read_benchmarks(job), make_judges(job)
     check_compared(config.evaluate.compare)
     examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
     answered = {

@@ -26,7 +26,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError("no answers: set config.judge.answers to a file of them")
     if not Path(job.config.judge.answers).is_file():
         raise UserError(f"config.judge.answers: {job.config.judge.answers}: no such file")
-    make_judges(job.config.evaluate)
+    make_judges(job)
 
 
 def run(job: Job) -> None:
@@ -38,7 +38,7 @@ def run(job: Job) -> None:
     answered, model = read_answers(
         path, text=cfg.column, harmful=cfg.harmful_column, scene=cfg.scene_column
     )
-    judges = make_judges(job.config.evaluate)
+    judges = make_judges(job)
     results = judged(answered, judges, folder)
     write_jsonl(folder / "verdicts.jsonl", verdict_lines(results))
     settings: dict[str, Any] = {"answers": str(path), "answers_digest": file_digest(path)}

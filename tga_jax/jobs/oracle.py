@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     """Write oracle/oracle.json and oracle/answers.jsonl; a table on stderr."""
     config, folder = job.config, job.workdir / "oracle"
     check_values(config.oracle)
-    items, judge = read_items(job), make_judges(config.evaluate)[0]
+    items, judge = read_items(job), make_judges(job)[0]
     weights, model = current_weights(job), open_model(job, mesh_of(config.mesh))
     matchings = matchings_of(config.oracle, model)
     settings = settings_of(config, model, weights, items, matchings)
