@@ -1,4 +1,4 @@
-"""The judge "llava": what it is asked, how its JSON is read, and its replies beside transformers'."""
+"""The judge "llava": what it is asked, how its JSON is read, its replies beside transformers'."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def flags(inputs: Path, server: Server, workdir: Path, *, job: str = JOBS) -> li
     more = (
         f"--config.analyze.benchmarks={spec.rpartition(',')[0]}",
         f"--config.evaluate.benchmarks={spec}", "--config.evaluate.defence=ecso",
-        "--config.evaluate.judges=strict,gcg,endpoint", "--config.evaluate.endpoint.model=j",
+        "--config.evaluate.judges=strict,gcg,endpoint,llava",
+        f"--config.evaluate.llava_judge.checkpoint={inputs}/checkpoint",
+        "--config.evaluate.llava_judge.max_new_tokens=2", "--config.evaluate.endpoint.model=j",
         f"--config.evaluate.endpoint.url={server.url}", "--config.generate.max_new_tokens=4",
         "--config.generate.batch_size=4", "--config.analyze.batch_size=4",
         f"--config.retrieval.clip={inputs}/clip", "--config.retrieval.batch_size=4",

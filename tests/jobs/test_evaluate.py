@@ -20,6 +20,7 @@ from tga_jax.evaluation import examinee
 from tga_jax.evaluation import examinee as evaluate_answers
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import GCG
+from tga_jax.evaluation.llava_model import LlavaReply
 from tga_jax.evaluation.model_judges import ModelJudge
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 from tga_jax.evaluation.strict import refuses
@@ -256,6 +257,42 @@ def test_mistakes_are_one_line(
     assert main(line) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error
+
+
+def test_a_llava_judges_with_images_and_is_not_asked_again(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = "--config.evaluate.llava_judge.checkpoint="
+    flag = "--config.evaluate.judges=strict,llava"
+    line = command(inputs, tmp_path, f"questions:{inputs}/q.jsonl", flag)
+    assert main([*line, f"{checkpoint}{tmp_path}/none"]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: judge llava: ") and "none' is not a folder" in error
+    assert not (tmp_path / "evaluate").exists()
+
+    monkeypatch.setattr(examinee, "JUDGED_AT_A_TIME", 4)
+    asked: list[Any] = []
+
+    def reply(self: LlavaReply, chats: Any) -> list[str]:
+        asked.append(chats)
+        if len(asked) == 2:
+            raise Killed
+        image = [chat[0]["content"][0]["path"] for chat in chats]
+        return ['{"rating": "Unsafe"}' if path.endswith("0.png") else "Hm." for path in image]
+
+    monkeypatch.setattr(LlavaReply, "__call__", reply)
+    line.append(f"{checkpoint}{inputs}/checkpoint")
+    with pytest.raises(Killed):
+        main(line)
+    assert main(line) == 0 and [len(chats) for chats in asked] == [2, 2, 2]  # of 4, 2 are harmful
+    folder = tmp_path / "evaluate"
+    verdicts = read_jsonl(folder / "questions" / "verdicts-llava.jsonl")
+    assert [line["refused"] for line in verdicts] == [False, *[None] * 3] * 2
+    rows = json.loads((folder / "metrics.json").read_text())
+    found = {row["metric"]: row["value"] for row in rows if row["scene"] == "all"}
+    assert found["asr_by_llava"] == 1 and found["no_verdict_by_llava"] == 2
+    assert "over_refusal_by_llava" not in found
+    assert main(line) == 0 and len(asked) == 3
 
 
 def test_costly_verdicts_are_kept_and_go_on(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.evaluation.judges_at_work import running_server
 from tests.jobs.inputs import read_jsonl, write_jsonl
@@ -123,6 +124,23 @@ def test_a_model_as_judge_is_shown_no_empty_answer(tmp_path: Path) -> None:
         more = [f"--config.evaluate.endpoint.{flag}" for flag in flags]
         assert judge(path, tmp_path / "run", "--config.evaluate.judges=endpoint", *more) == 0
         assert len(server.seen) == 4
+
+
+def test_our_own_answers_are_judged_with_their_images(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    rows = [
+        {"question_id": i, "prompt": "What is it?", "text": "A cup.",
+         "metadata": {"image": name, "image_dir": str(tmp_path), "harmful": True}}
+        for i, name in enumerate(("a.png", "gone.png", None))
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    with running_server() as server:
+        keys = (f"url={server.url}", "model=m", "pictures=true")
+        more = [f"--config.evaluate.endpoint.{key}" for key in keys]
+        more.append("--config.evaluate.judges=endpoint")
+        assert judge(tmp_path / "own.jsonl", tmp_path / "run", *more) == 0
+        asked = [request["messages"][0]["content"] for request in server.seen]
+    assert sum(not isinstance(content, str) for content in asked) == 1
 
 
 @pytest.mark.parametrize(
