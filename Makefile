@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 WORKDIR ?= runs/miniature
 TEST_PROCESSES ?= 2
 
-.PHONY: run first-run test test-slow test-tpu lint format clean
+.PHONY: run first-run test test-slow test-tpu lint format docs clean
 
 run: $(STAMP)
 	$(BIN)/python -m tga_jax.main --config=configs/miniature.py --workdir=$(WORKDIR)
@@ -37,10 +37,16 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/ as a site in site/; a link that leads nowhere ends it.
+docs:
+	test -d $(VENV)-docs || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(VENV)-docs/bin/mkdocs build --strict
+
 $(STAMP): requirements.txt requirements-dev.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-docs site runs .mypy_cache .ruff_cache

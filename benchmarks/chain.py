@@ -92,14 +92,16 @@ def load_epoch(arguments: list[str]) -> int:
     from tga_jax.parallel.mesh import mesh_of
     from tga_jax.run.job import Job
     from tga_jax.run.model import open_model
-    from tga_jax.run.stage_data import batch_source, stage_samples
+    from tga_jax.run.sample_files import find_samples
+    from tga_jax.run.stage_data import stage_samples
 
     flags = parse_flags(arguments)
     config = flags.config
     with device_scope(config, mesh=True):
         job = Job(config, Path(flags.workdir), "pretrain")
         model = open_model(job, mesh_of(config.mesh))
-        source, _ = batch_source(job, model, stage_samples(job, model).records)
+        files = find_samples(config, job.workdir, job.name)
+        _, source, _ = stage_samples(job, model, files)
         return sum(len(batch.ids) for batch in make_loader(source))
 
 

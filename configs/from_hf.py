@@ -1,13 +1,17 @@
 """Work on any Hugging Face LLaVA checkpoint that you name.
 
-    python -m tga_jax.main --config=configs/from_hf.py --workdir=runs/mine \\
+    tga --config=from_hf:tga_answer+gpu80 --workdir=runs/mine \\
         --config.model.checkpoint=FOLDER_OR_HUB_ID \\
         --config.data.path=samples.json --config.data.image_dir=images \\
         --job=inspect,score,pretrain,finetune,score,export
 
-What is switched on is a word behind a colon, as in `--config=configs/from_hf.py:tga_answer`, which
-the evidence so far supports; without one it is the guide as published, `tga`. docs/method.md tells
-the three apart.
+Behind the colon stand a recipe and a preset, joined by "+", or one of them alone. The recipe says
+what is switched on: `tga_answer`, which the evidence so far supports, or `tga`, the guide as
+published; docs/method.md tells them apart. The preset fits both stages to hardware: `gpu80` (one
+GPU of 80 GB), `gpu24`, `gpu8x80`, `v5e16`, `v5p8` or `laptop`; docs/presets.md has what each needs.
+
+A preset alone takes the recipe `tga_answer`. Without either, the recipe is `tga`, and the settings
+are those for trying things out on a small model: float32, all weights trained, batches of 8.
 """
 
 from collections.abc import Callable
@@ -15,6 +19,8 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
+
+# --- recipes: what is switched on ---
 
 
 def tga(config: ConfigDict) -> None:
@@ -48,26 +54,129 @@ def audit_only(config: ConfigDict) -> None:
     config.generate.batch_size = 16
 
 
-VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
+# --- presets: what fits which hardware ---
+
+# LLaVA's own learning rates for adapters, 2e-4, and for the projector beside them, 2e-5.
+LORA_AND_PROJECTOR = (("projector/.*", 0.1), ("decoder/.*/lora_.*", 1.0), (".*", None))
+# Each length is a program that takes minutes to compile; an image of LLaVA-1.5 has 576 tokens.
+BUCKETS = (640, 768, 1024, 1536, 2048)
+
+
+def _large(
+    config: ConfigDict, *, rows: int, topology: str, remat: str = "full", longest: int = BUCKETS[-1]
+) -> None:
+    """A 7B model in bfloat16, with LLaVA's batches.
+
+    Args:
+        config: is changed.
+        rows: samples that are in memory at once, on all devices together; the batches of 256 and
+            128 are accumulated from so many.
+        topology: the hardware, as job `plan` names it.
+        remat: what blocks keep for their backward pass.
+        longest: tokens of the longest sample of the second stage.
+    """
+    config.dtype = "bfloat16"
+    config.model.remat = remat
+    config.plan.topology = topology
+    config.plan.caption_length = 256
+    config.data.max_length = longest
+    config.data.buckets = tuple(length for length in BUCKETS if length <= longest)
+    config.data.caption_buckets = (64, 256, longest)
+    config.pretrain.max_length = 1024
+    config.pretrain.batch_size, config.finetune.batch_size = 256, 128
+    for stage in (config.pretrain, config.finetune):
+        stage.accumulate = stage.batch_size // rows
+        stage.save_every = 100
+
+
+def _adapters(config: ConfigDict, *, rank: int) -> None:
+    """The decoder is trained by adapters, at LLaVA's rates."""
+    config.lora.rank, config.lora.alpha = rank, 2.0 * rank
+    config.finetune.trainable = LORA_AND_PROJECTOR
+    config.finetune.learning_rate = 2e-4
+
+
+def gpu80(config: ConfigDict) -> None:
+    """A 7B model on one GPU of 80 GB: adapters of rank 128 and the projector, 8 samples at once."""
+    _large(config, rows=8, topology="h100:1")
+    _adapters(config, rank=128)
+
+
+def gpu24(config: ConfigDict) -> None:
+    """A 7B model on one GPU of 24 GB: adapters of rank 16, one sample of 1,024 tokens at once.
+
+    The weights alone are 13 GiB in bfloat16, so start it with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95.
+    """
+    _large(config, rows=1, topology="rtx4090:1", longest=1024)
+    _adapters(config, rank=16)
+
+
+def gpu8x80(config: ConfigDict) -> None:
+    """A 7B model on eight GPUs of 80 GB: all weights but the tower's, 32 samples at once."""
+    _large(config, rows=32, topology="h100:8", remat="dots")
+
+
+def v5e16(config: ConfigDict) -> None:
+    """A 7B model on 16 chips of TPU v5e: all weights but the tower's, 16 samples at once."""
+    _large(config, rows=16, topology="v5e:4x4")
+
+
+def v5p8(config: ConfigDict) -> None:
+    """A 7B model on 8 chips of TPU v5p: all weights but the tower's, 32 samples at once."""
+    _large(config, rows=32, topology="v5p:2x2x2", remat="dots")
+
+
+def laptop(config: ConfigDict) -> None:
+    """A LLaVA made of SmolLM2-135M-Instruct and CLIP ViT-B/32, on a CPU with 16 GB of memory.
+
+    A checkpoint of your own, with --config.model.checkpoint, takes the place of these two.
+    """
+    config.model.vision = "openai/clip-vit-base-patch32"
+    config.model.llm = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    config.model.remat = "dots"
+    config.data.max_length = 512
+    config.data.buckets = (128, 256, 512)
+    config.data.caption_buckets = (64, 512)
+    config.plan.caption_length = 64
+
+
+RECIPES: dict[str, Callable[[ConfigDict], None]] = {
     "tga": tga,
     "tga_answer": tga_answer,
     "audit_only": audit_only,
 }
+RECOMMENDED = "tga_answer"
+PRESETS: dict[str, Callable[[ConfigDict], None]] = {
+    "gpu80": gpu80,
+    "gpu24": gpu24,
+    "gpu8x80": gpu8x80,
+    "v5e16": v5e16,
+    "v5p8": v5p8,
+    "laptop": laptop,
+}
+VARIANTS = RECIPES | PRESETS
 
 
 def get_config(variant: str = "tga") -> ConfigDict:
-    """The defaults, with batches small enough to try things out.
+    """The defaults, with batches small enough to try things out, as the variant changes them.
 
     Args:
-        variant: a name in VARIANTS.
+        variant: a name in RECIPES, one in PRESETS, or both with "+" between them.
     """
-    if variant not in VARIANTS:
-        known = ", ".join(map(repr, VARIANTS))
-        raise ValueError(f"configs/from_hf.py has no variant {variant!r}; there are {known}")
+    names = variant.split("+")
+    for name in names:
+        if name not in VARIANTS:
+            known = ", ".join(map(repr, VARIANTS))
+            raise ValueError(f"configs/from_hf.py has no variant {name!r}; there are {known}")
+    recipes = [name for name in names if name in RECIPES] or [RECOMMENDED]
+    presets = [name for name in names if name in PRESETS]
+    if len(recipes) > 1 or len(presets) > 1:
+        raise ValueError(f"configs/from_hf.py:{variant}: one recipe and one preset at most")
     config = base_config()
     config.jobs = ("inspect", "score")
     for stage in (config.pretrain, config.finetune):
         stage.batch_size = 8
         stage.save_every = 100
-    VARIANTS[variant](config)
+    for name in (*presets, *recipes):
+        VARIANTS[name](config)
     return config.lock()

@@ -209,7 +209,7 @@ def _miniature() -> ConfigDict:
     """Job `miniature`; `config.seed` and `config.prompt` count too."""
     return ConfigDict(
         dict(
-            world=dict(  # how many of each; tga_jax.miniature.build.WorldSizes has the rest
+            world=dict(  # how many of each; tga_jax.miniature.builder.WorldSizes has the rest
                 llm_pretrain=16000,
                 llm_safety=8000,
                 pretrain=5000,
@@ -293,7 +293,7 @@ def _bench() -> ConfigDict:
     """Job `bench`: the step of a stage on made-up rows, with the guide and without."""
     return ConfigDict(
         dict(
-            model="",  # a name in jobs/architectures.py; "": config.model
+            model="",  # a name in planning/architectures.py; "": config.model
             stage="finetune",
             length=512,  # tokens of every row, all real; an image among them
             caption_length=64,
@@ -309,7 +309,7 @@ def _plan() -> ConfigDict:
     return ConfigDict(
         dict(
             topology="v5e:4x4",  # v4, v5e, v5p, v6e; "v5e:4x4 x2": two slices; "h100:8": analytic
-            model="",  # a name in jobs/architectures.py; "": config.model, of which only shapes
+            model="",  # a name in planning/architectures.py; "": config.model, of which only shapes
             stage="finetune",
             length=0,  # tokens of every row; 0: the stage's longest
             caption_length=64,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import re
@@ -10,22 +11,78 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.errors import (
-    UserError,
-)
+from tga_jax.errors import UserError
 from tga_jax.jobs.registry import JOBS
+
+# configs/ and assets/ lie beside the package in a checkout, and inside an installed one (setup.py).
+PACKAGE = next(p for p in Path(__file__).parents[:2] if (p / "configs").is_dir())
+CONFIGS = PACKAGE / "configs"
 
 
 def help_text(usage: str) -> str:
     """What a newcomer needs: `usage`, the jobs, and the configurations here."""
     width = max(map(len, JOBS))
-    jobs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in JOBS.items())
-    configs = "\n".join(f"  {p}" for p in sorted(Path("configs").glob("*.py")))
+    jobs = "\n".join(f"  {name:<{width}}  {j.what}: {j.writes}" for name, j in JOBS.items())
+    names = config_names()
+    width = max(map(len, names))
+    configs = "\n".join(f"  {name:<{width}}  {_headline(name)}" for name in names)
     return (
-        f"{usage}\nJobs:\n{jobs}\n\nConfigs here:\n{configs or '  (none)'}\n\n"
+        f"{usage}\nJobs:\n{jobs}\n\nConfigurations:\n{configs}\n\n"
         "Every key and its default: tga_jax/config.py. Set one with --config.KEY=VALUE, for\n"
-        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json."
+        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json; --print_config\n"
+        "shows what they come to, and runs nothing."
     )
+
+
+def config_names() -> list[str]:
+    """The configurations that come with the package, as --config names them."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def _headline(name: str) -> str:
+    """The first line of a configuration's docstring; the file is not run."""
+    text = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())) or ""
+    return text.partition("\n")[0]
+
+
+def with_config_path(argv: Sequence[str]) -> list[str]:
+    """The command line with the path of the configuration that --config calls by its bare name.
+
+    Raises:
+        UserError: no configuration of that name comes with the package.
+    """
+    args = list(argv)
+    for place, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag not in ("-config", "--config"):
+            continue
+        if equals:
+            args[place] = f"{flag}={config_path(value)}"
+        elif place + 1 < len(args):
+            args[place + 1] = config_path(args[place + 1])
+    return args
+
+
+def config_path(value: str) -> str:
+    """What --config says, as a path: "audit:defences" is ".../configs/audit.py:defences".
+
+    Raises:
+        UserError: no configuration of that name comes with the package.
+    """
+    name, _, variant = value.partition(":")
+    ours = CONFIGS / f"{Path(name).stem}.py"
+    is_path = "/" in name or name.endswith(".py")
+    if not name or is_path and (Path(name).is_file() or not ours.is_file()):
+        return value
+    if is_path:
+        there = value.replace(name, ours.stem, 1)
+        raise UserError(f"--config={value}: no such file here; did you mean --config={there}?")
+    if not ours.is_file():
+        raise UserError(
+            f"--config={value}: there is no configuration {name!r}; there are "
+            f"{', '.join(config_names())}; a file of your own ends in .py"
+        )
+    return f"{ours}:{variant}" if variant else str(ours)
 
 
 def parse_flags(argv: Sequence[str]) -> Any:
@@ -36,14 +93,17 @@ def parse_flags(argv: Sequence[str]) -> Any:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
+    flags.DEFINE_boolean("print_config", False, "Show the configuration.", flag_values=values)
     flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
     flags.DEFINE_integer("process", -1, "Which one this is, from 0.", flag_values=values)
-    sys.argv = list(argv)  # config_flags looks for overrides there, whatever it is asked to parse
+    argv = with_config_path(argv)
+    sys.argv = argv  # config_flags looks for overrides there, whatever it is asked to parse
     try:
         rest = values(argv)[1:]
-        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
+        needed = ("config",) if values.print_config else ("config", "workdir")
+        missing = [name for name in needed if not getattr(values, name)]
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
     except Exception as error:  # absl, ml_collections and the config file raise what they like
@@ -58,7 +118,7 @@ def parse_flags(argv: Sequence[str]) -> Any:
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag (see --help)")
     if missing:
-        example = {"config": "configs/from_hf.py", "workdir": "runs/mine"}[missing[0]]
+        example = {"config": "from_hf", "workdir": "runs/mine"}[missing[0]]
         raise UserError(
             f"--{missing[0]} is missing, for example --{missing[0]}={example} (see --help)"
         )
@@ -131,12 +191,18 @@ def choose_jobs(flag: str, config: Any) -> list[str]:
 
 
 def expand_workdir(config: Any, workdir: Path) -> Any:
-    """`{workdir}` in any text value stands for the workdir, so that jobs can build on others."""
+    """Text values with folders in the place of their names in braces.
+
+    `{workdir}` is the workdir, so that jobs can build on others; `{package}` is the folder that
+    holds configs/ and assets/, as they come with this package.
+    """
     from ml_collections import ConfigDict
 
     def expand(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: expand(inner) for key, inner in value.items()}
-        return value.replace("{workdir}", str(workdir)) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return value.replace("{workdir}", str(workdir)).replace("{package}", str(PACKAGE))
 
     return ConfigDict(expand(config.to_dict())).lock()

@@ -1,12 +1,15 @@
 """tga_jax: Text-Guided Alignment of large vision-language models in JAX.
 
-    python -m tga_jax.main --config=configs/NAME.py --workdir=DIR [--job=a,b] [--config.KEY=VALUE]
+    tga --config=NAME --workdir=DIR [--job=a,b] [--config.KEY=VALUE ...]
 
-Jobs run in the order given; without --job, those of config.jobs. Every output lies under the
-workdir, and the same command run again goes on where it stopped.
+or `python -m tga_jax.main` with the same flags. NAME is a configuration of the list below, with
+:VARIANT behind it where it has some, or the path of a file of your own. Jobs run in the order
+given; without --job, those of config.jobs. Every output lies under the workdir, and the same
+command run again goes on where it stopped.
 
 On several hosts, start it on each of them with a workdir that all share. Cloud TPU, GKE and SLURM
 say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processes=N --process=K.
+One host with several GPUs needs nothing of this: all its devices are used.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,8 +46,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         flags = parse_flags(argv)
         jobs = choose_jobs(flags.job, flags.config)
+        if flags.print_config:
+            from tga_jax.run.config_text import config_text
+
+            print(config_text(flags.config))
+            return 0
         partners = {name: flags[name].value for name in ("coordinator", "processes", "process")}
-        run_jobs(flags.config, Path(flags.workdir), jobs, partners)
+        run_jobs(argv, flags.config, Path(flags.workdir), jobs, partners)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -79,12 +88,18 @@ def planned_memory(workdir: Path) -> str:
 
 
 def run_jobs(
-    config: Any, workdir: Path, jobs: Sequence[str], partners: Mapping[str, str | int]
+    argv: Sequence[str],
+    config: Any,
+    workdir: Path,
+    jobs: Sequence[str],
+    partners: Mapping[str, str | int],
 ) -> None:
     """Connect with the other processes, start the devices, then run each job."""
     from tga_jax.cluster import connect, hosts
+    from tga_jax.jobs.closing import closing_text
     from tga_jax.run.fingerprint import fingerprint
     from tga_jax.run.job import Job
+    from tga_jax.run.start import start_text
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -96,10 +111,15 @@ def run_jobs(
         alike = fingerprint(config, jobs, workdir=workdir) if found else {}
         connect.check_alike(alike)
         check_jobs(config, workdir, jobs)
+        hosts.log(start_text(config, workdir, jobs))
+        seconds: dict[str, float] = {}
         for name in jobs:
+            began = time.monotonic()
             with device_scope(config, mesh=name not in WITHOUT_DEVICES):
                 run_job(Job(config, workdir, name))
             hosts.barrier(name)
+            seconds[name] = seconds.pop(name, 0.0) + time.monotonic() - began
+        hosts.log(closing_text(argv, workdir, seconds))
 
 
 def check_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
@@ -159,5 +179,10 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-if __name__ == "__main__":
+def cli() -> NoReturn:
+    """The console command `tga`, and `python -m tga_jax.main`."""
     leave(main(sys.argv))
+
+
+if __name__ == "__main__":
+    cli()

@@ -10,7 +10,7 @@ from tga_jax.data.batches import (
     pick_bucket,
     plan_order,
 )
-from tga_jax.data.prompts import Example
+from tga_jax.data.example import Example
 from tga_jax.errors import UserError
 
 

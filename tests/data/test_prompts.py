@@ -354,8 +354,8 @@ def test_marks_without_images(named_tokenizer):
 
 
 def test_tokenizers_that_do_not_fit(named_tokenizer):
-    with pytest.raises(UserError, match="does not know '<image>' as one token"):
-        make_prompter(named_tokenizer("byte"), image_token="<image>")
+    with pytest.raises(UserError, match="does not know '<figure>' as one token"):
+        make_prompter(named_tokenizer("byte"), image_token="<figure>")
     with pytest.raises(UserError, match="does not know 'nothing' as one token"):
         make_prompter(named_tokenizer("words"), image_token="nothing")
     with pytest.raises(UserError, match="slow"):

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from jinja2 import UndefinedError
 
+from tga_jax.figure import Figure
 from tga_jax.html import charts
 from tga_jax.html.charts import (
     Bar,
@@ -19,7 +20,7 @@ from tga_jax.html.charts import (
     strip,
     ticks,
 )
-from tga_jax.html.formats import Figure, difference_text, figure_text, p_text, seconds_text
+from tga_jax.html.formats import difference_text, figure_text, p_text, seconds_text
 from tga_jax.html.render import render
 from tga_jax.html.tables import Table, Term, to_html, to_latex, to_markdown
 from tga_jax.report.examples import spaced

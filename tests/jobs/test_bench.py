@@ -12,6 +12,7 @@ import pytest
 
 from tests import tiny
 from tests.jobs.inputs import arguments
+from tga_jax.jobs.bench import bench_table
 from tga_jax.main import main
 from tga_jax.planning import architectures
 from tga_jax.planning.synthetic import BatchShape, made_up_batch
@@ -53,6 +54,14 @@ def test_figures_agree_with_each_other(measured: Path) -> None:
     # The caption pass is the guide's share: three forward passes' worth, a third as long.
     assert 1.05 < found["guide_over_lm_only_flops"] < 1.33
     assert found["peak_memory_bytes"] > 0
+
+
+def test_the_table_has_both_kinds_side_by_side(measured: Path) -> None:
+    found = json.loads(measured.read_text())
+    lines = [line.split() for line in bench_table(found).splitlines()]
+    (seconds,) = [line[1:] for line in lines if line[0] == "seconds"]
+    assert seconds == [f"{found[kind]['step_seconds']:.3f}" for kind in ("guide", "lm_only")]
+    assert ["MFU", "unknown", "unknown"] in lines
 
 
 def test_the_same_command_again_measures_nothing(measured: Path) -> None:

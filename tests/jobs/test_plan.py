@@ -67,7 +67,7 @@ def test_abstract_state_is_the_one_that_training_starts_from(center: str, tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "billions"),  # as the models' pages on the hub have it
-    [("llava_1.5_7b", 7.06), ("llava_1.5_13b", 13.35)],
+    [("llava_1.5_7b", 7.06), ("llava_1.5_13b", 13.35), ("llava_smollm2_135m", 0.22)],
 )
 def test_known_models_have_their_published_size(name: str, billions: float) -> None:
     model = Llava(architectures.MODELS[name], tiny.NORM)
@@ -89,9 +89,11 @@ def test_batch_shapes_are_those_of_a_batch() -> None:
     }
 
 
-def test_analytic_plan_of_gpus(tmp_path: Path) -> None:
+def test_analytic_plan_of_gpus(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert _plan(tmp_path, "--config.plan.topology=h100:1") == 0
     one = _result(tmp_path)
+    table = capfd.readouterr().err
+    assert f"{one['bytes_per_device'] / 1024**3:.1f} of 80 GiB a device: fits" in table
     assert _plan(tmp_path, "--config.plan.topology=h100:2") == 0
     two = _result(tmp_path)
     assert (one["method"], one["devices"], one["fits"]) == ("analytic", 1, True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.miniature import get_config
-from tga_jax.miniature.build import WorldSizes
+from tga_jax.miniature.builder import WorldSizes
 from tga_jax.miniature.phases import phase_settings
 
 ASSETS = Path("assets/miniature")

@@ -68,7 +68,7 @@ def test_tables_say_that_they_scroll_on_a_phone(shown: Path) -> None:
 
 
 def test_the_script_filters_answers(shown: Path) -> None:
-    found = opening(shown, text="picture", outcome="0", differ="judges")
+    found = opening(shown, text="image", outcome="0", differ="judges")
     assert found["shown"] > 0 and found["scripts"] == 0
     total = 2 * 4 * 24
     assert found["filters"]["text=image"] == f"{total // 2} of {total} questions fit."

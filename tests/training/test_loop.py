@@ -17,11 +17,12 @@ import pytest
 from tga_jax.errors import UserError
 from tga_jax.training.batches import DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
-from tga_jax.training.loop import LoopConfig, Preempted, StepCompiler, train
+from tga_jax.training.loop import LoopConfig, Preempted, train
 from tga_jax.training.metrics import MetricsLog
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
+from tga_jax.training.step_compiler import StepCompiler
 
 STEPS = 7
 FLOPS = 2 * 2 * 2 * 4  # of a step on two rows of four tokens

@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tga_jax.alignment.guide import GuideConfig, RunningMean
 from tga_jax.data.batches import balanced_rows, collate
-from tga_jax.data.prompts import Example
+from tga_jax.data.example import Example
 from tga_jax.training.objective import Objective, count_terms, loss_metrics, loss_sums, total_loss
 
 KINDS = ("full", "no_retrieved", "text", "full", "no_caption", "tox", "full", "text")

@@ -22,7 +22,7 @@ from tga_jax.analysis.prompts import (
 )
 from tga_jax.analysis.states import Reference
 from tga_jax.analysis.tables import sample_line
-from tga_jax.data.prompts import Example
+from tga_jax.data.example import Example
 from tga_jax.evaluation.examinee import question
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated

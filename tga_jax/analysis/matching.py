@@ -40,7 +40,7 @@ class Shown(Llava):
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """How embeddings are matched.
+    """Settings that say which states free embeddings are matched to, and how.
 
     Attributes:
         match: one of MATCHES.

@@ -23,7 +23,8 @@ from tga_jax.analysis.matching import (
     match_embeddings,
     start_embeddings,
 )
-from tga_jax.data.prompts import Example, Prompter
+from tga_jax.data.example import Example
+from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem

@@ -27,7 +27,7 @@ class Prompt:
 
     @property
     def kind(self) -> str:
-        """Of KINDS."""
+        """The kind of prompt, one of KINDS, which the name of its set ends with."""
         return self.set.partition("_")[2]
 
     @property

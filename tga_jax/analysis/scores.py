@@ -12,7 +12,7 @@ import numpy as np
 
 from tga_jax.alignment import guide
 from tga_jax.alignment.guide import GuideConfig, GuideStates
-from tga_jax.data.prompts import Example
+from tga_jax.data.example import Example
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch

@@ -64,11 +64,11 @@ class Tally:
 
     @classmethod
     def of(cls, layers: int) -> Tally:
-        """Of nothing yet."""
+        """A tally into which no value has been counted."""
         return cls(*np.zeros((3, layers)))
 
     def add(self, values: Sequence[float | None]) -> None:
-        """A value a layer; None is none."""
+        """Count one value for each layer; None stands for no value."""
         row = np.array([math.nan if value is None else value for value in values])
         there = np.isfinite(row)
         row = np.where(there, row, 0.0)
@@ -98,7 +98,7 @@ class Totals:
         self.refused: dict[str, int] = {}
 
     def add(self, line: dict[str, Any]) -> None:
-        """A line of samples.jsonl."""
+        """Count a line of samples.jsonl in the tallies of its set."""
         name = line["set"]
         places = [NONE, *range(1, self.layers + 1)]
         first = self.first.setdefault(name, dict.fromkeys(places, 0))

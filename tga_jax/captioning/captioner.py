@@ -24,7 +24,7 @@ from tga_jax.run.answerer import Answerer
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
-from tga_jax.run.samples import image_folder
+from tga_jax.run.sample_files import image_folder
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
@@ -38,7 +38,7 @@ class CountingAnswerer(Answerer):
     tokens = 0
 
     def text(self, tokens: np.ndarray) -> str:
-        """See `Answerer.text`."""
+        """The text of the prompt that asks for a caption; see `Answerer.text`."""
         ends = np.flatnonzero(np.isin(tokens, self.decoding.eos_ids))
         self.tokens += int(ends[0]) + 1 if len(ends) else len(tokens)
         return super().text(tokens)

@@ -57,7 +57,7 @@ class CaptionLog:
         self._own.open()
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keeps finished images."""
+        """Write the captions of finished images to the log at once."""
         self._own.append(rows)
 
     def known(self) -> dict[Key, str | None]:

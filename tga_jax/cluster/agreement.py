@@ -33,7 +33,7 @@ class LocalStore:
         self._values: dict[str, str] = {}
 
     def key_value_set(self, key: str, value: str) -> None:
-        """Set a key."""
+        """Give a key its value in this process."""
         self._values[key] = value
 
     def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from tga_jax.cluster import hosts
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `files.write_json`."""
+    """The first process writes a JSON file, as `files.write_json` does."""
     if hosts.is_first():
         files.write_json(path, value)
 

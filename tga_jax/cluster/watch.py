@@ -235,7 +235,7 @@ class Hold:
         return self._watch.agreement.interrupts()
 
     def stopped(self) -> bool:
-        """Whether a signal to stop came."""
+        """Whether SIGTERM or Ctrl-C came to this process or to a partner."""
         return bool(self._watch.stop_reason)
 
     @property
@@ -248,11 +248,11 @@ class Hold:
         self._watch.agreement.request("stop")
 
     def saved(self) -> None:
-        """A checkpoint was begun."""
+        """Tell the watch that a checkpoint was begun: the time to the next one starts now."""
         self._saved_at = time.monotonic()
 
     def alive(self) -> None:
-        """A step ended."""
+        """Tell the watch that a step ended, so that nothing has stalled."""
         self._watch.alive()
 
     def wants_save(self) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tga_jax.data.example import Example
 from tga_jax.data.mixture import Part
-from tga_jax.data.prompts import Example
 from tga_jax.errors import UserError
 from tga_jax.labels import IGNORE_INDEX
 

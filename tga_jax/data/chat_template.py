@@ -53,6 +53,7 @@ class ChatTemplate:
         self._knows_retrieved = "retrieved_text" in str(tokenizer.chat_template)
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages as they are: the checkpoint's template decides where images stand."""
         return tuple(messages)
 
     def render(self, messages: Sequence[Message], *, retrieved: str | None = None) -> Rendered:

@@ -14,13 +14,16 @@ import grain
 import numpy as np
 
 from tga_jax.data.batches import balanced_rows, collate, plan_order
+from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import children_without_signals, end_with_parent
 from tga_jax.data.lazy_records import image_counts, text_lengths
 from tga_jax.data.mixture import Part
-from tga_jax.data.prompts import Example, Prompter
+from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
+
+DRAWN = 256  # samples by which the tokens of all are estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,13 @@ class BatchSource:
         )
         arrays["images"] = self._images(examples)
         return Batch(arrays, tuple(example.id for example in examples), self._rows)
+
+    def about_tokens(self, done: int) -> int:
+        """Returns about how many tokens the steps after `done` have, by a draw of their samples."""
+        samples = self._order[done:].reshape(-1)
+        drawn = samples[:: max(1, len(samples) // DRAWN)]
+        lengths = [len(self._prompter.encode(self.records[int(i)]).tokens) for i in drawn]
+        return round(float(np.mean(lengths)) * len(samples)) if lengths else 0
 
     def _in_rows(self, examples: list[Example]) -> list[Example]:
         """The examples of each micro-batch, those of a row next to each other."""

@@ -33,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Record:
-    """One training sample.
+    """One training sample: an image or none, a conversation about it, and its texts.
 
     Attributes:
         id: the row's own.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tga_jax.data.prompts import Example
+from tga_jax.data.example import Example
 from tga_jax.data.templates import Span
 from tga_jax.labels import IGNORE_INDEX
 

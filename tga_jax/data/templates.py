@@ -153,12 +153,15 @@ class TurnTemplate:
 
     @property
     def end_text(self) -> str:
+        """The text that ends an answer, without blanks at its ends."""
         return self.after_answer.strip(" ")
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages as they are written: this template leaves their order alone."""
         return tuple(messages)
 
     def render(self, messages: Sequence[Message], *, retrieved: str | None = None) -> Rendered:
+        """Writes the conversation and notes where answers and the retrieved text stand."""
         text = ""
         answer_spans: list[Span] = []
         retrieved_span: Span | None = None
@@ -189,10 +192,12 @@ class PlainTemplate:
     asks = False
 
     def arrange(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """One message: all images first, then the first answer."""
         images = sum(message.images for message in messages)
         return (Message(images=images, question="", answer=messages[0].answer),)
 
     def render(self, messages: Sequence[Message], *, retrieved: str | None = None) -> Rendered:
+        """Writes the marks of the images and the answer."""
         (message,) = messages
         text = IMAGE_MARK * message.images
         if message.answer is None:

@@ -35,6 +35,7 @@ class TokenPrompt:
 
     @property
     def has_labels(self) -> bool:
+        """Whether any token of the prompt is trained on."""
         return bool(np.any(self.labels != IGNORE_INDEX))
 
     def truncate(self, length: int) -> "TokenPrompt":

@@ -42,7 +42,7 @@ class Prompts:
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any]) -> Prompts:
-        """From config.evaluate.ecso.
+        """The defence that config.evaluate.ecso describes.
 
         Raises:
             UserError: a prompt lacks one of its places.
@@ -55,7 +55,7 @@ class Prompts:
 
 
 def check_defence(name: str) -> None:
-    """Refuse an unknown config.evaluate.defence."""
+    """Refuse a config.evaluate.defence that has no such name."""
     if name not in NAMES:
         raise UserError(f"config.evaluate.defence={name!r}: of {', '.join(NAMES)}")
 

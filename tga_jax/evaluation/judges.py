@@ -24,7 +24,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """As in results."""
+        """The name under which the results list its verdicts."""
         ...
 
     @property
@@ -54,13 +54,15 @@ class PhraseJudge:
 
     @property
     def version(self) -> str:
+        """A hash of the phrases, which decide the verdicts."""
         return digest([self.phrases, self.ignore_case, self.whole_answers])
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
+        """For each answer whether one of the phrases stands in it."""
         return [self.refuses(text) for _, text in answered]
 
     def refuses(self, text: str) -> bool:
-        """Whether this text refuses."""
+        """Whether one of the phrases stands in this text."""
         text = text.lower() if self.ignore_case else text
         return text in self.whole_answers or any(phrase in text for phrase in self.phrases)
 
@@ -77,9 +79,11 @@ class StrictJudge:
 
     @property
     def version(self) -> str:
+        """A hash of the code of the rules, which decide the verdicts."""
         return digest([inspect.getsource(part) for part in (strict, refusal_patterns, language)])
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
+        """For each answer whether it refuses; None for one that is not English."""
         return [strict.refuses(text) for _, text in answered]
 
 

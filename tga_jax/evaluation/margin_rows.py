@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tga_jax.evaluation import metrics
-from tga_jax.evaluation.metrics import Figure
 from tga_jax.evaluation.result import Result, Row, independence
+from tga_jax.figure import Figure
 
 MATCHED = {"dsr_at_1pct": 0.01, "dsr_at_5pct": 0.05}
 MATCHED_DRAWS = 300
@@ -35,7 +35,7 @@ def margin_rows(
         form = "with an image" if image else "without an image"
         where = "this benchmark" if control == "own" else f"benchmark {control}"
         why = f"{where} has no harmless items {form}; name one that has them by ?control=NAME"
-        yield Row(scene, "no_control", Figure(0, len(harmful), (0, 0)), more={"why": why})
+        yield Row(scene, "no_control", Figure(0, 0, 0, len(harmful)), more={"why": why})
         return
     yield from _margin_figures(scene, harmful, against, control)
 

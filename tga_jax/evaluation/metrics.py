@@ -6,7 +6,6 @@ what it belongs to) and one has several values, an interval comes from drawing w
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -15,22 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-Interval = tuple[float, float]
+from tga_jax.figure import Figure, Interval
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5% point
 DRAWS = 1000
 FLIPS = 10_000  # of signs
 CLUSTER_DRAWS = 300  # where the statistic ranks everything anew
 Clusters = Sequence[Hashable] | None  # for each value what it belongs to; None: to nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value, how many items it is of, and its 95% interval."""
-
-    value: float
-    count: int
-    interval: Interval
 
 
 def wilson(successes: int, count: int) -> Interval:
@@ -64,9 +54,9 @@ def share(outcomes: Sequence[bool], clusters: Clusters = None) -> Figure:
     count, successes = len(outcomes), sum(outcomes)
     value = successes / count
     if clusters is None or not clustered(clusters):
-        return Figure(value, count, wilson(successes, count))
+        return Figure(value, *wilson(successes, count), count)
     interval = bootstrap(lambda part: part.mean(), np.asarray(outcomes), clusters=[clusters])
-    return Figure(value, count, not_certain(value, interval, len(set(clusters))))
+    return Figure(value, *not_certain(value, interval, len(set(clusters))), count)
 
 
 # --- the refusal margin ---
@@ -92,7 +82,7 @@ def auc_figure(
         value = auc(positive, negative)
         interval = bootstrap(auc, positive, negative, draws=CLUSTER_DRAWS, clusters=clusters)
         interval = not_certain(value, interval, min(len(set(part)) for part in clusters))
-        return Figure(value, len(positive) + len(negative), interval)
+        return Figure(value, *interval, len(positive) + len(negative))
     first, second = np.sort(positive), np.sort(negative)
 
     def placements(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -107,7 +97,7 @@ def auc_figure(
     half = Z95 * math.sqrt(variance)
     interval = (max(0.0, value - half), min(1.0, value + half))
     interval = not_certain(value, interval, min(len(first), len(second)))
-    return Figure(value, len(first) + len(second), interval)
+    return Figure(value, *interval, len(first) + len(second))
 
 
 def matched_threshold(benign: Sequence[float], rate: float) -> float:
@@ -144,7 +134,7 @@ def matched_figure(
     value = statistic(harmful, benign)
     interval = bootstrap(statistic, harmful, benign, draws=draws, clusters=clusters)
     independent = len(set(clusters[0])) if clusters else len(harmful)
-    return Figure(value, len(harmful), not_certain(value, interval, independent))
+    return Figure(value, *not_certain(value, interval, independent), len(harmful))
 
 
 def bootstrap(
@@ -154,7 +144,7 @@ def bootstrap(
     seed: int = 0,
     clusters: Sequence[Sequence[Hashable]] | None = None,
 ) -> Interval:
-    """95% percentile interval.
+    """The 95% percentile interval of a statistic over resampled groups.
 
     Args:
         statistic: of samples like the given ones.
@@ -162,7 +152,8 @@ def bootstrap(
         draws: how often.
         seed: of the draws.
         clusters: for each sample what its values belong to. Then whole clusters are drawn, with
-            their values in all samples; a draw that leaves a sample empty does not count.
+            their values in all samples; a draw that leaves a sample empty does not count, nor one
+            for which the statistic is NaN, not defined.
     """
     rng, arrays = np.random.default_rng(seed), [np.asarray(sample) for sample in samples]
     if clusters is not None:
@@ -195,9 +186,10 @@ def _cluster_draws(
 
 
 def _percentiles(values: Sequence[float]) -> Interval:
-    if not values:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
         return 0.0, 1.0
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -248,7 +240,7 @@ def paired_difference(
     )
     independent = len(difference) if clusters is None else len(set(clusters))
     interval = not_certain(value, interval, independent, (-1.0, 1.0))
-    return Figure(value, len(difference), interval)
+    return Figure(value, *interval, len(difference))
 
 
 # --- yes or no ---
@@ -286,7 +278,7 @@ def yes_no_figures(
         else:
             drawn = bootstrap(partial(_ratio, part=part, whole=whole), outcomes, clusters=together)
             interval = not_certain(value, drawn, independent)
-        figures[name] = Figure(value, len(said) if name == "f1" else count, interval)
+        figures[name] = Figure(value, *interval, len(said) if name == "f1" else count)
     return figures
 
 

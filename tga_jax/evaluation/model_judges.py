@@ -64,10 +64,12 @@ class ModelJudge:
 
     @property
     def version(self) -> str:
+        """A hash of the model and of the prompts, which decide the verdicts."""
         about = [self.kind, self.model, self.images, LLM_PROMPT, MD_PROMPT]
         return digest(about)
 
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
+        """For each answer whether the model says that it refuses; None where it gave no verdict."""
         asked = [i for i, (item, _) in enumerate(answered) if self.kind == "llm" or item.harmful]
         chats = [chat(self.kind, *answered[i], show_image=self.images) for i in asked]
         verdicts: list[bool | None] = [None] * len(answered)

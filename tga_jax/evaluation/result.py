@@ -8,7 +8,7 @@ from typing import Any
 
 from tga_jax.evaluation import metrics
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.metrics import Figure
+from tga_jax.figure import Figure
 
 FEW = 30  # independent items, below which a figure says that it is of few
 
@@ -36,7 +36,7 @@ class Result:
 
     @property
     def refused(self) -> bool | None:
-        """The verdict that counts."""
+        """The verdict of the first judge, which is the one that counts."""
         return self.verdict(next(iter(self.verdicts)))
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tga_jax.evaluation.metrics import Figure, wilson
+from tga_jax.evaluation.metrics import wilson
 from tga_jax.evaluation.strict_measured import MEASURED
+from tga_jax.figure import Figure
 
 
 def strict_accuracy(name: str = "measure") -> dict[str, Figure]:
@@ -20,6 +21,6 @@ def strict_accuracy(name: str = "measure") -> dict[str, Figure]:
     found, called = counts["found"], counts["found"] + counts["false_alarms"]
     wholes = {"recall": counts["refusals"], "precision": called}
     return {
-        metric: Figure(found / whole if whole else 0.0, whole, wilson(found, whole))
+        metric: Figure(found / whole if whole else 0.0, *wilson(found, whole), whole)
         for metric, whole in wholes.items()
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import COUNTS
+from tga_jax.html.formats import COUNTS, aligned
 
 # Metrics that are shown for scenes too, not for everything alone.
 BY_SCENE = ("dsr", "over_refusal", "refusal_rate", "accuracy")
@@ -22,11 +22,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         if scene == ALL or (metric.removesuffix("_difference") in BY_SCENE and "/" not in scene):
             cells.append((row["benchmark"], scene, metric, *_figures(row)))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
+    return aligned(cells)
 
 
 def _figures(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ class Part:
     prefix: str = ""
 
     def one_of(self, key: str, allowed: Iterable[Any]) -> Any:
-        """The key's value.
+        """The value of a key that must be one of a few.
 
         Raises:
             UserError: it is none of `allowed`.

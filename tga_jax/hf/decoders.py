@@ -1,6 +1,6 @@
 """The language models that we have: what each kind's config.json says of a `DecoderConfig`.
 
-One more is an entry in `DECODERS`, in `names.BLOCK_NORMS` or `names.FUSED` where its tensors are
+One more is an entry in `DECODERS`, in `names.BLOCK_NORMS` or `fused.FUSED` where its tensors are
 named otherwise, and a kind in tests/hf_models.py.
 """
 

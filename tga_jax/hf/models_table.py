@@ -48,7 +48,7 @@ hand: the tests build tiny models of each class.
 
 
 def models_table() -> str:
-    """The content of docs/models.md."""
+    """The text of docs/models.md, made from the registries of this package."""
     projectors = " and ".join(f"`{name}`" for name in original.PROJECTORS)
     own = ", ".join(f"`{name}`" for name in original.CLASSES)
     return "\n".join(

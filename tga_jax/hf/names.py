@@ -245,7 +245,7 @@ def to_ours(transform: str, array: np.ndarray) -> np.ndarray:
 
 
 def to_theirs(transform: str, array: np.ndarray) -> np.ndarray:
-    """The inverse of `to_ours`."""
+    """The checkpoint's names of our parameters: the inverse of `to_ours`."""
     if transform != "patch":
         return to_ours(transform, array)
     side = math.isqrt(array.shape[0] // 3)

@@ -60,7 +60,7 @@ def why_not(model_type: str) -> str:
 
 
 def adapter_config(config: LlavaConfig, base: str, projector: bool) -> dict[str, Any]:
-    """Content of adapter_config.json."""
+    """The content of adapter_config.json, as PEFT reads it."""
     lora = config.decoder.lora
     assert lora is not None
     layers = "|".join(map(str, _layers(config)))

@@ -69,7 +69,7 @@ class TemplateChoice:
 
 
 def choose_template(value: str, facts: TemplateFacts) -> TemplateChoice:
-    """Resolves config.prompt.template.
+    """Decides which template config.prompt.template stands for with a checkpoint.
 
     Args:
         value: "auto", or the name of a template, which is taken as it is.

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Sequence
+
+from tga_jax.figure import Figure
 
 MINUS = "\u2212"
-PLAIN = ("auc",)  # metrics that are no shares
+PLAIN = ("auc", "kappa")  # metrics that are no shares
 COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value, its 95% interval where it is known, and of how many items it is.
-
-    few: whether it is of too few independent items to say much.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    count: int | None = None
-    few: bool = False
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Of a difference: whether its interval leaves out that there is none."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def value_text(metric: str, value: float) -> str:
@@ -73,7 +56,7 @@ def signed(value: float, digits: int, plus: str = "+") -> str:
 
 
 def p_text(p_value: float) -> str:
-    """0.031, or < 0.001."""
+    """A p-value as text: three digits like 0.031, or "< 0.001"."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
@@ -98,3 +81,12 @@ def seconds_text(seconds: float) -> str:
 def words(name: str) -> str:
     """A name from data as it is read: new_concept -> new concept."""
     return name.replace("_", " ")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each, as lines of aligned columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

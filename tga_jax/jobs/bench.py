@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,9 @@ from ml_collections import ConfigDict
 from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json
+from tga_jax.html.formats import aligned
 from tga_jax.models.llava import Llava
+from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_sharding, batch_shards
 from tga_jax.planning.abstract import abstract_model
@@ -47,7 +49,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Time config.bench.stage."""
+    """Time the training step of config.bench.stage, and write bench/."""
     path = job.workdir / "bench" / "bench.json"
     settings = settings_digest(job.config)
     if path.exists() and read_json(path)["settings"] == settings:
@@ -57,6 +59,26 @@ def run(job: Job) -> None:
     shape, llava = batch_shape(job.config, batch_shards(mesh)), model_of(job, mesh)
     found = described(job.config, mesh, shape) | measured(job, llava, mesh, shape)
     write_json(path, {"settings": settings} | found)
+    job.say(f"{found['stage']} on {found['devices']} x {found['device']}:\n{bench_table(found)}")
+
+
+def bench_table(found: Mapping[str, Any]) -> str:
+    """Both kinds of step side by side, as lines for the terminal."""
+    kinds = found["guide"], found["lm_only"]
+
+    def row(name: str, key: str, form: str, scale: float = 1.0) -> tuple[str, ...]:
+        values = [kind[key] for kind in kinds]
+        return name, *("unknown" if v is None else format(v / scale, form) for v in values)
+
+    table = [
+        ("  a step", "with the guide", "without"),
+        row("  seconds", "step_seconds", ".3f"),
+        row("  tokens a second", "tokens_per_second", ",.0f"),
+        row("  images a second", "images_per_second", ",.1f"),
+        row("  TFLOP", "model_flops_per_step", ",.3g", 1e12),
+        row("  MFU", "mfu", ".1%"),
+    ]
+    return f"{aligned(table)}\n  peak memory: {found['peak_memory_bytes'] / GIB:.1f} GiB"
 
 
 def model_of(job: Job, mesh: Mesh) -> Llava:

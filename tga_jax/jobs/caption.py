@@ -25,7 +25,7 @@ from tga_jax.files import digest, read_json, write_json, write_jsonl
 from tga_jax.run.budget import Budget
 from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.job import Job
-from tga_jax.run.samples import image_folder
+from tga_jax.run.sample_files import image_folder
 from tga_jax.run.usable_rows import usable_records
 from tga_jax.run.work import Work
 
@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     captioner = Captioner(job)
     about = digest([[*one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.shows])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
-    if finished.is_done and path.exists():
+    if finished.is_done(path):
         job.say(f"finished before: {path}")
         return
     job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))

@@ -18,7 +18,7 @@ from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
-from tga_jax.run.samples import image_folder
+from tga_jax.run.sample_files import image_folder
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -51,7 +51,7 @@ def run(job: Job) -> None:
     model = open_model(job, mesh)
     work = Work(folder, "answers", signature(job, model, weights, questions, retriever))
     path = folder / "answers.jsonl"
-    if work.is_done:
+    if work.is_done(path):
         job.say(f"finished before: {path}")
         return
     texts = {row["row"]: row["text"] for row in work.rows()}

@@ -14,8 +14,9 @@ from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
+from tga_jax.run.sample_files import find_samples
 from tga_jax.run.sample_report import say_samples
-from tga_jax.run.samples import image_folder, read_samples
+from tga_jax.run.samples import read_samples
 from tga_jax.run.stage_data import say_closing
 
 
@@ -31,13 +32,13 @@ def run(job: Job) -> None:
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts, training=True)
     say_closing(job, prompter)
-    samples = read_samples(config, job.workdir, prompter, say=job.say)
+    samples = read_samples(job, find_samples(config, job.workdir), prompter)
     say_samples(samples.records, samples.about, say=job.say)
     lines = []
     for number, record in enumerate(samples.records):
         example = prompter.encode(record)
         for place in range(len(example.images)):
-            folder = Path() if example.contents else image_folder(config)
+            folder = Path() if example.contents else samples.image_dir
             example_pixels(example, place, image_dir=folder, transform=model.transform)
         lines.append(inspect_line(example))
         if number < config.inspect.show:

@@ -26,7 +26,8 @@ from tga_jax.hf.decoder_export import export_decoder
 from tga_jax.hf.tokenizer import load_fast, load_tokenizer
 from tga_jax.jobs import train
 from tga_jax.miniature import base_models
-from tga_jax.miniature.build import WorldSizes, build_world
+from tga_jax.miniature.build import build_world
+from tga_jax.miniature.builder import WorldSizes
 from tga_jax.miniature.clip_training import ClipTraining, dev_pairs, train_clip, zero_shot
 from tga_jax.miniature.documents import document_rows
 from tga_jax.miniature.phases import Figures, phase, phase_settings, timed
@@ -167,7 +168,7 @@ def make_llm(job: Job, folder: Path) -> Figures:
 
 
 def random_decoder(shape: Any, *, seed: int) -> dict[str, jax.Array]:
-    """Parameters by flat path."""
+    """Random parameters of a language model, by their paths."""
 
     def init() -> dict[str, jax.Array]:
         tokens = np.zeros((1, 2), np.int32)

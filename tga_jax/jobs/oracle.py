@@ -45,7 +45,7 @@ def run(job: Job) -> None:
     matchings = matchings_of(config.oracle, model)
     settings = settings_of(config, model, weights, items, matchings)
     work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
-    if work.is_done:
+    if work.is_done(folder / "oracle.json"):
         job.say(f"finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()
@@ -80,7 +80,7 @@ def check_values(cfg: ConfigDict) -> None:
 
 
 def names_of(cfg: ConfigDict) -> list[str]:
-    """The matches of config.oracle.matches."""
+    """The names of the matches that config.oracle.matches lists."""
     return [name.strip() for name in cfg.matches.split(",") if name.strip()]
 
 
@@ -106,7 +106,7 @@ def read_items(job: Job) -> list[EvalItem]:
 
 
 def layers_of(cfg: ConfigDict, llava: Llava) -> tuple[int, ...]:
-    """config.oracle.layers as 0-based indices."""
+    """The decoder layers of config.oracle.layers, counted from 0."""
     count = llava.config.decoder.layers
     return parse_layers(cfg.layers, count, key="config.oracle.layers", words="'all'")
 
@@ -192,7 +192,7 @@ def items_digest_of(items: Sequence[EvalItem]) -> str:
 def answer_lines(
     lines: Sequence[Line], items: Sequence[EvalItem], verdicts: Sequence[bool | None]
 ) -> list[dict[str, Any]]:
-    """The lines of oracle/answers.jsonl."""
+    """The lines of oracle/answers.jsonl: each answer beside the match that it was made with."""
     return [
         {
             "match": line["match"],

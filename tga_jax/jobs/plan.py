@@ -25,6 +25,7 @@ from tga_jax.config import STAGES
 from tga_jax.data.batches import default_buckets
 from tga_jax.errors import UserError
 from tga_jax.files import write_json
+from tga_jax.html.formats import aligned
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.parallel.devices import GIB
 from tga_jax.planning.analytic import analyse
@@ -46,7 +47,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Plan config.plan.stage on config.plan.topology."""
+    """Plan the step of config.plan.stage on config.plan.topology, and write plan/."""
     config, folder = job.config, job.workdir / "plan"
     topology = parse_topology(config.plan.topology)
     choice = first_choice(config, topology)
@@ -61,6 +62,28 @@ def run(job: Job) -> None:
 
     result = search(plan, choice) if config.plan.search else plan(choice)
     write_json(folder / "plan.json", result)
+    job.say(f"the plan:\n{plan_table(result)}")
+
+
+def plan_table(found: Plan) -> str:
+    """What a person asks of a plan, as lines for the terminal."""
+    needed, capacity = found["bytes_per_device"], found["device_capacity_bytes"] / GIB
+    verdict = "fits" if found["fits"] else "does not fit"
+    seconds = found["seconds_at_peak"]
+    slowest = max(seconds, key=seconds.__getitem__)
+    rows = found["batch_size"] // found["packing"]
+    known = "unknown" if needed is None else f"{needed / GIB:.1f}"
+    return aligned(
+        [
+            ("  hardware", f"{found['devices']} x {found['device']} ({found['topology']})"),
+            ("  stage", f"{found['stage']}, remat {found['remat']}"),
+            ("  a step", f"{rows} rows of {found['length']} in {found['accumulate']} parts"),
+            ("  memory", f"{known} of {capacity:.0f} GiB a device: {verdict}"),
+            ("  work", f"{found['flops_per_step'] / 1e12:,.3g} TFLOP a step"),
+            ("  time", f"{found['roofline_seconds']:.3g} s a step at best, bound by {slowest}"),
+            ("  method", found["method"]),
+        ]
+    )
 
 
 def first_choice(config: ConfigDict, topology: Topology) -> Choice:
@@ -167,7 +190,7 @@ def search(plan: Callable[[Choice], Plan], first: Choice) -> Plan:
 
 
 def describe(choice: Choice) -> str:
-    """A choice in words."""
+    """What a plan has chosen, as a line for the log."""
     shape = choice.shape
     packed = f", {shape.packing} samples each," if shape.packing > 1 else ""
     rows = shape.rows * shape.accumulate

@@ -31,7 +31,7 @@ from tga_jax.preparation.inputs import Inputs, about_ids, made_from, read_inputs
 from tga_jax.preparation.tally import Tally
 from tga_jax.run.checks import check_samples
 from tga_jax.run.job import Job
-from tga_jax.run.samples import image_folder, side_file
+from tga_jax.run.sample_files import image_folder, side_file
 from tga_jax.training.metrics import Progress
 
 SECONDS_BETWEEN_LINES = 5.0  # of progress

@@ -10,8 +10,8 @@ from typing import Any
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.example import Example
 from tga_jax.data.lazy_records import text_lengths
-from tga_jax.data.prompts import Example
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.guide import guide_config
@@ -19,14 +19,9 @@ from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
+from tga_jax.run.sample_files import find_samples
 from tga_jax.run.sample_report import say_samples
-from tga_jax.run.samples import (
-    Samples,
-    image_folder,
-    images_digest,
-    read_samples,
-    samples_content,
-)
+from tga_jax.run.samples import Samples, images_digest, read_samples
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -43,14 +38,14 @@ def run(job: Job) -> None:
     config, weights = job.config, current_weights(job)
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts)
-    samples = read_samples(config, job.workdir, prompter, say=job.say)
+    samples = read_samples(job, find_samples(config, job.workdir), prompter)
     records = samples.records
     say_samples(records, samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
     signed = signature(job, model, weights, guide, samples)
     work, path = Work(folder, weights.tag, signed), folder / f"{weights.tag}.jsonl"
-    if not work.is_done:
+    if not work.is_done(path):
         rows = {row["row"]: row for row in work.rows()}
         lengths = text_lengths(records)
         todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])
@@ -58,7 +53,7 @@ def run(job: Job) -> None:
         def encode(row: int) -> Example:
             return prompter.encode(records[row])
 
-        for new in scored(job, model, guide, encode, todo, len(records), weights) if todo else ():
+        for new in scored(job, model, guide, encode, todo, samples, weights) if todo else ():
             work.append(new)
             rows |= {row["row"]: row for row in new}
         lines = [{k: v for k, v in rows[i].items() if k != "row"} for i in range(len(records))]
@@ -76,9 +71,9 @@ def signature(
     config = job.config
     return {
         "weights": weights.digest,
-        "data": samples_content(config, job.workdir),
+        "data": samples.content,
         "used": samples.used,
-        "pictures": images_digest(samples.records, lambda: image_folder(config)),
+        "pictures": images_digest(samples.records, samples.image_dir),
         "settings": {k: config[k].to_dict() for k in ("data", "model")},
         "guide": dataclasses.asdict(guide),
         "prompt": model.prompts.settings(config.prompt),
@@ -92,16 +87,16 @@ def scored(
     guide: GuideConfig,
     encode: Callable[[int], Example],
     rows: Sequence[int],
-    total: int,
+    samples: Samples,
     weights: Weights,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields the lines of `rows`, of `total` samples in all, a batch at a time."""
+    """Yields the lines of `rows` of the samples, a batch at a time."""
     scorer = Scorer(
         model.llava,
         guide,
         Batcher.of(job.config.data, model),
         encode,
         batch_size=job.config.score.batch_size,
-        image_dir=lambda row: image_folder(job.config),
+        image_dir=lambda row: samples.image_dir,
     )
-    yield from scorer.score(rows, total, nested(load_params(job, model, weights)))
+    yield from scorer.score(rows, len(samples.records), nested(load_params(job, model, weights)))

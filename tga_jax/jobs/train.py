@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -10,14 +11,18 @@ import jax
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
-from tga_jax.files import digest
+from tga_jax.files import digest, read_log
+from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_shards
+from tga_jax.planning.abstract import start_state
+from tga_jax.planning.analytic import state_bytes
 from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
 from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.sample_files import find_samples
 from tga_jax.run.sample_report import report_samples
 from tga_jax.run.stage import (
     Stage,
@@ -28,7 +33,6 @@ from tga_jax.run.stage import (
     trained_counts,
 )
 from tga_jax.run.stage_data import (
-    batch_source,
     check_counts,
     check_division,
     most_shapes,
@@ -36,15 +40,17 @@ from tga_jax.run.stage_data import (
     stage_samples,
 )
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
+from tga_jax.run.start import device_memory
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
-from tga_jax.training.loop import LoopConfig, StepCompiler, train
-from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.loop import LoopConfig, train
+from tga_jax.training.metrics import MetricsLog, clock
 from tga_jax.training.parameter_table import parameter_table
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
+from tga_jax.training.step_compiler import StepCompiler
 from tga_jax.training.throughput import peak_flops
 
 
@@ -74,19 +80,21 @@ def run(job: Job) -> None:
     config, workdir, name = job.config, job.workdir, job.name
     start, done = current_weights(job, before=name), finished_stage(workdir, name)
     check_counts(config[name], name)
+    files = find_samples(config, workdir, name)
     model = open_model(job, mesh_of(config.mesh))
     if done is not None:
-        check_finished(job, model.prompts, done=done, start=start)
+        check_finished(job, model.prompts, files.content, done=done, start=start)
         job.say(f"finished before: {workdir / name}")
         return
-    samples = stage_samples(job, model)
-    source, steps = batch_source(job, model, samples.records)
+    samples, source, steps = stage_samples(job, model, files)
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
-    settings = stage_settings(job, model.prompts, steps, start, samples.used)
+    settings = stage_settings(
+        job, model.prompts, samples.content, used=samples.used, steps=steps, start=start
+    )
     claim_folder(job, settings)
     report_samples(
         workdir / name / "samples.json",
@@ -102,6 +110,8 @@ def run(job: Job) -> None:
     say_plan(job, parts, guide_warning(guide, counts, asks=asks))
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
+    check_memory(job, stage)
+    began = time.monotonic()
     trained = train_stage(job, model, stage, source, start)
     marker = {
         "step": trained,
@@ -110,6 +120,43 @@ def run(job: Job) -> None:
         "terms": counts,
     }
     shared_files.write_json(workdir / name / "done.json", marker)
+    say_done(job, trained, time.monotonic() - began)
+
+
+def check_memory(job: Job, stage: Stage) -> None:
+    """Say what weights and optimizer take of a device, and refuse a device that is too small.
+
+    Raises:
+        UserError: they alone are more than JAX may use.
+    """
+    needed, room = state_bytes(start_state(stage, job.config)), device_memory(jax.devices())
+    have = "" if room is None else f" of the {room / GIB:.2f} GiB that JAX may use"
+    line = f"weights and optimizer take {needed / GIB:.2f} GiB of a device's memory{have}"
+    if room is not None and needed > room:
+        raise UserError(
+            f"{line}: train adapters (config.lora.rank), set config.dtype=bfloat16 and "
+            "config.moments, use more devices, or take a preset of docs/presets.md"
+        )
+    job.say(line)
+
+
+def say_steps(job: Job, source: BatchSource, done: int) -> None:
+    """Say how many steps, samples and tokens are to come after step `done`."""
+    steps, records = len(source) - done, len(source.records)
+    samples = steps * job.config[job.name].batch_size
+    job.say(
+        f"to come: {steps} steps, {samples} samples ({samples / records:.2f} epochs of {records}), "
+        f"about {source.about_tokens(done):,} tokens"
+    )
+
+
+def say_done(job: Job, steps: int, seconds: float) -> None:
+    """Say what training came to: steps, time, the first and the last loss, and where they are."""
+    folder = job.workdir / job.name
+    lines = list(read_log(folder / "metrics.jsonl")) if hosts.is_first() else []
+    losses = f", loss {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" if lines else ""
+    job.say(f"trained {steps} steps in {clock(seconds)}{losses}")
+    job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
 
 
 def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
@@ -135,6 +182,7 @@ def train_stage(
         )
         state = first_state(job, model, stage, checkpoints, loader, start)
         job.say(f"parameters:\n{parameter_table(state)}")
+        say_steps(job, source, int(state.step))
         log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
         if log is not None:
             opened.callback(log.close)

@@ -5,65 +5,38 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_text
 from tga_jax.miniature import rows as make
+from tga_jax.miniature.builder import Builder, WorldSizes
 from tga_jax.miniature.concepts import CONCEPTS, GROUPS, HARMFUL_GROUPS, Concept, concepts_of
-from tga_jax.miniature.draw import DrawSettings, draw
-from tga_jax.miniature.language import Exchange, ask, caption
+from tga_jax.miniature.language import ask, caption
 from tga_jax.miniature.rows import Row
-from tga_jax.miniature.scene import Scene, random_scene
+from tga_jax.miniature.scene import random_scene
 from tga_jax.miniature.sources import source_digest
 from tga_jax.miniature.texts import corpus_lines, text_item
 from tga_jax.miniature.tokenizer import train_tokenizer, training_texts, write_tokenizer
 
 MARKER = "world.json"
-_SOURCES = ("build", "concepts", "draw", "language", "rows", "scene", "texts", "tokenizer")
+_SOURCES = (
+    "build",
+    "builder",
+    "concepts",
+    "draw",
+    "language",
+    "rows",
+    "scene",
+    "texts",
+    "tokenizer",
+)
 
 
-@dataclass(frozen=True)
-class WorldSizes:
-    """How much of everything there is, and in which proportions.
-
-    `eval_*` are images of each of the two splits: benign ones, and of each harmful group.
-    """
-
-    llm_pretrain: int = 16000
-    llm_safety: int = 8000
-    pretrain: int = 5000
-    finetune_captions: int = 1000
-    finetune_looks: int = 5000
-    finetune_describe: float = 0.3  # of the finetune_looks; the others only name the object
-    finetune_questions: int = 2500
-    finetune_texts: int = 2000
-    corpus: int = 4000
-    eval_benign: int = 400
-    eval_harmful: int = 150
-    text_eval: int = 600
-    tokenizer_texts: int = 4000
-    vocab_size: int = 1536
-    captions_name: float = 0.5  # of the bare captions; the others tell attributes too
-    harmful_pretrain: float = 0.2  # of the captions of stage 1
-    harmful_finetune: float = 0.3  # of the captions of stage 2
-    harmful_looks: float = 0.1  # of the looks; all other questions are about benign images
-    harmful_texts: float = 0.4  # of the texts of safety training
-    harmful_corpus: float = 0.08
-    corpus_groups: tuple[str, ...] = ("seen",)  # the harmful groups that the corpus speaks of
-    caption_form: str = "full"  # of `image_caption`, one of language.CAPTION_FORMS
-    retrieved: bool = True  # whether rows have a `retrieved_caption` without a retriever
-    drawing: DrawSettings = field(default_factory=DrawSettings)
-
-
-def build_world(
-    folder: str | os.PathLike, *, seed: int = 0, sizes: WorldSizes | None = None
-) -> dict[str, Any]:
+def build_world(folder: str | os.PathLike, *, seed: int = 0, sizes: WorldSizes) -> dict[str, Any]:
     """Writes the world and returns what `world.json` in it says: settings and counts.
 
     The same seed and sizes give the same bytes. A world that is already there, made by the same
@@ -72,7 +45,7 @@ def build_world(
     Raises:
       UserError: the folder holds something else than a world.
     """
-    folder, sizes = Path(folder), sizes or WorldSizes()
+    folder = Path(folder)
     settings = {"seed": seed, "sizes": dataclasses.asdict(sizes), "source": source_digest(_SOURCES)}
     settings = json.loads(json.dumps(settings))  # tuples -> lists, as they are read back
     marker = folder / MARKER
@@ -87,74 +60,13 @@ def build_world(
     _write_json(marker, {"done": False, "settings": settings})
     counts: dict[str, Any] = {"concepts": {group: len(concepts_of(group)) for group in GROUPS}}
     for part, write in _PARTS.items():
-        counts[part] = write(_Builder(folder, seed, sizes))
+        counts[part] = write(Builder(folder, seed, sizes))
     world = {"done": True, "settings": settings, "counts": counts}
     _write_json(marker, world)
     return world
 
 
-@dataclass(frozen=True)
-class _Builder:
-    """Where to write and how much; every part draws its lots from a stream of its own."""
-
-    folder: Path
-    seed: int
-    sizes: WorldSizes
-
-    def rng(self, *stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, 101, *stream])
-
-    def image(self, name: str, scene: Scene, rng: np.random.Generator) -> str:
-        """Draws a scene into `images/NAME.png`; returns the path inside `images/`."""
-        path = self.folder / "images" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = draw(scene, int(rng.integers(2**31)), self.sizes.drawing)
-        Image.fromarray(pixels).save(path, compress_level=1)
-        return f"{name}.png"
-
-    def look(self, rng: np.random.Generator) -> str:
-        """How to ask what there is to see.
-
-        In an answer with all attributes, one token of a dozen is the object, which is learned late.
-        """
-        return "describe" if rng.random() < self.sizes.finetune_describe else "what"
-
-    def bare_caption(self, scene: Scene, rng: np.random.Generator) -> Exchange:
-        """An image with its caption and no question."""
-        exchange = dataclasses.replace(make.caption_exchange(scene, rng), question="")
-        if rng.random() >= self.sizes.captions_name:
-            return exchange
-        return dataclasses.replace(exchange, answer=caption(scene, rng, form="name"))
-
-    def alignment_row(
-        self, stage: str, kind: str, index: int, harmful_share: float, rng: np.random.Generator
-    ) -> tuple[Row, bool]:
-        """A row of "pretrain" or "finetune": a "caption", a "look" at it all, or a "chat".
-
-        Returns:
-            the row, and whether its image is harmful.
-        """
-        group = "seen" if rng.random() < harmful_share else "benign"
-        scene = random_scene(rng, concepts_of(group), split="train")
-        name = f"{stage}/{kind}-{index:06d}"
-        exchanges = {
-            "caption": lambda: [self.bare_caption(scene, rng)],
-            "look": lambda: [ask(scene, rng, kind=self.look(rng))],
-            "chat": lambda: make.chat_exchanges(scene, rng)[:2],
-        }[kind]()
-        row = make.image_row(
-            f"{kind}-{index:06d}",
-            self.image(name, scene, rng),
-            scene,
-            exchanges,
-            rng=rng,
-            caption_form=self.sizes.caption_form,
-            retrieved=self.sizes.retrieved,
-        )
-        return row, group != "benign"
-
-
-def _write_tokenizer(builder: _Builder) -> int:
+def _write_tokenizer(builder: Builder) -> int:
     sizes = builder.sizes
     texts = training_texts(builder.seed, sizes.tokenizer_texts)
     tokenizer = train_tokenizer(texts, vocab_size=sizes.vocab_size)
@@ -162,7 +74,7 @@ def _write_tokenizer(builder: _Builder) -> int:
     return tokenizer.get_vocab_size()
 
 
-def _write_llm_pretrain(builder: _Builder) -> int:
+def _write_llm_pretrain(builder: Builder) -> int:
     share = sum(concept.harmful for concept in CONCEPTS) / len(CONCEPTS)
     rows = make.text_rows(
         builder.rng(1),
@@ -174,7 +86,7 @@ def _write_llm_pretrain(builder: _Builder) -> int:
     return _write_json(builder.folder / "llm_pretrain.json", rows)
 
 
-def _write_llm_safety(builder: _Builder) -> int:
+def _write_llm_safety(builder: Builder) -> int:
     sizes = builder.sizes
     rows = make.text_rows(
         builder.rng(2),
@@ -186,7 +98,7 @@ def _write_llm_safety(builder: _Builder) -> int:
     return _write_json(builder.folder / "llm_safety.json", rows)
 
 
-def _write_pretrain(builder: _Builder) -> int:
+def _write_pretrain(builder: Builder) -> int:
     sizes, rng = builder.sizes, builder.rng(3)
     rows = [
         builder.alignment_row("pretrain", "caption", index, sizes.harmful_pretrain, rng)
@@ -195,7 +107,7 @@ def _write_pretrain(builder: _Builder) -> int:
     return _write_stage(builder, "pretrain", rows)
 
 
-def _write_finetune(builder: _Builder) -> int:
+def _write_finetune(builder: Builder) -> int:
     sizes, rng = builder.sizes, builder.rng(4)
     kinds = {
         "caption": (sizes.finetune_captions, sizes.harmful_finetune),
@@ -215,14 +127,14 @@ def _write_finetune(builder: _Builder) -> int:
     return _write_stage(builder, "finetune", rows)
 
 
-def _write_stage(builder: _Builder, stage: str, rows: Sequence[tuple[Row, bool]]) -> int:
+def _write_stage(builder: Builder, stage: str, rows: Sequence[tuple[Row, bool]]) -> int:
     """Writes STAGE.json, and STAGE_harmless.json without the rows of harmful images."""
     harmless = [row for row, harmful in rows if not harmful]
     _write_json(builder.folder / f"{stage}_harmless.json", harmless)
     return _write_json(builder.folder / f"{stage}.json", [row for row, _ in rows])
 
 
-def _write_corpus(builder: _Builder) -> int:
+def _write_corpus(builder: Builder) -> int:
     sizes = builder.sizes
     lines = corpus_lines(
         builder.rng(5),
@@ -233,7 +145,7 @@ def _write_corpus(builder: _Builder) -> int:
     return _write_lines(builder.folder / "corpus.txt", lines)
 
 
-def _write_evaluation(builder: _Builder) -> dict[str, int]:
+def _write_evaluation(builder: Builder) -> dict[str, int]:
     counts = {}
     for number, split in enumerate(("dev", "test")):
         rng = builder.rng(6, number)
@@ -244,7 +156,7 @@ def _write_evaluation(builder: _Builder) -> dict[str, int]:
     return counts
 
 
-def _questions_of(builder: _Builder, split: str, group: str, rng: np.random.Generator) -> list[Row]:
+def _questions_of(builder: Builder, split: str, group: str, rng: np.random.Generator) -> list[Row]:
     """Each image of the group is to be named and to be described; benign ones have a third
     question, about an attribute."""
     sizes, rows = builder.sizes, []
@@ -277,7 +189,7 @@ def _in_turn(pool: Sequence[Concept], rng: np.random.Generator) -> Iterable[Conc
         yield from (pool[index] for index in rng.permutation(len(pool)))
 
 
-def _write_text_evaluation(builder: _Builder) -> dict[str, int]:
+def _write_text_evaluation(builder: Builder) -> dict[str, int]:
     counts = {}
     benign, harmful = concepts_of("benign"), concepts_of(*HARMFUL_GROUPS)
     for number, split in enumerate(("dev", "test")):

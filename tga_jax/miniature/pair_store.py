@@ -28,7 +28,7 @@ Tokenise = Callable[[Sequence[str]], np.ndarray]  # texts -> int32[B, T], padded
 
 @dataclass(frozen=True, eq=False)
 class DrawnPairs:
-    """Pairs as arrays.
+    """Images with their captions and scenes, as arrays of all pairs.
 
     Attributes:
         images: uint8[N, side, side, 3].
@@ -197,5 +197,5 @@ class PairStore:
         }
 
     def close(self) -> None:
-        """Ends the drawing."""
+        """Ends the processes that draw."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -72,7 +72,7 @@ def chat_exchanges(scene: Scene, rng: np.random.Generator) -> list[Exchange]:
 
 
 def text_row(identifier: str, item: TextItem, answer: str) -> Row:
-    """A text-only row."""
+    """A row of the data without an image: a question and its answer."""
     exchange = Exchange(item.prompt, answer, item.task)
     return {"id": identifier, "conversations": conversation([exchange], image=False)}
 

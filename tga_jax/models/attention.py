@@ -50,7 +50,7 @@ def attend(
     backend: str,
     softcap: float | None = None,
 ) -> Float[Array, "batch queries heads channels"]:
-    """Softmax attention.
+    """Softmax attention with grouped key-value heads, by the chosen backend.
 
     Args:
         q: float[B, T, H, C].

@@ -129,7 +129,7 @@ class LlavaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """A CLIP text transformer."""
+    """The shapes of CLIP's text transformer."""
 
     vocab: int
     length: int  # the most tokens of a text, begin and end token included

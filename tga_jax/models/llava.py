@@ -47,7 +47,7 @@ class Llava:
 
     @property
     def decoder(self) -> Decoder:
-        """The language model."""
+        """The language model, as a Flax module without parameters."""
         return Decoder(self.config.decoder, self.compute)
 
     @property

@@ -35,6 +35,8 @@ DEVICES = (
     Device("a100", ("NVIDIA A100",), 312e12, 80 * GIB, 2039e9, 300e9),
     Device("h100", ("NVIDIA H100",), 989e12, 80 * GIB, 3350e9, 450e9),
     Device("h200", ("NVIDIA H200",), 989e12, 141 * GIB, 4800e9, 450e9),
+    # Of PCIe 4.0 x16, as it has no NVLink; its peak is that of products summed in float32.
+    Device("rtx4090", ("NVIDIA GeForce RTX 4090",), 165e12, 24 * GIB, 1008e9, 32e9),
 )
 
 BY_NAME = {device.name: device for device in DEVICES}

@@ -38,7 +38,7 @@ def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path
     whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     batch = batch_structs(choice.shape, stage.llava.config, None)
     jaxpr = jax.jit(stage.step()).trace(whole, batch).jaxpr
-    held = _bytes(state)
+    held = state_bytes(state)
     others = max(peak_bytes(jaxpr) - _whole_bytes(whole), 0)
     return {
         "method": "analytic",
@@ -57,8 +57,8 @@ def analyse(config: ConfigDict, topology: Topology, choice: Choice, folder: Path
     }
 
 
-def _bytes(state: TrainState) -> int:
-    """Of one device's shards."""
+def state_bytes(state: TrainState) -> int:
+    """Bytes of parameters and optimizer that one device holds; shapes with shardings are enough."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(state)

@@ -68,7 +68,7 @@ def compile_choice(
 
 
 def read_program(result: dict[str, Any]) -> str:
-    """The compiled program's text."""
+    """The text of a compiled program, which `hlo` reads."""
     with gzip.open(Path(result["folder"]) / "step.hlo.gz", "rt") as file:
         return file.read()
 

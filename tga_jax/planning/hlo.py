@@ -42,7 +42,7 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Of all its arrays."""
+        """The bytes of all arrays that the instruction makes."""
         return sum(array.bytes for array in self.arrays)
 
 
@@ -55,7 +55,7 @@ class Computation:
 
     @functools.cached_property
     def by_name(self) -> dict[str, Instruction]:
-        """Instructions by name."""
+        """The instructions of the computation by their names."""
         return {instruction.name: instruction for instruction in self.instructions}
 
     @functools.cached_property
@@ -69,13 +69,13 @@ class Computation:
 
     @property
     def root(self) -> Instruction:
-        """The result."""
+        """The instruction whose value the computation returns."""
         return next(i for i in self.instructions if i.root)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A compiled program."""
+    """A compiled program: its computations, and which of them is the entry."""
 
     computations: dict[str, Computation]
     entry: str

@@ -30,17 +30,17 @@ class BatchShape:
 
     @property
     def samples(self) -> int:
-        """Samples of a micro-batch."""
+        """How many samples a micro-batch has."""
         return self.batch_size // self.accumulate
 
     @property
     def rows(self) -> int:
-        """Rows of a micro-batch."""
+        """How many rows a micro-batch has; packed samples share one."""
         return self.samples // self.packing
 
     @property
     def tokens(self) -> int:
-        """Of a step's rows."""
+        """How many tokens the rows of a step have, padding included."""
         return self.accumulate * self.rows * self.length
 
     def divides(self, shards: int) -> bool:
@@ -66,7 +66,7 @@ class BatchShape:
 def batch_structs(
     shape: BatchShape, config: LlavaConfig, sharding: jax.sharding.Sharding | None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The batch as shapes."""
+    """The shapes, dtypes and shardings of a batch, without its values."""
     return {
         name: jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
         for name, (dims, dtype) in shape.arrays(config).items()

@@ -47,7 +47,7 @@ class Topology:
 
     @property
     def count(self) -> int:
-        """Devices together."""
+        """How many devices the topology has."""
         return self.per_slice * self.slices
 
 

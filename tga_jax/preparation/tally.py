@@ -44,7 +44,7 @@ class Tally:
         return len(self._bad)
 
     def add(self, split: str, outcome: Outcome) -> None:
-        """Counts a record.
+        """Counts the outcome of checking a record.
 
         Raises:
             UserError: as `add_bad` does.

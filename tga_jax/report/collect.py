@@ -10,8 +10,8 @@ from typing import Any
 from tga_jax.analysis.layer_values import LayerValue, _layers
 from tga_jax.config import STAGES
 from tga_jax.errors import UserError
+from tga_jax.figure import Figure
 from tga_jax.files import read_json, read_log
-from tga_jax.html.formats import Figure
 
 Json = dict[str, Any]
 
@@ -48,7 +48,7 @@ class Arm:
         return not (self.rows or self.answers or self.layers or self.training or self.summary)
 
     def figure(self, benchmark: str, scene: str, metric: str) -> Figure | None:
-        """A figure of evaluate/metrics.json."""
+        """The figure of a benchmark, group and metric in evaluate/metrics.json."""
         row = self.row(benchmark, scene, metric)
         if row is None:
             return None
@@ -136,7 +136,7 @@ def _model_name(arm: Arm) -> str:
 
 
 def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None) -> Arm:
-    """One model's workdir."""
+    """What the jobs left in the workdir of one model."""
     answers = {
         path.parent.name: list(read_log(path))
         for path in sorted((folder / "evaluate").glob("*/answers.jsonl"))

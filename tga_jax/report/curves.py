@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
 from tga_jax.config import STAGES
+from tga_jax.figure import Figure
 from tga_jax.html.charts import Series, dash_sample, line_chart
-from tga_jax.html.formats import Figure, figure_text, words
+from tga_jax.html.formats import figure_text, words
 from tga_jax.html.render import render
 from tga_jax.html.tables import Term
 from tga_jax.report.collect import Arm

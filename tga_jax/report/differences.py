@@ -12,7 +12,7 @@ from tga_jax.evaluation import metrics
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.margin_rows import carried_rates
 from tga_jax.evaluation.summary import Result, by_scene, compare
-from tga_jax.html.formats import Figure
+from tga_jax.figure import Figure
 from tga_jax.report.collect import Arm
 from tga_jax.report.headlines import Difference, Place
 
@@ -29,8 +29,7 @@ def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
         for row in rows:
             if "/" not in row.scene:
                 place = (benchmark, row.scene, row.metric.removesuffix("_difference"))
-                figure = Figure(row.figure.value, *row.figure.interval, row.figure.count)
-                found[place] = Difference(figure, **row.more)
+                found[place] = Difference(row.figure, **row.more)
         by_id = {id(own): (own, other) for own, other in group}
         for scene, results in by_scene([own for own, _ in group]).items():
             if "/" not in scene:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tga_jax.evaluation.result import FEW
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
-from tga_jax.html.formats import Figure, figure_text
+from tga_jax.html.formats import figure_text
 from tga_jax.html.render import render
 
 
@@ -136,6 +136,13 @@ ENTRIES = (
         "The share of the answers on which a judge says the same as the first judge.",
     ),
     Entry(
+        "kappa",
+        "Kappa (Cohen's)",
+        "Agreement with the first judge beyond chance: 1 where both always say the same, 0 where "
+        "they agree as often as two that draw their verdicts by lot. Absent where both say the "
+        "same thing of every answer. Its interval is from drawing whole images.",
+    ),
+    Entry(
         "layers",
         "Curves over the layers",
         "What the model's hidden states say after each layer. An apology comes first where the "
@@ -154,7 +161,7 @@ ENTRIES = (
 def strict_entry() -> Entry:
     """The default judge, with how far it can be trusted."""
     recall, precision = (
-        figure_text("dsr", Figure(found.value, *found.interval)) + f" of {found.count}"
+        figure_text("dsr", found) + f" of {found.count}"
         for found in (strict_accuracy()[name] for name in ("recall", "precision"))
     )
     return Entry(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import Figure
+from tga_jax.figure import Figure
 from tga_jax.report.collect import Arm
 
 IMAGES, TEXTS = "pictures", "texts"
@@ -96,7 +96,7 @@ class Line:
         return self.benchmark, self.scene, self.headline.metric
 
     def of(self, arm: Arm) -> Figure | None:
-        """The arm's figure."""
+        """The headline's figure of an arm; None where it was not measured."""
         if self.parts:
             return average([part.of(arm) for part in self.parts])
         if self.benchmark:

@@ -45,7 +45,7 @@ JOBS = {  # section -> the job that it needs
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is shown.
+    """All that the page shows.
 
     Attributes:
         run: what was collected.
@@ -70,7 +70,7 @@ class Report:
 
 
 def page(report: Report) -> str:
-    """The whole HTML page."""
+    """The whole page as HTML, in one self-contained text."""
     arms, run = report.pair, report.run
     data = browse_data(chosen_arms(run.arms, arms), report.answers)
     tests = paired_table(arms, report.differences)
@@ -144,11 +144,11 @@ def tables(report: Report) -> list[Table]:
 
 
 def markdown(report: Report) -> str:
-    """tables.md"""
+    """The text of tables.md: every table of the page in Markdown."""
     return "\n".join(to_markdown(table) for table in tables(report))
 
 
 def latex(report: Report) -> str:
-    """tables.tex"""
+    """The text of tables.tex: every table of the page in LaTeX."""
     head = "% Needs \\usepackage{booktabs} and \\usepackage{textcomp}.\n\n"
     return head + "\n".join(to_latex(table) for table in tables(report))

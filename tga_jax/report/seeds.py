@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from tga_jax.html.formats import Figure, difference_text, figure_text, p_text, words
+from tga_jax.figure import Figure
+from tga_jax.html.formats import difference_text, figure_text, p_text, words
 from tga_jax.html.tables import Table
 from tga_jax.report.collect import Arm
 from tga_jax.report.evidence import METRICS

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import Figure, difference_text, figure_text, value_text, words
+from tga_jax.figure import Figure
+from tga_jax.html.formats import difference_text, figure_text, value_text, words
 from tga_jax.report.collect import Arm
 from tga_jax.report.headlines import MACRO, Difference, Line, Place, difference_of
 

@@ -35,7 +35,7 @@ def _to_stderr(line: str) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Index:
-    """An opened index.
+    """An index that was opened: its texts and the searcher of their embeddings.
 
     Attributes:
         texts: N of them.
@@ -119,7 +119,7 @@ def seal_index(
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """index.json.
+    """The content of index.json: what the index was made from, and how.
 
     Raises:
         UserError: there is none, or of another version.
@@ -189,5 +189,5 @@ def _searcher(
 
 
 def text_rows(texts: Sequence[Text]) -> list[dict[str, Any]]:
-    """The lines of texts.jsonl."""
+    """The lines of texts.jsonl, one for each text of the index."""
     return [{"text_id": i, "id": item.id, "text": item.text} for i, item in enumerate(texts)]

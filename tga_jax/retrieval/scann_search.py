@@ -63,7 +63,7 @@ class ScannSearch:
 
     @classmethod
     def build(cls, vectors: np.ndarray, parameters: dict[str, Any]) -> ScannSearch:
-        """Of float32[N, E].
+        """Build a ScaNN searcher of the embeddings float32[N, E].
 
         A tree is not the same twice, in spite of the seed: ScaNN draws a sample by the clock where
         `training_sample` is not all vectors, and its threads add up and number leaves as they

@@ -27,7 +27,7 @@ from tga_jax.training.metrics import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """An answer.
+    """A model's answer to a question.
 
     Attributes:
         text: what the model said.

@@ -19,7 +19,7 @@ class Budget:
         self.allowed = allowed_bad(max_bad_fraction, images)
 
     def refuse(self, number: int, error: UserError) -> None:
-        """Skips an image.
+        """Counts an image that cannot be read and is skipped.
 
         Raises:
             UserError: `error`, where it is one too many.

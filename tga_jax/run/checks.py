@@ -31,7 +31,7 @@ from tga_jax.run.model import (
     open_source,
     with_adapters,
 )
-from tga_jax.run.samples import image_folder, sample_sets, samples_key
+from tga_jax.run.sample_files import image_folder, named_sets, samples_key
 from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
@@ -45,7 +45,7 @@ WRITERS = {
 def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:
     """Refuse samples, files of texts beside them, or an image folder that are not there."""
     config = job.config
-    for path, _ in sample_sets(config, stage):
+    for path, _ in named_sets(config, stage):
         if not path and not is_prepared(job.workdir / "data") and MAKES_SAMPLES not in before:
             raise UserError(
                 "no samples: set config.data.path to a LLaVA JSON file or to prepared data"

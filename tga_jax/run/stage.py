@@ -78,7 +78,7 @@ class Stage:
         self._compiler_options = compiler_options(config.compiler_options)
 
     def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-        """The step function."""
+        """The training step as a function of the state and a batch, not yet compiled."""
         return make_train_step(
             self.llava,
             self.objective,

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from tga_jax.data.ablation import ablate
-from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
-from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-from tga_jax.parallel.sharding import batch_shards
+from tga_jax.parallel.sharding import batch_shards, local_rows
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
-from tga_jax.run.samples import Samples, image_folder, read_samples
-from tga_jax.training.feed import local_rows
+from tga_jax.run.sample_files import SampleFiles
+from tga_jax.run.samples import Samples, read_samples
 
 MOST_IMAGES = 8  # of a sample; how many a stage's shapes are counted for
 
@@ -32,14 +28,20 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
             raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
 
 
-def stage_samples(job: Job, model: OpenModel) -> Samples:
-    """The usable samples of the job's stage."""
+def stage_samples(
+    job: Job, model: OpenModel, files: SampleFiles
+) -> tuple[Samples, BatchSource, int]:
+    """The usable samples of the job's stage, the batches that they form, and how many steps."""
     prompter = training_prompter(job, model.prompts)
-    return read_samples(job.config, job.workdir, prompter, say=job.say, stage=job.name)
+    samples = read_samples(job, files, prompter, stage=job.name)
+    return samples, *batch_source(job, model, prompter, samples)
 
 
-def batch_source(job: Job, model: OpenModel, samples: Sequence[Record]) -> tuple[BatchSource, int]:
+def batch_source(
+    job: Job, model: OpenModel, prompter: Prompter, found: Samples
+) -> tuple[BatchSource, int]:
     """The batches of the job's stage, and how many steps it has."""
+    samples = found.records
     config, stage = job.config, job.name
     cfg, data, packing = config[stage], config.data, packing_of(config)
     check_division(cfg, stage, packing=packing, shards=batch_shards(model.mesh))
@@ -53,9 +55,9 @@ def batch_source(job: Job, model: OpenModel, samples: Sequence[Record]) -> tuple
     max_length = cfg.max_length or data.max_length
     source = BatchSource(
         records,
-        training_prompter(job, model.prompts),
+        prompter,
         model.transform,
-        image_dir=Path() if has_contents(samples) else image_folder(config, stage),
+        image_dir=found.image_dir,
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
         steps=steps,

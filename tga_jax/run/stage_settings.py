@@ -15,7 +15,7 @@ from tga_jax.run.fingerprint import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
-from tga_jax.run.samples import samples_content
+from tga_jax.run.sample_files import Content
 from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
@@ -32,22 +32,29 @@ Settings = dict[str, Any]
 
 
 def stage_settings(
-    job: Job, style: PromptStyle, steps: int, start: Weights, used: str | None = None
+    job: Job,
+    style: PromptStyle,
+    content: Content,
+    *,
+    used: str | None,
+    steps: int,
+    start: Weights,
 ) -> Settings:
     """All that decides what the job's stage computes, as JSON.
 
     Args:
-        job: whose configuration, and whose data, it is.
+        job: whose configuration it is.
         style: how its prompts are written.
+        content: of the files that its samples come from.
+        used: a hash of which samples are usable; None where they were not read.
         steps: how many steps the stage has.
         start: the weights that it starts from.
-        used: a hash of which samples are usable; None where they were not read.
     """
     config, workdir, stage = job.config, job.workdir, job.name
     free = (*FREE_STAGE_KEYS, *FREE_PLACES)
     own = {k: v for k, v in config[stage].to_dict().items() if k not in free}
     data = {k: v for k, v in config.data.to_dict().items() if k not in FREE_DATA_KEYS}
-    data |= {"content": samples_content(config, workdir, stage), "used": used}
+    data |= {"content": content, "used": used}
     settings = {
         "seed": config.seed,
         "dtype": config.dtype,
@@ -92,7 +99,9 @@ def claim_folder(job: Job, settings: Settings) -> None:
         shared_files.write_json(path, settings)
 
 
-def check_finished(job: Job, style: PromptStyle, *, done: Weights, start: Weights) -> None:
+def check_finished(
+    job: Job, style: PromptStyle, content: Content, *, done: Weights, start: Weights
+) -> None:
     """Refuse settings that are not those which the finished stage was trained with.
 
     No samples are read: where their number gives the steps, the steps that were done are taken.
@@ -102,7 +111,12 @@ def check_finished(job: Job, style: PromptStyle, *, done: Weights, start: Weight
     if found is None:
         return
     settings = stage_settings(
-        job, style, steps if steps >= 0 else done.step, start, found["data"].get("used")
+        job,
+        style,
+        content,
+        used=found["data"].get("used"),
+        steps=steps if steps >= 0 else done.step,
+        start=start,
     )
     if job.config[job.name].accept_changed_data:
         settings["data"] = found["data"]

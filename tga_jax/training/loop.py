@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -21,15 +20,13 @@ from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.batches import Ahead, Batches, DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
-from tga_jax.training.flops import count_flops
-from tga_jax.training.metric_table import METRICS
+from tga_jax.training.metric_table import METRICS, progress_note
 from tga_jax.training.metrics import MetricsLog, Progress
 from tga_jax.training.profile import ProfileConfig, Profiler
 from tga_jax.training.step import TrainState
-from tga_jax.training.throughput import Meter, return_freed_memory
+from tga_jax.training.step_compiler import Metrics, StepCompiler
+from tga_jax.training.throughput import Meter
 
-Metrics = dict[str, jax.Array]
-INTERRUPT_SECONDS = 0.2
 # A process reads the result of a step after it has dispatched the next one, so it may be two steps
 # beyond a process that stops before it waits for that one.
 OTHERS_LEAD = 2
@@ -60,94 +57,6 @@ class LoopConfig:
     def is_due(self, every: int, done: int) -> bool:
         """Whether something that is done every so many steps is due after step `done`."""
         return done % every == 0 or done == self.steps
-
-
-class StepCompiler:
-    """Compiles the step once for each batch shape, and logs it; the buckets bound their number."""
-
-    def __init__(self, step: Callable[..., Any], *, most: int) -> None:
-        self._step, self._most = step, most
-        self._compiled: dict[tuple, Callable[..., Any]] = {}
-        self._compiling: dict[tuple, _InThread] = {}  # begun, and not yet waited for to the end
-        self._flops: dict[tuple, float] = {}
-
-    @property
-    def count(self) -> int:
-        """Programs compiled so far."""
-        return len(self._compiled)
-
-    def knows(self, batch: Mapping[str, jax.Array]) -> bool:
-        """Whether the step is compiled for these shapes."""
-        return _shapes(batch) in self._compiled
-
-    def __call__(
-        self, state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> tuple[TrainState, Metrics]:
-        """Run the step, which is compiled."""
-        with jax.transfer_guard("disallow"):
-            return self._compiled[_shapes(batch)](state, dict(batch))
-
-    def flops(self, batch: Mapping[str, jax.Array]) -> float:
-        """Model FLOPs of a step on a batch of these shapes, once it is compiled."""
-        return self._flops[_shapes(batch)]
-
-    def compile(
-        self,
-        state: TrainState,
-        batch: Mapping[str, jax.Array],
-        *,
-        interrupted: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Compile the step for these shapes; False where it was left because of `interrupted`.
-
-        XLA cannot be stopped and takes minutes: it works in a thread, which may be abandoned.
-        """
-        if self.count >= self._most:
-            raise RuntimeError(f"more than {self._most} batch shapes: bucketing is broken")
-        key, began = _shapes(batch), time.monotonic()
-        if key not in self._compiling:
-            length, images = batch["tokens"].shape[-1], batch["images"].shape[2]
-            hosts.log(f"compiling the step: length {length}, {images} images a row")
-            traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
-            self._flops[key] = count_flops(traced.jaxpr).model
-            self._compiling[key] = _InThread(traced.lower().compile)
-        while not self._compiling[key].done(INTERRUPT_SECONDS):
-            if interrupted():
-                return False
-        self._compiled[key] = self._compiling.pop(key).result()
-        return_freed_memory()
-        note = f"{self._flops[key] / 1e12:.3g} TFLOP a step"
-        hosts.log(f"compiled in {time.monotonic() - began:.1f} s, {note}")
-        return True
-
-
-class _InThread:
-    """A call in a thread that does not keep the process from ending."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call, self._result = call, None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._call()
-        except BaseException as error:
-            self._error = error
-
-    def done(self, seconds: float) -> bool:
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def result(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-def _shapes(batch: Mapping[str, jax.Array]) -> tuple:
-    return tuple((k, v.shape) for k, v in sorted(batch.items()))
 
 
 def train(
@@ -221,7 +130,7 @@ class StepResult:
     metrics: Metrics
 
     def values(self) -> dict[str, float]:
-        """The metrics as numbers.
+        """The step's metrics as numbers of the host.
 
         Raises:
             UserError: one that must be finite is not, naming the step and its samples.
@@ -295,6 +204,4 @@ def _log(result: StepResult, meter: Meter, progress: Progress, log: MetricsLog |
     figures = meter.read()
     if log is not None:
         log.write(result.step, values | figures)
-    shown = {m.name: values[m.name] for m in METRICS if m.in_progress}
-    note = "  ".join(f"{k} {v:.4f}" for k, v in shown.items() if math.isfinite(v))
-    progress.show(result.step, note)
+    progress.show(result.step, progress_note(values, figures["tokens_per_second"]))

@@ -7,6 +7,8 @@ It needs no other package, so that a report can be made without JAX.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 # How a metric of a step comes from what its micro-batches and devices give:
 MEAN = "mean"  # a sum over a count, both added up over the global batch; null where the count is 0
@@ -16,14 +18,13 @@ WINDOW = "window"  # measured on the host over the steps since the line before
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One metric of training.
+    """A metric that training logs: its name, how it is averaged, and what it means.
 
     Attributes:
         name: its key in `metrics.jsonl` and its tag in TensorBoard.
         reduction: MEAN, VALUE or WINDOW.
         unit: what the number counts.
         curve: what the report calls its curve; "" where it is not plotted.
-        in_progress: whether the progress line shows it.
         must_be_finite: whether training ends with an error where it is not a finite number.
     """
 
@@ -31,15 +32,14 @@ class Metric:
     reduction: str
     unit: str
     curve: str = ""
-    in_progress: bool = False
     must_be_finite: bool = False
 
 
 METRICS = (
-    Metric("loss", VALUE, "nats", "loss", in_progress=True, must_be_finite=True),
-    Metric("lm_loss", MEAN, "nats per answer token", "language loss", in_progress=True),
-    Metric("guide_pair", MEAN, "per sample with an image and a caption", in_progress=True),
-    Metric("guide_hinge", MEAN, "per sample with a retrieved text too", in_progress=True),
+    Metric("loss", VALUE, "nats", "loss", must_be_finite=True),
+    Metric("lm_loss", MEAN, "nats per answer token", "language loss"),
+    Metric("guide_pair", MEAN, "per sample with an image and a caption"),
+    Metric("guide_hinge", MEAN, "per sample with a retrieved text too"),
     Metric("guide_answer", MEAN, "per sample whose answer can be compared"),
     Metric("image_caption_cos", MEAN, "cosine, -1 to 1", "image-caption cosine"),
     Metric("grad_norm", VALUE, "L2 norm before clipping", must_be_finite=True),
@@ -60,3 +60,21 @@ NAMES = tuple(metric.name for metric in METRICS)
 def names_of(reduction: str) -> tuple[str, ...]:
     """The names of the metrics with this reduction, in the table's order."""
     return tuple(metric.name for metric in METRICS if metric.reduction == reduction)
+
+
+def progress_note(values: Mapping[str, float], tokens_per_second: float | None) -> str:
+    """The losses of a step for the progress line; what no sample of the step has is left out.
+
+    Args:
+        values: name -> value, of all but the WINDOW metrics; not-a-number where there is none.
+        tokens_per_second: of all devices together.
+    """
+    found = {name: value for name, value in values.items() if math.isfinite(value)}
+    language = found.get("lm_loss", 0.0)
+    terms = {name: found.get(f"guide_{name}") for name in ("pair", "hinge", "answer")}
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in terms.items() if value is not None)
+    note = f"loss {values['loss']:.4f}"
+    if shown:
+        guide = values["loss"] - language
+        note += f" = language {language:.4f} + guide {guide:.4f} ({shown})"
+    return note if tokens_per_second is None else f"{note}  {tokens_per_second:,.0f} tokens/s"

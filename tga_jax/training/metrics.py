@@ -38,7 +38,7 @@ class MetricsLog:
         self._board.write(step, {k: v for k, v in clean.items() if v is not None})
 
     def close(self) -> None:
-        """Flush and close."""
+        """Write what is still in memory and close the files."""
         self._board.close()
 
 
@@ -84,7 +84,7 @@ class Progress:
         self.began = time.monotonic()
 
     def show(self, done: int, note: str = "") -> None:
-        """Print a line."""
+        """Print a line that says how much is done and how long the rest will take."""
         elapsed = time.monotonic() - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
         left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"

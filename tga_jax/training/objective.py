@@ -28,7 +28,7 @@ from tga_jax.training.passes import Batch, caption_pass, forward
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised; hashable."""
+    """The loss that training minimises; hashable, so that programs can be told apart."""
 
     guide: GuideConfig
     ce_chunk: int = 0  # see `token_nll`

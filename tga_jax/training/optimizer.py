@@ -15,7 +15,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """A stage's optimizer settings."""
+    """The settings of the optimizer of a stage."""
 
     learning_rate: float
     steps: int

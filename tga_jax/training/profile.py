@@ -41,7 +41,7 @@ class Profiler:
         return True
 
     def close(self) -> None:
-        """Write what there is."""
+        """End the trace that is under way, and write it."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

@@ -43,7 +43,7 @@ class TrainState:
 
     @property
     def flat_params(self) -> Flat:
-        """All parameters by path."""
+        """All parameters of the state by their paths, trained and frozen."""
         return {**self.trained, **self.frozen}
 
 

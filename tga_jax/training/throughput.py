@@ -65,7 +65,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new window."""
+        """Begin to count anew, for the next line of the log."""
         self._began = time.monotonic()
         self._wait = self._flops = 0.0
         self._tokens = self._images = self._steps = 0
@@ -75,7 +75,7 @@ class Meter:
         self._wait += seconds
 
     def add(self, *, tokens: int, images: int, flops: float) -> None:
-        """A step was dispatched.
+        """Count a step that was dispatched.
 
         Args:
             tokens: real ones of the main sequences.

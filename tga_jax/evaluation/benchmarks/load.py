@@ -34,7 +34,7 @@ class Benchmark:
 
 
 def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchmark:
-    """Reads a benchmark.
+    """Reads the items of a benchmark and looks for their images.
 
     Args:
         entry: which.

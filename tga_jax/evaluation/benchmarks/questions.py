@@ -38,6 +38,8 @@ class _Columns:
 
     @classmethod
     def of(cls, names: list[str], options: Mapping[str, str], path: Path) -> _Columns:
+        """The columns of a file that the options name, or that have their usual names."""
+
         def chosen(key: str, usual: tuple[str, ...]) -> str | None:
             return column(names, options.get(key, ""), usual, key=key, path=path)
 
@@ -65,7 +67,7 @@ class _Columns:
 def read(
     path: Path, image_dir: Path | None, options: Mapping[str, str]
 ) -> Iterator[EvalItem | Missing]:
-    """Reads a question file.
+    """Reads a file of questions: JSON, JSON lines, CSV or TSV.
 
     Options: text, image, label, id: the columns' names; scene: one or two columns, joined by "+"
     (category); harmful: yes or no for all questions that don't say it themselves, or the column

@@ -81,7 +81,7 @@ _ENTRY = re.compile(r"(?:(?P<name>[\w.+-]+)=)?(?P<kind>\w+):(?P<path>[^?]+)(?:\?
 
 
 def parse_entries(text: str) -> list[Entry]:
-    """`config.evaluate.benchmarks` -> entries.
+    """The entries of a list of benchmarks, as config.evaluate.benchmarks writes it.
 
     Raises:
         UserError: an unknown kind, option or control, or two entries of one name.

@@ -1,0 +1,179 @@
+"""Which files the samples of a run come from: LLaVA files, prepared data, or a mixture of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tga_jax.data.mixture import parse_mixture
+from tga_jax.data.prepared import is_prepared, read_report
+from tga_jax.data.side_texts import SIDE_FILES
+from tga_jax.data.stored import TRAIN, VALIDATION
+from tga_jax.errors import UserError
+from tga_jax.files import file_digest
+
+Content = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetFiles:
+    """A set of samples that was found and is not read yet.
+
+    Attributes:
+        path: a LLaVA file, or a folder of prepared data.
+        weight: of the set in a mixture.
+        report: what job `prepare` wrote about prepared data; None for a LLaVA file.
+    """
+
+    path: Path
+    weight: float
+    report: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleFiles:
+    """Where the samples of a stage, or of config.data, come from.
+
+    Attributes:
+        key: the key of the configuration that names the sets.
+        sets: the sets; several of them are a mixture.
+        is_mixture: whether they are drawn by their weights.
+        texts: "captions" and "retrieved" -> the file that config.data names for LLaVA files.
+    """
+
+    key: str
+    sets: tuple[SetFiles, ...]
+    is_mixture: bool
+    texts: Mapping[str, Path | None]
+
+    @functools.cached_property
+    def content(self) -> Content:
+        """Hashes of what the files hold.
+
+        The same samples give the same hashes whether they are read from a JSON file or from what
+        job `prepare` made of it: "records", "captions" and "retrieved", each None where there is
+        none; of a mixture, lists of them.
+        """
+        found = [self._content(one) for one in self.sets]
+        return found[0] if len(found) == 1 else {k: [one[k] for one in found] for k in found[0]}
+
+    def _content(self, one: SetFiles) -> Content:
+        if one.report is not None:
+            return {key: one.report["made_from"][key] for key in ("records", *SIDE_FILES)}
+        if not one.path.is_file():
+            raise UserError(f"{self.key}={str(one.path)!r}: there is no such file")
+        texts = {name: file_digest(file) if file else None for name, file in self.texts.items()}
+        return {"records": file_digest(one.path), **texts}
+
+
+def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFiles:
+    """Find the files of a stage's samples, or of config.data's.
+
+    Args:
+        config: the whole configuration.
+        workdir: of the run, whose prepared data is taken for the file that it was made from.
+        stage: "pretrain", "finetune" or none.
+
+    Raises:
+        UserError: none are named, a key has no such value, or prepared data is older than what it
+            was made from.
+    """
+    data = config.data
+    if data.split not in (TRAIN, VALIDATION):
+        raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
+    if not 0 <= data.validation < 1:
+        raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
+    found = (_found(config, workdir, path, weight) for path, weight in named_sets(config, stage))
+    return SampleFiles(
+        key=samples_key(config, stage),
+        sets=tuple(found),
+        is_mixture=_is_mixture(config, stage),
+        texts={name: Path(data[name]) if data[name] else None for name in SIDE_FILES},
+    )
+
+
+def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:
+    """Prepared data where the path is such a folder, or the file that {workdir}/data is made of."""
+    own = workdir / "data"
+    if path and Path(path).is_dir():
+        if not is_prepared(Path(path)):
+            raise UserError(f"{path}: is a folder without prepared data (a finished report.json)")
+        texts = [name for name in SIDE_FILES if config.data[name]]
+        return SetFiles(Path(path), weight, _fresh_report(config, workdir, Path(path), texts))
+    if is_prepared(own) and (not path or _is_made_from(own, Path(path))):
+        report = _fresh_report(config, workdir, own, SIDE_FILES)
+        if report["made_from"]["validation"] != config.data.validation:
+            raise UserError(
+                f"{own} was made with config.data.validation={report['made_from']['validation']}: "
+                "set that, or run job prepare again"
+            )
+        return SetFiles(own, weight, report)
+    if not path:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
+    return SetFiles(Path(path), weight, None)
+
+
+def _is_made_from(folder: Path, path: Path) -> bool:
+    made_from = read_report(folder)["made_from"]
+    return path.is_file() and bool(made_from["records"] == file_digest(path))
+
+
+def _fresh_report(
+    config: ConfigDict, workdir: Path, folder: Path, names: Iterable[str]
+) -> dict[str, Any]:
+    """The report of prepared data; refuses one whose files of texts have changed since."""
+    report = read_report(folder)
+    for name in names:
+        path = side_file(config, workdir, name)
+        if report["made_from"][name] != (file_digest(path) if path else None):
+            raise UserError(
+                f"{folder} was prepared before {path or f'{name}.jsonl'} was as it is now: "
+                "run job prepare again"
+            )
+    return report
+
+
+def side_file(config: ConfigDict, workdir: Path, name: str) -> Path | None:
+    """captions.jsonl or retrieved.jsonl: config.data's, else the workdir's if there is one."""
+    given = config.data[name]
+    path = Path(given) if given else workdir / f"{name}.jsonl"
+    if given and not path.is_file():
+        raise UserError(f"config.data.{name}={given!r}: there is no such file")
+    return path if path.is_file() else None
+
+
+def named_sets(config: ConfigDict, stage: str = "") -> list[tuple[str, float]]:
+    """(path, weight) of each set that the configuration names."""
+    if _is_mixture(config, stage):
+        return parse_mixture(config.data.mixture)
+    return [((config[stage].path if stage else "") or config.data.path, 1.0)]
+
+
+def samples_key(config: ConfigDict, stage: str = "") -> str:
+    """The key of the configuration that names the sets."""
+    if _is_mixture(config, stage):
+        return "config.data.mixture"
+    return f"config.{stage if stage and config[stage].path else 'data'}.path"
+
+
+def image_folder(config: ConfigDict, stage: str = "") -> Path:
+    """The image folder of a stage, or of config.data.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    own = config[stage].image_dir if stage else ""
+    folder = Path(own or config.data.image_dir or ".")
+    if not folder.is_dir():
+        key = f"config.{stage if own else 'data'}.image_dir"
+        raise UserError(f"{key}={str(folder)!r}: there is no such folder")
+    return folder
+
+
+def _is_mixture(config: ConfigDict, stage: str) -> bool:
+    return bool(config.data.mixture) and not (stage and config[stage].path)
