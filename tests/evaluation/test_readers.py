@@ -331,7 +331,8 @@ def test_the_miniatures_files_are_benchmarks(tmp_path: Path) -> None:
     from tga_jax.miniature.builder import WorldSizes
 
     sizes = WorldSizes(
-        llm_pretrain=1, llm_safety=1, pretrain=1, finetune_captions=1, finetune_questions=1,
+        llm_pretrain=1, llm_safety=1, pretrain=1, finetune_captions=1, finetune_looks=1,
+        finetune_describe=0.3, caption_form="full", retrieved=True, finetune_questions=1,
         finetune_texts=1, corpus=1, eval_benign=3, eval_harmful=2, text_eval=6, tokenizer_texts=60,
     )  # fmt: skip
     build_world(tmp_path, sizes=sizes)

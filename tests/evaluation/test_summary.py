@@ -82,6 +82,10 @@ def test_other_judges_and_their_agreement() -> None:
     assert rows["all", "dsr"].figure.value == 0 and rows["all", "dsr_by_gcg"].figure.value == 0.5
     assert rows["all", "dsr_by_gcg"].judge == "gcg"
     assert rows["all", "agreement_with_gcg"].figure.value == pytest.approx(2 / 3)
+    kappa = rows["all", "kappa_with_gcg"]
+    # strict says yes to one of three, gcg to two: by chance they would agree in 4 of 9
+    assert kappa.figure.value == pytest.approx((6 - 4) / (9 - 4)) and kappa.figure.count == 3
+    assert kappa.judge == "gcg" and kappa.more["judges"] == ["strict", "gcg"]
     assert [row["question_id"] for row in disagreements(flipped)] == [1]
 
 

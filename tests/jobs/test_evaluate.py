@@ -97,7 +97,7 @@ def test_every_row_says_what_produced_it(inputs: Path, run: Path) -> None:
         assert settings["source"] == str(inputs / "checkpoint")
         assert datetime.date.fromisoformat(settings["date"]) <= datetime.date.today()
         assert settings["versions"].keys() == {"tga_jax", "jax", "transformers"}
-        by_gcg = "_by_gcg" in row["metric"] or row["metric"] == "agreement_with_gcg"
+        by_gcg = row["metric"].endswith(("_by_gcg", "_with_gcg"))
         assert settings["judge"]["name"] == ("gcg" if by_gcg else "strict")
         assert len(settings["judge"]["hash"]) == 16 and settings["benchmark"]["path"]
     metrics = {(row["benchmark"], row["scene"], row["metric"]): row for row in rows}

@@ -189,6 +189,8 @@ def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -
     text = " ".join(Page(section).text)
     for metric in ("dsr_by_gcg", "over_refusal_by_gcg", "agreement_with_gcg"):
         assert figure_text("dsr", arm.figure("pictures", "all", metric)) in text
+    kappa = arm.figure("pictures", "all", "kappa_with_gcg")
+    assert kappa is not None and figure_text("kappa", kappa) in text
     apart = sum(
         len(set(answer["metadata"]["verdicts"].values())) == 2
         for answers in arm.answers.values()
@@ -202,11 +204,11 @@ def test_harmful_images_are_blurred_unless_told_otherwise(run: Path, tmp_path: P
     shown = page_of(run)
     harmful = shown.count(" \u00b7 harmful</p>", 0, shown.index('<section id="answers"'))
     texts = len(re.findall(r'<p class="where">texts [^<]* harmful</p>', shown))
-    assert shown.count('class="image blurred"') == harmful - texts > 0
+    assert shown.count('class="shown-image blurred"') == harmful - texts > 0
     workdir = Path(shutil.copytree(run, tmp_path / "run"))
     assert report(workdir, "--config.report.blur=false", "--config.report.examples=4") == 0
     text = page_of(workdir)
-    assert 'class="image blurred"' not in text and text.count("<article") == 4
+    assert 'class="shown-image blurred"' not in text and text.count("<article") == 4
 
 
 def test_a_image_outside_its_folder_is_not_shown(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from tga_jax.miniature.texts import REFUSALS
 SIZES = WorldSizes(
     llm_pretrain=300, llm_safety=300, pretrain=200, finetune_captions=200, finetune_looks=200,
     finetune_questions=200, finetune_texts=100, corpus=300, eval_benign=90, eval_harmful=20,
-    text_eval=60, tokenizer_texts=300,
+    text_eval=60, tokenizer_texts=300, finetune_describe=0.3, caption_form="full", retrieved=True,
 )  # fmt: skip
 SMALL = WorldSizes(
     llm_pretrain=30, llm_safety=30, pretrain=20, finetune_captions=20, finetune_looks=20,
     finetune_questions=20, finetune_texts=10, corpus=30, eval_benign=9, eval_harmful=2,
-    text_eval=6, tokenizer_texts=30,
+    text_eval=6, tokenizer_texts=30, finetune_describe=0.3, caption_form="full", retrieved=True,
 )  # fmt: skip
 HIDDEN = ("new_concept", "new_category")
 

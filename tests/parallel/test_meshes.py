@@ -13,8 +13,8 @@ import pytest
 from tests import tiny
 from tga_jax.errors import UserError
 from tga_jax.parallel.mesh import make_mesh, resolve_sizes
-from tga_jax.parallel.sharding import batch_sharding, param_shardings
-from tga_jax.training.feed import DeviceBatches, _place, local_rows
+from tga_jax.parallel.sharding import batch_sharding, local_rows, param_shardings
+from tga_jax.training.feed import DeviceBatches, _place
 
 # --- mesh sizes ---
 

@@ -22,7 +22,7 @@ def test_work_goes_on_from_its_own_rows(tmp_path: Path) -> None:
     again = Work(tmp_path, "samples", {"seed": 1})
     assert again.count() == 2 and again.rows() == ROWS[:2]
     again.append(ROWS[2:])
-    assert again.rows() == ROWS and not again.is_done
+    assert again.rows() == ROWS and not again.is_done(tmp_path)
     assert Work(tmp_path, "samples", {"seed": 2}).count() == 0
     assert Work(tmp_path, "samples", {"seed": 1}).rows() == []
 
@@ -40,8 +40,9 @@ def test_finished_work_is_known_by_its_signature(tmp_path: Path) -> None:
     work.append(ROWS)
     work.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["samples.done.json"]
-    assert Work(tmp_path, "samples", {"path": Path("a"), "pair": (1, 2)}).is_done
-    assert not Work(tmp_path, "samples", {"path": Path("b"), "pair": (1, 2)}).is_done
+    again = Work(tmp_path, "samples", {"path": Path("a"), "pair": (1, 2)})
+    assert again.is_done(tmp_path) and not again.is_done(tmp_path / "lost.jsonl")
+    assert not Work(tmp_path, "samples", {"path": Path("b"), "pair": (1, 2)}).is_done(tmp_path)
 
 
 def test_reading_rows_changes_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark, load
 from tga_jax.evaluation.benchmarks.registry import parse_entries
@@ -52,7 +53,9 @@ def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
     benchmarks = []
     for entry in entries:
         benchmark = load(entry, drawings=folder / entry.name / "pictures", images=images)
-        draw_images(benchmark.items)
+        if hosts.is_first():
+            draw_images(benchmark.items)
+        hosts.barrier("images are drawn")
         for scene in dict.fromkeys(part.scene for part in benchmark.missing):
             lost = [part for part in benchmark.missing if part.scene == scene]
             where = f"{benchmark.name} {scene}".strip()

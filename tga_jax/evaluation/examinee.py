@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.records import Question
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.ecso import Prompts, check_defence, defend
@@ -124,7 +125,8 @@ class Examinee:
         replies = ask("", questions, range(len(items)))
         if self.defence is not None:
             replies, lines = defend(ask, questions, replies, self.defence)
-            write_jsonl(self._job.workdir / "evaluate" / benchmark.name / "ecso.jsonl", lines)
+            folder = self._job.workdir / "evaluate" / benchmark.name
+            shared_files.write_jsonl(folder / "ecso.jsonl", lines)
         return [replies[i] for i in range(len(items))]
 
     def _replies(
@@ -186,20 +188,37 @@ def items_digest(items: Sequence[EvalItem]) -> str:
 def examine(
     job: Job, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
 ) -> list[Result]:
-    """Answers a benchmark, has it judged, and writes evaluate/<benchmark>/answers.jsonl."""
+    """Answers a benchmark, has it judged, and writes evaluate/<benchmark>/answers.jsonl.
+
+    Of several processes all answer; the first one judges and writes, the others get no results.
+    """
     folder = job.workdir / "evaluate" / benchmark.name
     look_up_texts(examinee, benchmark, folder)
     path = folder / "answers.jsonl"
     signature = {**examinee.settings, "items": items_digest(benchmark.items)}
     work = Work(folder, "answers", signature)
-    if work.is_done and path.exists():
+    done = work.is_done(path)
+    replies = [] if done else examinee.answers(benchmark, work)
+    if not hosts.is_first():
+        return []
+    if done:
         replies = read_replies(path)
         job.say(f"{benchmark.name}: {len(replies)} answers from before")
-    else:
-        replies = examinee.answers(benchmark, work)
+    with hosts.alone():
+        results = judged(benchmark, replies, judges, folder)
+    retrieved = examinee.settings["retrieved"]
+    write_jsonl(path, [_line(r, examinee.model_id, retrieved=retrieved) for r in results])
+    work.finish()
+    return results
+
+
+def judged(
+    benchmark: Benchmark, replies: Sequence[Reply], judges: Sequence[Judge], folder: Path
+) -> list[Result]:
+    """The replies with all judges' verdicts, and whether they are right."""
     texts = [reply.text for reply in replies]
     verdicts = {judge.name: verdicts_of(judge, benchmark.items, texts, folder) for judge in judges}
-    results = [
+    return [
         Result(
             item,
             reply.text,
@@ -210,15 +229,6 @@ def examine(
         )
         for i, (item, reply) in enumerate(zip(benchmark.items, replies, strict=True))
     ]
-    write_jsonl(
-        path,
-        [
-            _line(result, examinee.model_id, retrieved=examinee.settings["retrieved"])
-            for result in results
-        ],
-    )
-    work.finish()
-    return results
 
 
 def read_replies(path: Path) -> list[Reply]:
@@ -260,7 +270,7 @@ def verdicts_of(
     stem = f"verdicts-{judge.name}{name}"
     signature = {"judge": judge.version, "answers": digest([items_digest(items), list(texts)])}
     work, path = Work(folder, stem, signature), folder / f"{stem}.jsonl"
-    if work.is_done and path.exists():
+    if work.is_done(path):
         return [line["refused"] for line in read_jsonl(path)]
     verdicts = [row["refused"] for row in work.rows()]
     while len(verdicts) < len(answered):

@@ -152,7 +152,8 @@ def bootstrap(
         draws: how often.
         seed: of the draws.
         clusters: for each sample what its values belong to. Then whole clusters are drawn, with
-            their values in all samples; a draw that leaves a sample empty does not count.
+            their values in all samples; a draw that leaves a sample empty does not count, nor one
+            for which the statistic is NaN, not defined.
     """
     rng, arrays = np.random.default_rng(seed), [np.asarray(sample) for sample in samples]
     if clusters is not None:
@@ -185,9 +186,10 @@ def _cluster_draws(
 
 
 def _percentiles(values: Sequence[float]) -> Interval:
-    if not values:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
         return 0.0, 1.0
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -13,6 +13,8 @@ harmful_right, harmful_wrong, harmful_refused    shares of harmful items that ha
 accuracy, by the benchmark's published rule where it has one; accuracy_lenient by a rule of ours,
 exact_match, and for yes/no questions precision, recall, f1, yes_ratio
 agreement_with_NAME   share of answers on which the first judge and another agree
+kappa_with_NAME       the same beyond chance, Cohen's kappa; absent where both judges say one thing
+                      of every answer
 empty                 count of answers without a word: neither refused, nor given, nor right, but
                       among the items of every share
 truncated             count of answers that config.generate.max_new_tokens cut off
@@ -31,6 +33,7 @@ from tga_jax.evaluation import metrics
 from tga_jax.evaluation.answers import exact_match, pope_says_yes
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import ALL, scene_groups
+from tga_jax.evaluation.kappa import kappa_figure
 from tga_jax.evaluation.margin_rows import margin_rows
 from tga_jax.evaluation.result import Result, Row, independence, share_row
 from tga_jax.figure import Figure
@@ -160,9 +163,14 @@ def _agreement_rows(scene: str, group: Sequence[Result]) -> Iterator[Row]:
             r for r in group if not r.empty and None not in (r.verdicts[first], r.verdicts[other])
         ]
         if both:
-            same, more = [r.verdicts[first] == r.verdicts[other] for r in both], [first, other]
-            name = f"agreement_with_{other}"
-            yield share_row(scene, name, both, same, other, {"judges": more})
+            own, others_own = ([bool(r.verdicts[name]) for r in both] for name in (first, other))
+            same = [a == b for a, b in zip(own, others_own, strict=True)]
+            more = {"judges": [first, other]}
+            yield share_row(scene, f"agreement_with_{other}", both, same, other, more)
+            kappa = kappa_figure(own, others_own, [r.cluster for r in both])
+            if kappa is not None:
+                more |= independence(both)
+                yield Row(scene, f"kappa_with_{other}", kappa, other, more)
 
 
 def disagreements(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tga_jax.figure import Figure
 
 MINUS = "\u2212"
-PLAIN = ("auc",)  # metrics that are no shares
+PLAIN = ("auc", "kappa")  # metrics that are no shares
 COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 

@@ -23,6 +23,7 @@ from tga_jax.analysis.prompts import (
     why_nothing,
 )
 from tga_jax.analysis.tables import PARTIAL, write_tables
+from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.examinee import items_digest
@@ -58,7 +59,7 @@ def run(job: Job) -> None:
     top = job.workdir / "analyze"
     folder = top / weights.tag
     work = Work(folder, "samples", settings)
-    if work.is_done:
+    if work.is_done(folder / "summary.json"):
         job.say(f"finished before: {folder}")
     else:
         analyst = Analyst(job.config, model, prompts)
@@ -66,12 +67,14 @@ def run(job: Job) -> None:
         sums = analyst.first_pass(params)
         for lines in analyst.second_pass(params, sums, start=work.count()):
             work.append(lines)
-        write_tables(folder, sums, analyst.apologies, settings)
+        if hosts.is_first():
+            write_tables(folder, sums, analyst.apologies, settings)
         work.finish()
-    publish(folder, top)
-    found = read_json(folder / "summary.json")
-    layers = found["safety_layers"]
-    job.say(found["reason"] if layers is None else f"safety layers: {layers}")
+    if hosts.is_first():
+        publish(folder, top)
+        found = read_json(folder / "summary.json")
+        layers = found["safety_layers"]
+        job.say(found["reason"] if layers is None else f"safety layers: {layers}")
     job.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")
 
 

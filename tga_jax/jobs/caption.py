@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     captioner = Captioner(job)
     about = digest([[*one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.shows])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
-    if finished.is_done and path.exists():
+    if finished.is_done(path):
         job.say(f"finished before: {path}")
         return
     job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
@@ -43,7 +44,7 @@ def check_compared(workdir: str) -> None:
 
 def run(job: Job) -> None:
     """Write evaluate/<benchmark>/ and evaluate/metrics.json; a table on stderr."""
-    config, folder = job.config, job.workdir / "evaluate"
+    config = job.config
     benchmarks, judges = read_benchmarks(job), make_judges(config.evaluate)
     check_compared(config.evaluate.compare)
     examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
@@ -52,6 +53,24 @@ def run(job: Job) -> None:
         for benchmark in benchmarks
         if benchmark.items
     }
+    if hosts.is_first():
+        with hosts.alone():  # judges of another workdir's answers keep their verdicts, too
+            write_figures(job, examinee, benchmarks, answered, judges)
+
+
+def write_figures(
+    job: Job,
+    examinee: Examinee,
+    benchmarks: Sequence[Benchmark],
+    answered: Mapping[str, Sequence[Result]],
+    judges: Sequence[Judge],
+) -> None:
+    """Write metrics.json and show it, in the first process.
+
+    Raises:
+        UserError: a benchmark lacks something and config.evaluate.partial is not set.
+    """
+    folder = job.workdir / "evaluate"
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
@@ -64,7 +83,7 @@ def run(job: Job) -> None:
     job.say(f"{sum(map(len, answered.values()))} answers judged\n{table(rows)}")
     job.say(f"-> {folder / 'metrics.json'}")
     where = f", see the rows 'missing' of {folder / 'metrics.json'}"
-    check_missing(benchmarks, where, partial=config.evaluate.partial)
+    check_missing(benchmarks, where, partial=job.config.evaluate.partial)
 
 
 def compared(

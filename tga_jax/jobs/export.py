@@ -54,7 +54,7 @@ def run(job: Job) -> None:
         "dtype": config.dtype,
     }
     work = Work(job.workdir, "export", signature)
-    if work.is_done and hosts.broadcast_from_first(folder.is_dir):
+    if work.is_done(folder):
         job.say(f"finished before: {folder}")
         return
     name = template(config, model.prompts, weights)

@@ -51,7 +51,7 @@ def run(job: Job) -> None:
     model = open_model(job, mesh)
     work = Work(folder, "answers", signature(job, model, weights, questions, retriever))
     path = folder / "answers.jsonl"
-    if work.is_done:
+    if work.is_done(path):
         job.say(f"finished before: {path}")
         return
     texts = {row["row"]: row["text"] for row in work.rows()}

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
-from tga_jax.files import digest, write_json, write_jsonl
+from tga_jax.files import digest, write_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, check_clip, embed_to_file
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
@@ -40,7 +41,8 @@ def run(job: Job) -> None:
     mesh = mesh_of(job.config.mesh)
     embedder = ClipEmbedder(cfg.clip, mesh, batch_size=cfg.batch_size, say=job.say)
     backend = choose_backend(cfg.backend, say=job.say)
-    sources = list(corpus_files(job))
+    names = hosts.broadcast_from_first(lambda: [str(path) for path in corpus_files(job)])
+    sources = [Path(name) for name in names]
     texts, counts = tidy(read_corpus(job, sources), most=cfg.max_characters)
     if not texts:
         raise UserError(
@@ -52,13 +54,13 @@ def run(job: Job) -> None:
     signature = {
         "texts": digest(rows),
         "clip": embedder.digest,
-        "batch_size": embedder.batch_size,
+        "batch_size": cfg.batch_size,
     }
     made_from = signature | {"backend": backend, "exact_below": cfg.exact_below}
-    if is_done(folder, made_from):
+    if hosts.broadcast_from_first(lambda: is_done(folder, made_from)):
         job.say(f"finished before: {folder}")
         return
-    write_jsonl(folder / "texts.jsonl", rows)
+    shared_files.write_jsonl(folder / "texts.jsonl", rows)
 
     def batches(start: int) -> Iterator[np.ndarray]:
         for i in range(start, len(texts), embedder.batch_size):
@@ -69,20 +71,26 @@ def run(job: Job) -> None:
         folder / "embeddings.npy", signature, (len(texts), embedder.width), batches,
         batch_size=embedder.batch_size,
     )  # fmt: skip
-    embedded = time.monotonic()
+    rate = len(texts) / max(time.monotonic() - began, 1e-9)
+    job.say(f"{len(texts)} texts embedded ({rate:.0f}/s)")
+    more = {"counts": counts, "sources": [str(path) for path in sources], "made_from": made_from}
+    if hosts.is_first():
+        build(job, embedder, backend, more)
+
+
+def build(job: Job, embedder: ClipEmbedder, backend: str, more: dict[str, Any]) -> None:
+    """Build the searcher and write index.json, in the first process; `more`: its further keys."""
+    folder, began = job.workdir / "index", time.monotonic()
     about = seal_index(
         folder,
         backend=backend,
-        exact_below=cfg.exact_below,
+        exact_below=job.config.retrieval.exact_below,
         clip={"name": embedder.name, "digest": embedder.digest},
-        more={"counts": counts, "sources": [str(path) for path in sources], "made_from": made_from},
+        more=more,
     )
     write_json(folder / "index.json", about)
-    rate = len(texts) / max(embedded - began, 1e-9)
-    job.say(
-        f"{len(texts)} texts ({rate:.0f}/s), {backend} {about['parameters']['kind']} built in "
-        f"{time.monotonic() - embedded:.1f} s -> {folder}"
-    )
+    seconds = time.monotonic() - began
+    job.say(f"{backend} {about['parameters']['kind']} built in {seconds:.1f} s -> {folder}")
 
 
 def is_done(folder: Path, made_from: dict[str, Any]) -> bool:

@@ -45,7 +45,7 @@ def run(job: Job) -> None:
     matchings = matchings_of(config.oracle, model)
     settings = settings_of(config, model, weights, items, matchings)
     work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
-    if work.is_done:
+    if work.is_done(folder / "oracle.json"):
         job.say(f"finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()

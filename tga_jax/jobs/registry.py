@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 # What runs on several processes: together, or the first alone while the others wait. The other
 # jobs are for one process.
-TOGETHER = ("caption", "pretrain", "finetune", "score", "generate", "export")
+TOGETHER = (
+    "caption", "index", "retrieve", "pretrain", "finetune", "score", "generate", "analyze",
+    "evaluate", "export",
+)  # fmt: skip
 FIRST_ALONE = ("inspect", "prepare", "report", "judge")
 
 

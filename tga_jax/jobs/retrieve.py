@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.cluster import hosts
 from tga_jax.data.records import Record
 from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.retrieval.choose import Found, noised_ids
+from tga_jax.retrieval.choose import Found, Query, noised_ids
 from tga_jax.retrieval.clip_embedder import check_clip, embed_to_file
 from tga_jax.retrieval.images import Sample, choose_samples
 from tga_jax.retrieval.index import read_about
@@ -60,7 +61,7 @@ def run(job: Job) -> None:
     budget = Budget(job.config.data.max_bad_fraction, len(samples), say=job.say)
     signature = {**retriever.settings, "samples": digest(about), "allowed": budget.allowed}
     work = Work(folder, "retrieved", signature)
-    if work.is_done and path.exists():
+    if work.is_done(path):
         job.say(f"finished before: {path}")
         return
     embedder = retriever.embedder
@@ -70,25 +71,44 @@ def run(job: Job) -> None:
 
     queries = {
         "pictures": digest([row[1::2] for row in about]), "clip": embedder.digest,
-        "batch_size": embedder.batch_size, "allowed": budget.allowed,
+        "batch_size": job.config.retrieval.batch_size, "allowed": budget.allowed,
     }  # fmt: skip
     shape, size = (len(samples), embedder.width), embedder.batch_size
     embed_to_file(folder / "queries.npy", queries, shape, batches, batch_size=size)
-    images = np.load(folder / "queries.npy", mmap_mode="r", allow_pickle=False)
-    unreadable = int(np.sum(~np.any(images != 0, axis=1)))  # with those of a killed run
-    budget.check(unreadable)
-    found = search(retriever, samples, images)
+    lost = hosts.broadcast_from_first(lambda: unreadable(folder / "queries.npy"))
+    budget.check(len(lost))  # with those of a killed run
+    found = search(retriever, samples, set(lost), folder / "queries.npy")
+    if hosts.is_first():
+        count = write(job, retriever, samples, found, counts)
+        job.say(f"{count} of {len(samples)} images have a text -> {path}")
+    work.finish()
+
+
+def unreadable(queries: Path) -> list[int]:
+    """The rows of images that could not be read; they have zeros."""
+    images = np.load(queries, mmap_mode="r", allow_pickle=False)
+    return np.flatnonzero(~np.any(images != 0, axis=1)).tolist()
+
+
+def write(
+    job: Job,
+    retriever: Retriever,
+    samples: Sequence[Sample],
+    found: Sequence[Found | None],
+    counts: dict[str, int],
+) -> int:
+    """Write what was found, in the first process; returns how many images have a text."""
     chosen = [
         (sample, one)
         for sample, one in zip(samples, found, strict=True)
         if one is not None and one.number is not None
     ]
     rows = [line(retriever.index.texts, sample, one) for sample, one in chosen]
-    write_jsonl(path, rows)
+    write_jsonl(job.workdir / "retrieved.jsonl", rows)
     captions = [sample.caption for sample, _ in chosen]
-    write_json(folder / "report.json", report(retriever, found, rows, captions, counts))
-    work.finish()
-    job.say(f"{len(rows)} of {len(samples)} images have a text -> {path}")
+    said = report(retriever, found, rows, captions, counts)
+    write_json(job.workdir / "retrieve" / "report.json", said)
+    return len(rows)
 
 
 def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
@@ -108,7 +128,8 @@ def read_all(job: Job) -> list[Record]:
     if not (names or config.data.path):
         raise UserError("no samples: set config.retrieval.data or config.data.path")
     captions = Path(config.data.captions or job.workdir / "captions.jsonl")
-    extra = captions if config.data.captions or captions.is_file() else None
+    there = hosts.broadcast_from_first(captions.is_file)
+    extra = captions if config.data.captions or there else None
     return usable_records(
         [Path(name) for name in names or [config.data.path]],
         max_bad_fraction=config.data.max_bad_fraction,
@@ -118,24 +139,34 @@ def read_all(job: Job) -> list[Record]:
 
 
 def search(
-    retriever: Retriever, samples: Sequence[Sample], images: np.ndarray
+    retriever: Retriever, samples: Sequence[Sample], lost: set[int], queries: Path
 ) -> list[Found | None]:
-    """A text for each image; None for one that could not be read."""
-    readable = np.any(images != 0, axis=1)
-    noised = noised_ids(
-        [s.name for s, ok in zip(samples, readable, strict=True) if ok], retriever.rules
-    )
+    """A text for each image; None for one that could not be read.
+
+    Of several processes all embed the images' own texts, and the first one alone searches: the
+    others get None for all.
+
+    Args:
+        retriever: searches.
+        samples: whose images they are.
+        lost: the rows of images that could not be read.
+        queries: the file of the images' embeddings.
+    """
+    names = [sample.name for row, sample in enumerate(samples) if row not in lost]
+    noised = noised_ids(names, retriever.rules)
     found: list[Found | None] = [None] * len(samples)
     size = retriever.embedder.batch_size
+    images = np.load(queries, mmap_mode="r", allow_pickle=False) if hosts.is_first() else None
     for start in range(0, len(samples), size):
-        rows = [i for i in range(start, min(start + size, len(samples))) if readable[i]]
-        if not rows:
+        rows = [i for i in range(start, min(start + size, len(samples))) if i not in lost]
+        embedded = retriever.embed([samples[i].own for i in rows]) if rows else []
+        if images is None or not rows:
             continue
-        chosen = [samples[i] for i in rows]
-        new = retriever.find(
-            [s.name for s in chosen], np.asarray(images[rows]), [s.own for s in chosen], noised
-        )
-        for i, one in zip(rows, new, strict=True):
+        asked = [
+            Query(samples[i].name, images[i], samples[i].own, own)
+            for i, own in zip(rows, embedded, strict=True)
+        ]
+        for i, one in zip(rows, retriever.find(asked, noised), strict=True):
             found[i] = one
     return found
 

@@ -45,7 +45,7 @@ def run(job: Job) -> None:
     folder = job.workdir / "score"
     signed = signature(job, model, weights, guide, samples)
     work, path = Work(folder, weights.tag, signed), folder / f"{weights.tag}.jsonl"
-    if not work.is_done:
+    if not work.is_done(path):
         rows = {row["row"]: row for row in work.rows()}
         lengths = text_lengths(records)
         todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])

@@ -36,9 +36,7 @@ _SOURCES = (
 )
 
 
-def build_world(
-    folder: str | os.PathLike, *, seed: int = 0, sizes: WorldSizes | None = None
-) -> dict[str, Any]:
+def build_world(folder: str | os.PathLike, *, seed: int = 0, sizes: WorldSizes) -> dict[str, Any]:
     """Writes the world and returns what `world.json` in it says: settings and counts.
 
     The same seed and sizes give the same bytes. A world that is already there, made by the same
@@ -47,7 +45,7 @@ def build_world(
     Raises:
       UserError: the folder holds something else than a world.
     """
-    folder, sizes = Path(folder), sizes or WorldSizes()
+    folder = Path(folder)
     settings = {"seed": seed, "sizes": dataclasses.asdict(sizes), "source": source_digest(_SOURCES)}
     settings = json.loads(json.dumps(settings))  # tuples -> lists, as they are read back
     marker = folder / MARKER

@@ -19,22 +19,25 @@ from tga_jax.miniature.scene import Scene, random_scene
 class WorldSizes:
     """How much of everything there is, and in which proportions.
 
-    `eval_*` are images of each of the two splits: benign ones, and of each harmful group.
+    What a user may set has its default in `tga_jax/config.py` alone. `eval_*` are images of each of
+    the two splits: benign ones, and of each harmful group.
     """
 
-    llm_pretrain: int = 16000
-    llm_safety: int = 8000
-    pretrain: int = 5000
-    finetune_captions: int = 1000
-    finetune_looks: int = 5000
-    finetune_describe: float = 0.3  # of the finetune_looks; the others only name the object
-    finetune_questions: int = 2500
-    finetune_texts: int = 2000
-    corpus: int = 4000
-    eval_benign: int = 400
-    eval_harmful: int = 150
-    text_eval: int = 600
-    tokenizer_texts: int = 4000
+    llm_pretrain: int
+    llm_safety: int
+    pretrain: int
+    finetune_captions: int
+    finetune_looks: int
+    finetune_describe: float  # of the finetune_looks; the others only name the object
+    finetune_questions: int
+    finetune_texts: int
+    corpus: int
+    eval_benign: int
+    eval_harmful: int
+    text_eval: int
+    tokenizer_texts: int
+    caption_form: str  # of `image_caption`, one of language.CAPTION_FORMS
+    retrieved: bool  # whether rows have a `retrieved_caption` without a retriever
     vocab_size: int = 1536
     captions_name: float = 0.5  # of the bare captions; the others tell attributes too
     harmful_pretrain: float = 0.2  # of the captions of stage 1
@@ -43,8 +46,6 @@ class WorldSizes:
     harmful_texts: float = 0.4  # of the texts of safety training
     harmful_corpus: float = 0.08
     corpus_groups: tuple[str, ...] = ("seen",)  # the harmful groups that the corpus speaks of
-    caption_form: str = "full"  # of `image_caption`, one of language.CAPTION_FORMS
-    retrieved: bool = True  # whether rows have a `retrieved_caption` without a retriever
     drawing: DrawSettings = field(default_factory=DrawSettings)
 
 

@@ -55,6 +55,13 @@ def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * leading, BATCH_AXES))
 
 
+def local_rows(mesh: Mesh, batch: int) -> list[int]:
+    """Which rows of a batch (of a micro-batch in training) this process's devices hold."""
+    sharding = batch_sharding(mesh)
+    slices = sharding.addressable_devices_indices_map((batch,)).values()
+    return sorted({row for s in slices if s for row in range(*s[0].indices(batch))})
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

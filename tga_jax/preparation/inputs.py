@@ -19,7 +19,8 @@ from tga_jax.data.side_texts import (
     with_texts,
 )
 from tga_jax.errors import UserError
-from tga_jax.files import digest, file_digest
+from tga_jax.files import file_digest
+from tga_jax.run.fingerprint import stat_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +74,10 @@ def made_from(
     return {
         "version": VERSION,
         "records": file_digest(inputs.path),
-        "images": digest([_stat(image_dir / name) for name in names]),
+        "images": stat_digest(image_dir / name for name in names),
         "validation": validation,
         "max_bad_fraction": max_bad_fraction,
     } | {name: file_digest(path) if path else None for name, path in inputs.files.items()}
-
-
-def _stat(path: Path) -> tuple[int, int] | None:
-    try:
-        about = path.stat()
-    except (OSError, ValueError):
-        return None
-    return about.st_size, about.st_mtime_ns
 
 
 def about_ids(inputs: Inputs) -> dict[str, Any]:

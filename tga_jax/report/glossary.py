@@ -136,6 +136,13 @@ ENTRIES = (
         "The share of the answers on which a judge says the same as the first judge.",
     ),
     Entry(
+        "kappa",
+        "Kappa (Cohen's)",
+        "Agreement with the first judge beyond chance: 1 where both always say the same, 0 where "
+        "they agree as often as two that draw their verdicts by lot. Absent where both say the "
+        "same thing of every answer. Its interval is from drawing whole images.",
+    ),
+    Entry(
         "layers",
         "Curves over the layers",
         "What the model's hidden states say after each layer. An apology comes first where the "

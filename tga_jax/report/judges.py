@@ -15,6 +15,7 @@ from tga_jax.report.collect import Arm
 from tga_jax.report.outcomes import judges_differ
 
 AGREEMENT = "agreement_with_"
+NONE = "\u2013"
 SHOWN = 12  # disagreements of a model; all are in evaluate/<benchmark>/disagreements.jsonl
 
 
@@ -25,7 +26,7 @@ def judges(arms: Sequence[Arm]) -> Markup | None:
         return None
     lead = (
         "The first judge is the one whose verdicts count everywhere else. Agreement is the share "
-        "of answers that two judges see alike."
+        "of answers that two judges see alike, and kappa what of it is more than chance."
     )
     lists = [found for arm in arms if (found := _disagreements(arm))]
     return render("tables.html", lead=lead, tables=[to_html(table)], folded=lists)
@@ -35,7 +36,8 @@ def judges_table(arms: Sequence[Arm]) -> Table | None:
     """A row a benchmark, model and judge."""
     rows = [row for arm in arms for row in _rows(arm)]
     header = ("Benchmark", "Model", Term("Judge", "judge"), Term("Harmful refused", "dsr"),
-              Term("Harmless refused", "over_refusal"), Term("Agrees", "agreement"))  # fmt: skip
+              Term("Harmless refused", "over_refusal"), Term("Agrees", "agreement"),
+              Term("Kappa", "kappa"))  # fmt: skip
     caption = "Verdicts by judge, with 95% intervals; agreement is with the first judge"
     return Table(caption, header, rows, numbers=3) if rows else None
 
@@ -52,14 +54,24 @@ def _rows(arm: Arm) -> Iterator[tuple[str, ...]]:
         for place, row in enumerate(found):
             first, other = row["judges"]
             if not place:
-                yield (benchmark, arm.name, _name(first), *_refusals(arm, benchmark, ""), "\u2013")
-            agreed = figure_text("agreement", arm.figure(benchmark, ALL, row["metric"]))
+                yield (
+                    benchmark,
+                    arm.name,
+                    _name(first),
+                    *_refusals(arm, benchmark, ""),
+                    NONE,
+                    NONE,
+                )
+            agreed = (
+                figure_text(metric, arm.figure(benchmark, ALL, metric + f"_with_{other}"))
+                for metric in ("agreement", "kappa")
+            )
             yield (
                 benchmark,
                 arm.name,
                 _name(other),
                 *_refusals(arm, benchmark, f"_by_{other}"),
-                agreed,
+                *agreed,
             )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from tga_jax.cluster import hosts
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.errors import UserError
 from tga_jax.files import move, read_json
@@ -23,10 +25,12 @@ from tga_jax.models.llava import PixelNorm
 from tga_jax.parallel.sharding import (
     batch_sharding,
     batch_shards,
+    local_rows,
     param_shardings,
     replicated,
     shapes,
 )
+from tga_jax.run.inference_batches import place
 from tga_jax.run.work import ArrayRows
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
@@ -61,7 +65,10 @@ def check_clip(clip: str, before: Sequence[str]) -> None:
 
 
 class ClipEmbedder:
-    """Texts and images -> float32[B, E] of length 1; loaded when first used."""
+    """Texts and images -> float32[B, E] of length 1; loaded when first used.
+
+    The mesh may be of several processes, which then divide every batch and all have its result.
+    """
 
     def __init__(
         self, clip: str, mesh: Mesh, *, batch_size: int, say: Callable[[str], None]
@@ -71,7 +78,7 @@ class ClipEmbedder:
         Args:
             clip: the folder, or a hub id.
             mesh: the devices to run on.
-            batch_size: config.retrieval.batch_size, rounded up to what the mesh divides.
+            batch_size: of texts or images; it is rounded up to what the mesh divides.
             say: is told when the weights are loaded.
 
         Raises:
@@ -95,10 +102,19 @@ class ClipEmbedder:
         embed, _ = self._programs
         return np.asarray(embed(self._params, self._put(tokens), self._put(mask)))[: len(texts)]
 
-    def images(self, pixels: np.ndarray) -> np.ndarray:
-        """At most `batch_size` prepared images, uint8[B, side, side, 3]."""
+    def images(self, pixels: Sequence[np.ndarray | None]) -> np.ndarray:
+        """At most `batch_size` prepared images, uint8[side, side, 3] each.
+
+        None is one that cannot be read, which has zeros, or one whose row another process holds.
+        """
+        whole = np.zeros((self.batch_size, *self.transform.size, 3), np.uint8)
+        readable = np.array([one is not None for one in pixels])
+        for row, one in enumerate(pixels):
+            if one is not None:
+                whole[row] = one
         _, embed = self._programs
-        return np.asarray(embed(self._params, self._put(pixels)))[: len(pixels)]
+        out = embed(self._params, self._put(whole), self._put(readable))
+        return np.asarray(out)[: len(pixels)]
 
     def pixels(self, image: Image) -> np.ndarray:
         """uint8[side, side, 3]; a UserError names an image that cannot be read."""
@@ -110,11 +126,15 @@ class ClipEmbedder:
     ) -> Iterator[np.ndarray]:
         """Embeddings of images, `batch_size` at a time; the next are decoded meanwhile.
 
-        An image that cannot be read is told to `bad`, which may raise, and has zeros.
+        Of several processes each decodes the images whose rows its own devices hold. An image
+        that cannot be read is told to `bad`, which may raise, in every process, and has zeros.
         """
+        mine = local_rows(self._mesh, self.batch_size)
 
-        def prepare(start: int) -> list[np.ndarray | UserError]:
-            return list(readers.map(self._try_pixels, images[start : start + self.batch_size]))
+        def prepare(start: int) -> dict[int, np.ndarray | UserError]:
+            rows = [row for row in mine if start + row < len(images)]
+            read = readers.map(self._try_pixels, [images[start + row] for row in rows])
+            return dict(zip(rows, read, strict=True))
 
         starts = range(0, len(images), self.batch_size)
         with ThreadPoolExecutor(os.cpu_count()) as readers, ThreadPoolExecutor(1) as ahead:
@@ -123,13 +143,13 @@ class ClipEmbedder:
                 found = waiting.pop().result()
                 if number + 1 < len(starts):
                     waiting.append(ahead.submit(prepare, starts[number + 1]))
-                good = [i for i, one in enumerate(found) if not isinstance(one, UserError)]
-                for i, one in enumerate(found):
-                    if isinstance(one, UserError):
-                        bad(start + i, one)
-                out = np.zeros((len(found), self.width), np.float32)
-                if good:
-                    out[good] = self.images(np.stack([found[i] for i in good]))  # type: ignore
+                errors = {row: one for row, one in found.items() if isinstance(one, UserError)}
+                pixels = {row: one for row, one in found.items() if isinstance(one, np.ndarray)}
+                size = min(self.batch_size, len(images) - start)
+                out = self.images([pixels.get(row) for row in range(size)])
+                if not np.all(np.any(out, axis=1)):  # all processes have the same zeros
+                    for row, text in _of_all(errors):
+                        bad(start + row, UserError(text))
                 yield out
 
     def _try_pixels(self, image: Image) -> np.ndarray | UserError:
@@ -153,13 +173,24 @@ class ClipEmbedder:
         model, whole = self._loaded[0], replicated(self._mesh)
         return (
             jax.jit(model.embed_texts, out_shardings=whole),
-            jax.jit(model.embed_images, out_shardings=whole),
+            jax.jit(
+                lambda params, pixels, readable: jnp.where(
+                    readable[:, None], model.embed_images(params, pixels), 0.0
+                ),
+                out_shardings=whole,
+            ),
         )
 
     def _put(self, rows: np.ndarray) -> jax.Array:
         """Filled up to a whole batch with repeats, the samples over the mesh."""
         filling = np.repeat(rows[-1:], self.batch_size - len(rows), axis=0)
-        return jax.device_put(np.concatenate([rows, filling]), batch_sharding(self._mesh))
+        return place(np.concatenate([rows, filling]), batch_sharding(self._mesh))
+
+
+def _of_all(errors: Mapping[int, UserError]) -> list[tuple[int, str]]:
+    """The errors that all processes found, by row."""
+    mine = [(row, str(error)) for row, error in errors.items()]
+    return sorted((row, text) for found in hosts.all_gather(mine) for row, text in found)
 
 
 def embed_to_file(
@@ -172,6 +203,8 @@ def embed_to_file(
 ) -> None:
     """Writes float32[shape] as a .npy file; a killed run goes on at the batch it was at.
 
+    Of several processes all call this, and the first one writes.
+
     Args:
         path: the file; beside it lie PATH.partial and PATH.json, what it was made from.
         signature: all that decides the numbers; a file of the same is left as it is.
@@ -183,14 +216,21 @@ def embed_to_file(
     partial = ArrayRows(
         path.with_name(path.name + ".partial"), signature, shape, about=about, batch_size=batch_size
     )
-    if path.exists():
-        if read_json(about, missing_ok=True) == partial.signature:
-            return
-        path.unlink()
-    done = partial.open()
+
+    def begin() -> int:
+        """How many rows there are; all of them where the file was finished before."""
+        if path.exists():
+            if read_json(about, missing_ok=True) == partial.signature:
+                return shape[0]
+            path.unlink()
+        return partial.open()
+
+    done = hosts.broadcast_from_first(begin)
     progress = Progress(path.name, shape[0], start=done)
     for batch in batches(done) if done < shape[0] else ():
-        partial.append(batch)
+        if hosts.is_first():
+            partial.append(batch)
         done += len(batch)
         progress.show(done)
-    move(partial.path, path)
+    if hosts.is_first() and not path.exists():
+        move(partial.path, path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from tga_jax.cluster import hosts
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.files import digest
@@ -24,7 +25,10 @@ Asked = tuple[str, Image, str | None]  # an id, its image, its caption where it 
 
 
 class Retriever:
-    """An index and the CLIP that made it."""
+    """An index and the CLIP that made it.
+
+    Of several processes all embed together, and the first one alone opens the index and searches.
+    """
 
     def __init__(self, job: Job, mesh: Mesh) -> None:
         """Takes config.retrieval.index, or the workdir's own.
@@ -34,7 +38,7 @@ class Retriever:
         """
         cfg = job.config.retrieval
         self.folder = Path(cfg.index or job.workdir / "index")
-        about = read_about(self.folder)
+        about = hosts.broadcast_from_first(lambda: read_about(self.folder))
         clip = cfg.clip or about["clip"]["name"]
         self.embedder = ClipEmbedder(clip, mesh, batch_size=cfg.batch_size, say=job.say)
         names = ("top_k", "choice", "noise", "duplicate_cosine", "duplicate_jaccard")
@@ -43,7 +47,7 @@ class Retriever:
 
     @functools.cached_property
     def index(self) -> Index:
-        """The index, opened when it is first asked for."""
+        """The index, opened when the first process asks for it; the others have no use for it."""
         return open_index(
             self.folder,
             clip_digest=self.embedder.digest,
@@ -54,6 +58,9 @@ class Retriever:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the texts, but for the images."""
+        return dict(hosts.broadcast_from_first(self._settings))
+
+    def _settings(self) -> dict[str, Any]:
         return {
             "index": self.index.digest,
             "backend": type(self.index.search).__name__,
@@ -61,30 +68,16 @@ class Retriever:
             **vars(self.rules),
         }
 
-    def find(
-        self,
-        ids: Sequence[str],
-        images: np.ndarray,
-        own: Sequence[tuple[str, ...]],
-        noised: set[str],
-    ) -> list[Found]:
-        """One text for each image.
-
-        Args:
-            ids: of the records.
-            images: float32[B, E], of length 1.
-            own: texts that the images must not get, nor near-duplicates of them.
-            noised: ids that get a random text.
-        """
+    def embed(self, own: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+        """Embeddings of the own texts of each image, float32[texts, E]; all processes call this."""
         size = self.embedder.batch_size
         flat = [text for texts in own for text in texts]
         parts = [self.embedder.texts(flat[i : i + size]) for i in range(0, len(flat), size)]
         embedded = np.concatenate([np.zeros((0, self.embedder.width), np.float32), *parts])
-        ends = np.cumsum([len(texts) for texts in own])
-        queries = [
-            Query(one, images[i], own[i], embedded[ends[i] - len(own[i]) : ends[i]])
-            for i, one in enumerate(ids)
-        ]
+        return np.split(embedded, np.cumsum([len(texts) for texts in own])[:-1])
+
+    def find(self, queries: Sequence[Query], noised: set[str]) -> list[Found]:
+        """One text for each image, in the first process; `noised` ids get a random text."""
         return find(self.index, queries, self.rules, noised)
 
     def texts(self, asked: Sequence[Asked], work: Work) -> list[str | None]:
@@ -100,15 +93,24 @@ class Retriever:
         for images in self.embedder.image_batches([p for _, p, _ in todo], _refuse):
             part = asked[done : done + len(images)]
             own = [(caption,) if caption else () for _, _, caption in part]
-            found = self.find([one for one, _, _ in part], images, own, noised)
-            new = [self._text(one) for one in found]
+            queries = [
+                Query(part[i][0], images[i], own[i], embedded)
+                for i, embedded in enumerate(self.embed(own))
+            ]
+            new = self._texts(queries, noised)
             work.append([{"row": done + i, "text": text} for i, text in enumerate(new)])
             rows |= {done + i: text for i, text in enumerate(new)}
             done += len(part)
         return [rows[i] for i in range(len(asked))]
 
-    def _text(self, found: Found) -> str | None:
-        return None if found.number is None else self.index.texts[found.number].text
+    def _texts(self, queries: Sequence[Query], noised: set[str]) -> list[str | None]:
+        """The texts that the first process finds, in all."""
+
+        def look_up() -> list[str | None]:
+            numbers = [found.number for found in self.find(queries, noised)]
+            return [None if number is None else self.index.texts[number].text for number in numbers]
+
+        return list(hosts.broadcast_from_first(look_up))
 
 
 def _refuse(row: int, error: UserError) -> None:

@@ -16,7 +16,7 @@ from tga_jax.data.batches import collate
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import example_pixels
-from tga_jax.parallel.sharding import batch_sharding, batch_shards
+from tga_jax.parallel.sharding import batch_sharding, batch_shards, local_rows
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import caption_buckets, prompt_buckets
 
@@ -115,10 +115,14 @@ class Batcher:
         return {name: place(value, sharding) for name, value in arrays.items()}
 
     def _images(self, examples: Sequence[Example], folders: Sequence[Path]) -> np.ndarray:
-        """uint8[B, M, side, side, 3]; M is the most images of an example."""
+        """uint8[B, M, side, side, 3]; M is the most images of an example.
+
+        Images are read of the rows that this process's devices hold; the others' stay zero.
+        """
         most = max(len(example.images) for example in examples)
         out = np.zeros((len(examples), most, *self.transform.size, 3), np.uint8)
-        for row, (example, folder) in enumerate(zip(examples, folders, strict=True)):
+        for row in local_rows(self.mesh, len(examples)):
+            example, folder = examples[row], folders[row]
             for number in range(len(example.images)):
                 out[row, number] = example_pixels(
                     example, number, image_dir=folder, transform=self.transform
@@ -127,5 +131,8 @@ class Batcher:
 
 
 def place(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that every process holds whole, on the mesh; nothing goes between processes."""
+    """Puts an array on the mesh; nothing goes between processes.
+
+    Of several processes each holds it whole, or at least what its own devices take.
+    """
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])

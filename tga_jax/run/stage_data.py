@@ -11,13 +11,12 @@ from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
 from tga_jax.errors import UserError
-from tga_jax.parallel.sharding import batch_shards
+from tga_jax.parallel.sharding import batch_shards, local_rows
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
 from tga_jax.run.sample_files import SampleFiles
 from tga_jax.run.samples import Samples, read_samples
-from tga_jax.training.feed import local_rows
 
 MOST_IMAGES = 8  # of a sample; how many a stage's shapes are counted for
 

@@ -149,10 +149,17 @@ class Work:
         self._done = folder / f"{name}.done.json"
         self._partial = JsonRows(folder / f"{name}.partial.jsonl", signature)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether this very work was finished before."""
-        return shared_files.read_json(self._done, missing_ok=True) == self._partial.signature
+    def is_done(self, output: Path) -> bool:
+        """Whether this very work was finished before, and its output is still there.
+
+        The first process decides for all: what the others see of files may be older, and the
+        times in a signature may be those of their own copies.
+        """
+        return bool(hosts.broadcast_from_first(lambda: self._is_done(output)))
+
+    def _is_done(self, output: Path) -> bool:
+        done = files.read_json(self._done, missing_ok=True)
+        return done == self._partial.signature and output.exists()
 
     def rows(self) -> list[Any]:
         """The rows that a killed run finished; those of another signature are removed."""

@@ -56,13 +56,6 @@ class DeviceBatches:
         return self._loader.get_state()
 
 
-def local_rows(mesh: Mesh, batch: int) -> list[int]:
-    """Which of a micro-batch's rows this process's devices hold."""
-    sharding = batch_sharding(mesh)
-    slices = sharding.addressable_devices_indices_map((batch,)).values()
-    return sorted({row for s in slices if s for row in range(*s[0].indices(batch))})
-
-
 def _place(
     value: np.ndarray, batch: int, sharding: NamedSharding, rows: Sequence[int] | None
 ) -> jax.Array:
