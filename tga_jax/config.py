@@ -47,26 +47,9 @@ def base_config() -> ConfigDict:
     # Job `prepare`. workers: processes that check images; -1: one a core; 0: none but this.
     # beam: Apache Beam's options, as "--runner=FlinkRunner --parallelism=64"; "": without Beam.
     config.prepare = ConfigDict(dict(workers=-1, beam=""))
-    config.prompt = ConfigDict(
-        dict(
-            # docs/templates.md has all names; "auto": what the checkpoint's files call for.
-            template="auto",
-            system=config_dict.placeholder(str),  # None: the template's own system text
-            date="",  # of a chat template that writes one; "": the day the workdir was begun
-            retrieved=True,  # put a sample's retrieved text into the prompt
-        )
-    )
+    config.prompt = _prompt()
     config.guide = _guide()
-    # Adapters of the decoder; its own weights are then frozen, unless train_decoder is true.
-    config.lora = ConfigDict(
-        dict(
-            rank=0,
-            alpha=16.0,
-            targets="q,k,v,o,gate,up,down",
-            layers="all",
-            train_decoder=False,
-        )
-    )
+    config.lora = _lora()
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
     config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in colour
@@ -115,6 +98,31 @@ def _model() -> ConfigDict:
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
             # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16), "blockwise" (CPU), "xla"
             attention="auto",
+        )
+    )
+
+
+def _prompt() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            # docs/templates.md has all names; "auto": what the checkpoint's files call for.
+            template="auto",
+            system=config_dict.placeholder(str),  # None: the template's own system text
+            date="",  # of a chat template that writes one; "": the day the workdir was begun
+            retrieved=True,  # put a sample's retrieved text into the prompt
+        )
+    )
+
+
+def _lora() -> ConfigDict:
+    """Adapters of the decoder; its own weights are then frozen, unless train_decoder is true."""
+    return ConfigDict(
+        dict(
+            rank=0,
+            alpha=16.0,
+            targets="q,k,v,o,gate,up,down",
+            layers="all",
+            train_decoder=False,
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 import re
 import sys
@@ -106,8 +107,8 @@ def parse_flags(argv: Sequence[str]) -> Any:
         if not missing:
             values.config.jobs  # noqa: B018 - a config that failed to load says so when it is read
     except Exception as error:  # absl, ml_collections and the config file raise what they like
-        if no_value := wrong_depth(argv):
-            raise UserError(no_value) from error
+        if wrong := wrong_key(argv):
+            raise UserError(wrong) from error
         if isinstance(error, KeyError | AttributeError):
             raise UserError(unknown_key(str(error), argv)) from error
         raise UserError(f"{load_problem(error)} (see --help)") from error
@@ -133,37 +134,40 @@ def refuse_not_finite(value: Any, key: str) -> None:
         raise UserError(f"{key}={value}: must be a finite number")
 
 
-def wrong_depth(argv: Sequence[str]) -> str:
-    """What is wrong with a flag for a key inside a value, or for a whole section; else ""."""
+def wrong_key(argv: Sequence[str]) -> str:
+    """What is wrong with the key of a flag: unknown, in a value, or a whole section; else ""."""
     from tga_jax.config import base_config
 
     for arg in argv:
         flag, _, keys = arg.lstrip("-").partition("=")[0].partition("config.")
-        if flag or not keys:
+        if flag or not keys or "[" in keys:
             continue
         at: Any = base_config().to_dict()
-        for depth, key in enumerate(keys.split(".")):
+        parts = keys.split(".")
+        for depth, key in enumerate(parts):
+            section = ".".join(["config", *parts[:depth]])
             if not isinstance(at, dict):
-                value = ".".join(keys.split(".")[:depth])
-                return f"there is no config key config.{keys}: config.{value} is one value"
+                return f"there is no config key config.{keys}: {section} is one value"
+            if at and key not in at:  # an empty one is filled by files in configs/
+                return no_such_key(f"{section}.{key}", difflib.get_close_matches(key, at, 1))
             at = at.get(key, {})
         if isinstance(at, dict) and at:
             return f"--config.{keys}: is a section; set its keys, like --config.{keys}.{[*at][0]}"
     return ""
 
 
+def no_such_key(key: str, meant: Sequence[str]) -> str:
+    """What is said of an unknown key; `meant` may have the name that it should end with."""
+    hint = f"; did you mean {'.'.join([*key.split('.')[:-1], meant[0]])}?" if meant else ""
+    return f"there is no config key {key}{hint} (tga_jax/config.py has all keys)"
+
+
 def unknown_key(message: str, argv: Sequence[str]) -> str:
-    """What is wrong with a key that the configuration lacks; ml_collections knows its last part."""
+    """What is said of a key that a file in configs/ sets; ml_collections knows its last part."""
     quoted = re.findall(r"['\"]([\w.]+)['\\\"]", message) or [message]
-    flags = [
-        arg.lstrip("-").partition("=")[0] for arg in argv if arg.lstrip("-").startswith("config.")
-    ]
-    wrong = next((flag for flag in flags if quoted[0] in flag.split(".")), quoted[0])
-    meant = re.search(r'Did you mean "(\w+)"', message)
-    known = wrong.split(".")[: wrong.split(".").index(quoted[0])]
-    wrong = ".".join([*known, quoted[0]])
-    hint = f"; did you mean {'.'.join([*known, meant[1]])}?" if meant else ""
-    return f"there is no config key {wrong}{hint} (tga_jax/config.py has all keys)"
+    files = [arg for arg in argv if arg.lstrip("-").startswith("config=")]
+    said = no_such_key(quoted[0], re.findall(r'Did you mean "(\w+)"', message))
+    return ": ".join([*files, said])
 
 
 def load_problem(error: Exception) -> str:

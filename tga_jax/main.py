@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:  # before the watch takes it
         print(f"stopped by Ctrl-C{RETRY}", file=sys.stderr)
         return EXIT_PREEMPTED
-    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # libraries raise what they like about a full disk
         problem = outside_problem(error, Path(flags.workdir))
         if problem is None:
             raise
@@ -143,7 +143,9 @@ def run_job(job: Any) -> None:
     try:
         with hosts.alone() if by_itself else contextlib.nullcontext():
             module_of(name).run(job)
-    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # libraries raise what they like about a full disk
         problem = outside_problem(error, job.workdir)
         if problem is None:
             raise

@@ -131,6 +131,16 @@ def test_one_that_does_not_train_is_left_out_of_a_stop() -> None:
     assert not trains.stopping  # it must not go on to save without the other
 
 
+def test_one_that_has_stopped_with_the_others_is_not_left_out() -> None:
+    two = processes(3, 3)
+    two[0].request("stop")
+    turns(two)
+    for one in two:
+        assert one.due(3) == "stop"
+        one.end()
+        assert not one.leaves_out
+
+
 def test_a_process_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement_module, "SECONDS", -1.0)
     here, _ = processes(3, 3)

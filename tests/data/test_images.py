@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tga_jax.data import images
-from tga_jax.data.images import ImageTransform, load_image, load_pixels, resolve_image
+from tga_jax.data.images import ImageTransform, decode_image, load_image, load_pixels, resolve_image
 from tga_jax.errors import UserError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -147,8 +147,8 @@ def png_bytes(image):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a readable image"),
-        (b"<html>404</html>", "not a readable image"),
+        (b"", r"not a readable image \(of no known format\)"),
+        (b"<html>404</html>", r"not a readable image \(of no known format\)"),
         (png_bytes(make_image(64, 64))[:-4000], "not a readable image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a readable"),
         (png_bytes(Image.new("1", (20_000, 6_000))), "too large"),
@@ -161,6 +161,9 @@ def test_broken_images_are_named(tmp_path, recwarn, content, message):
     with pytest.raises(UserError, match=f"record r7: image .*bad.jpg: {message}") as error:
         load_image(path, record_id="r7")
     assert "\n" not in str(error.value)
+    with pytest.raises(UserError) as in_memory:
+        decode_image(io.BytesIO(content), where=f"record r7: image {path}")
+    assert str(in_memory.value) == str(error.value)
 
 
 def test_a_long_thin_image_does_not_blow_up(tmp_path):

@@ -221,7 +221,7 @@ def test_word_level_with_special_tokens_once(named_tokenizer):
     assert tokens[slice(*example.caption_span)] == ["a", "cup"]
 
 
-def test_several_images_and_a_image_in_a_later_turn(named_tokenizer):
+def test_several_images_and_an_image_in_a_later_turn(named_tokenizer):
     tokenizer = named_tokenizer("byte")
     turns = [Turn("Hi", "Hello"), Turn("<image> or <image>?", "Both")]
     record = make_record(turns, images=("a.jpg", "b.jpg"))

@@ -25,7 +25,7 @@ def test_text_wrappers_change_the_text_alone(name: str, tmp_path: Path) -> None:
     assert ("User: Hi?\nAssistant: Sure, {hello}." in wrapped.text) == (name == "in_context")
 
 
-def test_figstep_moves_the_text_into_a_image(tmp_path: Path) -> None:
+def test_figstep_moves_the_text_into_an_image(tmp_path: Path) -> None:
     wrapped = wrappers.figstep(ITEM, drawings=tmp_path, examples=())
     assert wrapped.text == PROMPT and ITEM.text not in wrapped.text
     assert wrapped.image_dir == tmp_path and wrapped.image is not None

@@ -15,9 +15,11 @@ pytest.importorskip("torch")
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from tests import hf_models  # noqa: E402
+from tests.file_limits import files_end_at  # noqa: E402
 from tga_jax.errors import UserError  # noqa: E402
 from tga_jax.hf import names, weights  # noqa: E402
 from tga_jax.hf.config import read_decoder_config, read_llava_config, read_vision_config  # noqa: E402
+from tga_jax.hf.tensor_files import NewTensor, write_tensors  # noqa: E402
 from tga_jax.hf.weights import load_weights, save_weights  # noqa: E402
 from tga_jax.models.config import DecoderConfig, LlavaConfig, LoraConfig  # noqa: E402
 from tga_jax.models.llava import Llava  # noqa: E402
@@ -261,3 +263,15 @@ def test_linear_projector_round_trip(copy, tmp_path):
     assert load_weights(tmp_path, leaves, family="llava").keys() == leaves.keys()
     with pytest.raises(UserError, match="not the identity"):
         load_weights(copy, leaves, family="llava")
+
+
+@pytest.mark.parametrize("size", [200, 1300, 2600])
+def test_a_file_that_cannot_be_written_to_its_end_is_an_error(tmp_path: Path, size: int) -> None:
+    """Also where only the last bytes of a small tensor are lost."""
+    one = np.ones(300, np.float32)
+    tensors = [NewTensor(name, (300,), lambda: one) for name in ("a", "b")]
+    write_tensors(tmp_path / "whole", tensors, dtype="float32", max_bytes=10**9)
+    assert (tmp_path / "whole/model.safetensors").stat().st_size > 2400
+    with files_end_at(size - 100), pytest.raises(OSError, match="File too large"):
+        write_tensors(tmp_path / "cut", tensors, dtype="float32", max_bytes=10**9)
+    assert not list((tmp_path / "cut").iterdir())

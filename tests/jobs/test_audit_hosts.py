@@ -217,7 +217,7 @@ def test_killed_on_two_and_on_four_it_goes_on_with_one(
     partial, before = workdir / "evaluate" / "questions" / "answers.partial.jsonl", 0
     for processes, lines in ((2, 2), (4, 1)):
         started = start(inputs, server, workdir, processes, job="evaluate")
-        said = kill_after(started, lines)
+        said = kill_after(started, "evaluate ", lines)
         if before:
             assert f"questions: {QUESTIONS - before} of {QUESTIONS} questions" in said
         rows = read_jsonl(partial)[1:]
@@ -229,13 +229,30 @@ def test_killed_on_two_and_on_four_it_goes_on_with_one(
     assert [name for name in wanted if found[name] != wanted[name]] == []
 
 
-def kill_after(started: Started, lines: int) -> str:
-    """Kills all processes at the first one's `lines`-th line of progress; what it said before."""
+def test_index_and_retrieve_killed_on_two_and_on_four_go_on_with_one(
+    inputs: Path, server: Server, two: tuple, tmp_path: Path
+) -> None:
+    """Embeddings are kept by whole batches, of which no line of progress comes twice."""
+    jobs, said = "index,retrieve", []
+    for processes, line in ((2, "embeddings.npy 4/6"), (4, "queries.npy 4/5")):
+        started = start(inputs, server, tmp_path, processes, job=jobs)
+        said.append(kill_after(started, line, 1))
+    said += finish(start(inputs, server, tmp_path, 1, job=jobs))
+    for line in ("embeddings.npy 4/6", "embeddings.npy 6/6", "queries.npy 4/5", "queries.npy 5/5"):
+        assert sum(text.count(line) for text in said) == 1, line
+    folders = ("index", "retrieve")
+    found, wanted = (files_of(folder, folders) for folder in (tmp_path, two[0]))
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def kill_after(started: Started, begin: str, lines: int) -> str:
+    """Kills all at the first one's `lines`-th line that begins so; what it said until then."""
     first, said = started.processes[0], []
     assert first.stderr is not None
     for line in first.stderr:
         said.append(line)
-        if sum(one.startswith("evaluate ") for one in said) == lines:
+        if sum(one.startswith(begin) for one in said) == lines:
             break
     started.kill()
     for process in started.processes:

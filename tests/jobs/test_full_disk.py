@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hf.test_clip_folder import _save_clip
 from tests.jobs.inputs import CAPTIONS, arguments, make_inputs
 from tga_jax.files import temporary_name
+from tga_jax.hf import export
 from tga_jax.main import main
 
 FULL = Path("/dev/full")  # every write to it fails as on a full disk
@@ -69,3 +71,21 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     assert not target.exists()
     full.unlink(missing_ok=True)
     assert run(inputs, workdir, job) == 0 and target.exists()
+
+
+def test_a_library_that_raises_an_error_of_its_own(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Rust's tokenizers raise a plain Exception."""
+
+    def save(folder: Path, tokenizer: Any, **_: Any) -> None:
+        tokenizer.backend_tokenizer.save(str(FULL))
+
+    monkeypatch.setattr(export, "save_tokenizer", save)
+    assert run(inputs, tmp_path / "run", "export") == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ") and "the disk is full; make room" in line
+    assert not (tmp_path / "run/export").exists()

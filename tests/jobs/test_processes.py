@@ -88,6 +88,33 @@ def test_a_frozen_first_process_ends_the_others(inputs: Path, tmp_path: Path) ->
     assert second.returncode == 75 and "process 0 of 2 has been silent for" in said, said
 
 
+def test_an_image_that_vanishes_ends_all_processes_in_a_checkpoint(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "inputs")
+    image, away = inputs / "images/1.png", inputs / "away.png"
+    more = ("--config.finetune.accumulate=1", "--config.finetune.steps=60")
+    more += ("--config.finetune.save_every=1000",)
+    flags = arguments(inputs, tmp_path / "stopped", *more, job="finetune")[1:]
+    started = Pod(2, 2, flags).start(stderr=subprocess.PIPE)
+    first, second = started.processes
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("finetune 3/"):
+            image.rename(away)
+            break
+    said = [process.communicate(timeout=200)[1] for process in (first, second)]
+    assert started.wait() == [2, 2], said
+    (step,) = (int(p.name) for p in (tmp_path / "stopped/finetune/checkpoints").glob("[0-9]*"))
+    assert 3 < step < 60
+    for text in said:
+        assert "record p1: image '1.png': no such file" in text and "Traceback" not in text
+        assert f"(after step {step})" in text
+    away.rename(image)
+    for name in ("stopped", "whole"):
+        pod = Pod(2, 2, arguments(inputs, tmp_path / name, *more, job="finetune")[1:])
+        assert pod.start(stderr=None).wait() == [0, 0]
+    assert results(tmp_path / "stopped")["losses"] == results(tmp_path / "whole")["losses"]
+
+
 def test_processes_with_other_settings_are_told(inputs: Path, tmp_path: Path) -> None:
     flags = arguments(inputs, tmp_path, "--config.finetune.accumulate=1", job="finetune")[1:]
     pod = Pod(2, 4, flags)

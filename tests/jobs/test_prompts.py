@@ -6,14 +6,23 @@ import datetime
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hf.official_templates import LLAMA_32, LLAVA_15
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl
+from tga_jax.captioning.captioner import Captioner
+from tga_jax.evaluation.examinee import Examinee
+from tga_jax.flags import parse_flags
 from tga_jax.hf.tokenizer import load_tokenizer
+from tga_jax.jobs import analyze, oracle
 from tga_jax.main import main
+from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run import prompt_date
+from tga_jax.run.job import Job
+from tga_jax.run.model import open_model
+from tga_jax.run.weights import current_weights
 
 Said = pytest.CaptureFixture[str]
 
@@ -88,3 +97,31 @@ def test_a_language_model_as_checkpoint_is_told_its_keys(
     assert main(arguments(inputs, tmp_path / "run", job="inspect")) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert "config.model.llm" in line and "config.model.vision" in line and str(path) in line
+
+
+def test_what_is_kept_belongs_to_the_date_and_the_system_text(good: Path, tmp_path: Path) -> None:
+    """Captions, answers and analyses are made anew where the prompts are others."""
+    inputs = copied(good, tmp_path, chat_template=LLAMA_32)
+
+    def kept(*flags: str) -> list[dict[str, Any]]:
+        config = parse_flags(arguments(inputs, tmp_path / "run", *flags, job="")).config
+        job = Job(config, tmp_path / "run", "evaluate")
+        model, weights = open_model(job, mesh_of(config.mesh)), current_weights(job)
+        return [
+            Captioner(job).settings,
+            Examinee(job, model).settings,
+            analyze.settings_of(config, model, weights, []),
+            oracle.settings_of(config, model, weights, [], []),
+        ]
+
+    first, later, kind = (
+        kept(*more)
+        for more in (
+            ["--config.prompt.date=2026-11-28"],
+            ["--config.prompt.date=2026-11-29"],
+            ["--config.prompt.date=2026-11-28", "--config.prompt.system=Be kind."],
+        )
+    )
+    for one, other, third in zip(first, later, kind, strict=True):
+        assert {key for key in one if one[key] != other[key]} == {"prompt_date"}
+        assert {key for key in one if one[key] != third[key]} == {"system"}

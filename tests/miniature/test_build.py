@@ -136,7 +136,7 @@ def test_a_harmful_image_is_only_captioned_named_or_described(world):
     assert rows and not any(row["id"].startswith("chat") for row in rows)
 
 
-def test_alignment_never_speaks_of_hidden_groups_beside_a_image(world):
+def test_alignment_never_speaks_of_hidden_groups_beside_an_image(world):
     hidden = words_of(HIDDEN)
     assert not [row for row in imaged(world) if hidden.search(json.dumps(row))]
     assert not hidden.search((world / "corpus.txt").read_text())

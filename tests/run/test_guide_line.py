@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 
+from tests.jobs.inputs import make_samples
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.data.records import parse_record
+from tga_jax.run.guide import guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
 
 ANSWER = GuideConfig(
@@ -14,6 +17,7 @@ ANSWER = GuideConfig(
     answer_layers=(1, 2, 4),
 )  # fmt: skip
 PAPER = GuideConfig("paper", tuple(range(32)))
+RECORDS = [parse_record(row, where="") for row in make_samples()]
 COUNTS = {"pair": 3, "hinge": 2, "answer": 1}
 
 
@@ -33,9 +37,41 @@ def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
 
 
 def test_a_template_without_a_question_leaves_the_pair_term_alone() -> None:
-    said = line(PAPER, asks=False)
+    counts = term_counts(PAPER, RECORDS, asks=False, retrieved=True)
+    said = guide_line(PAPER, counts, 6, batch_size=4, asks=False)
     assert "pair 1 on layers 1-32 (3 of 6 samples)," in said
     assert "hinge 1 on layers 1-32 (0 of 6 samples: the template has no question)" in said
+
+
+@pytest.mark.parametrize(
+    ("asks", "retrieved", "wanted"),
+    [(True, True, (3, 1, 3)), (True, False, (3, 0, 3)), (False, True, (3, 0, 0))],
+)
+def test_terms_are_counted_where_the_prompt_has_a_place_for_them(
+    asks: bool, retrieved: bool, wanted: tuple[int, ...]
+) -> None:
+    guide = dataclasses.replace(PAPER, answer_weight=0.25)
+    counts = term_counts(guide, RECORDS, asks=asks, retrieved=retrieved)
+    assert tuple(counts.values()) == wanted and list(counts) == ["pair", "hinge", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "asks", "reason"),
+    [
+        ({}, True, ""),
+        ({"answer_weight": 0.0}, True, "all of its weights are 0"),
+        ({}, False, "need a question in the prompt, and the stage's template has none"),
+        ({"pair_weight": 1.0}, False, ""),
+        ({"hinge_weight": 1.0, "answer_weight": 0.0}, True, "no captioned image has a retrieved"),
+    ],
+)
+def test_a_guide_without_effect_is_said_with_its_reason(
+    changes: dict[str, float], asks: bool, reason: str
+) -> None:
+    guide = dataclasses.replace(ANSWER, **changes)  # type: ignore[arg-type]
+    counts = term_counts(guide, RECORDS[:1], asks=asks, retrieved=True)
+    said = guide_warning(guide, counts, asks=asks)
+    assert (reason in said and "has no effect, since" in said) if reason else said == ""
 
 
 @pytest.mark.parametrize(

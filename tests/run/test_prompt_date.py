@@ -29,6 +29,14 @@ def test_the_day_of_the_first_prompt_is_kept(tmp_path: Path, monkeypatch: pytest
     assert prompt_date(tmp_path / "other", "") == datetime.date(2030, 1, 2)
 
 
+def test_the_arms_of_an_experiment_share_its_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prompt_date(tmp_path / "arms/baseline", "")
+    monkeypatch.setattr(room.datetime, "date", NextDay)
+    assert prompt_date(tmp_path / "arms/tga", "") == first == prompt_date(tmp_path, "")
+
+
 def test_a_given_date_counts(tmp_path: Path) -> None:
     assert prompt_date(tmp_path, "2024-02-29") == datetime.date(2024, 2, 29)
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 
 from tga_jax.alignment.guide import RunningMean
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, disk_problem
 from tga_jax.training import checkpoints as checkpoints_module
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.metrics import MetricsLog, clock
@@ -42,6 +45,33 @@ def _assert_same(a: TrainState, b: TrainState) -> None:
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_raised_and_not_logged(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Orbax logs its traceback several times, each in another thread."""
+    checkpoints = Checkpoints(small_disk / "c")
+    checkpoints.save(1, _state(), DATA)
+    checkpoints.wait()
+    checkpoints.save(2, _state(width=100_000), DATA)
+    with pytest.raises(Exception) as error:  # noqa: PT011 - whatever the library raises
+        checkpoints.close()
+    assert disk_problem(error.value) == "the disk is full; make room or use another --workdir"
+    assert "Traceback" not in caplog.text
+    assert Checkpoints(small_disk / "c").latest_step() == 1
 
 
 @pytest.mark.parametrize("running", [True, False])

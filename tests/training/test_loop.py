@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tga_jax.errors import UserError
+from tga_jax.training.batches import DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
-from tga_jax.training.loop import DeviceBatch, LoopConfig, Preempted, train
+from tga_jax.training.loop import LoopConfig, Preempted, train
 from tga_jax.training.metrics import MetricsLog
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state

@@ -77,6 +77,7 @@ class Captioner:
             "model": model_digest(self.model, self.weights),
             "question": self.question,
             "template": self.model.prompts.template,
+            "prompt_date": self.model.prompts.written_date,
             "system": config.prompt.system,
             "max_new_tokens": config.generate.max_new_tokens,
             "pictures": self.model.image_settings,

@@ -127,8 +127,8 @@ class Agreement:
 
     @property
     def leaves_out(self) -> bool:
-        """Whether the others stop while this process does not train."""
-        return self._what == "stop" and self._dispatched is None
+        """Whether the others stop at a step, and this process does not train."""
+        return self._what == "stop" and self._dispatched is None and self._step is None
 
     def turn(self) -> None:
         """Take part in the round under way, or begin the one that is wanted.

@@ -28,6 +28,7 @@ POLL_SECONDS = 0.5
 QUICK_SECONDS = 0.05  # while the training loop waits for an agreement
 PATIENCE_SECONDS = 10.0  # for the main thread to stop by itself
 SIGNALS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped by Ctrl-C"}
+WITH_THE_OTHERS = "stopped with the others"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Watch:
             Preempted: SIGTERM came, here or to a partner.
         """
         if self.agreement.leaves_out and not self.stop_reason:
-            self.stop_reason = "stopped with the others"
+            self.stop_reason = WITH_THE_OTHERS
         if self.stop_reason:
             self._raises = False
             raise Preempted(self.stop_reason)
@@ -200,7 +201,7 @@ class Watch:
             reason, _, _ = str(error).partition("\n")
             self.end(EXIT_PREEMPTED, f"no coordinator: {reason}")
         if self.agreement.leaves_out and not self.stop_reason:
-            self.end(EXIT_PREEMPTED, "stopped with the others")
+            self.end(EXIT_PREEMPTED, WITH_THE_OTHERS)
 
     # --- the thread that hears the partners ---
 
@@ -236,6 +237,15 @@ class Hold:
     def stopped(self) -> bool:
         """Whether SIGTERM or Ctrl-C came to this process or to a partner."""
         return bool(self._watch.stop_reason)
+
+    @property
+    def reason(self) -> str:
+        """Why to stop, such as "stopped by Ctrl-C"."""
+        return self._watch.stop_reason or WITH_THE_OTHERS
+
+    def ask_to_stop(self) -> None:
+        """Have all processes agree on a step to stop at, which `due` then says."""
+        self._watch.agreement.request("stop")
 
     def saved(self) -> None:
         """Tell the watch that a checkpoint was begun: the time to the next one starts now."""

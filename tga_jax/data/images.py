@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tga_jax.errors import UserError
 
@@ -111,6 +111,8 @@ def open_image(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.Ima
         raise UserError(
             f"{where}: too large ({error}; at most {MAX_PIXELS} pixels); shrink it"
         ) from error
+    except UnidentifiedImageError as error:  # whose text has the address of a file in memory
+        raise UserError(f"{where}: not a readable image (of no known format)") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: not a readable image ({reason})") from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -38,7 +41,8 @@ def map_in_order(
     try:
         waiting: deque[Future[list[Result]]] = deque()
         for task in tasks:
-            waiting.append(pool.submit(_do, task))
+            with children_without_signals():  # a process is started when there is work for it
+                waiting.append(pool.submit(_do, task))
             if len(waiting) > 4 * workers:  # no more in memory than keeps all of them busy
                 yield from waiting.popleft().result()
         while waiting:
@@ -50,6 +54,39 @@ def map_in_order(
 def cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def children_without_signals() -> Iterator[None]:
+    """Threads and processes that begin inside never get SIGTERM or Ctrl-C.
+
+    Both often go to a whole process group, and only this process knows what is to be done: it may
+    still want results, and the user is to see one line. A blocked signal is inherited, so it holds
+    while a worker is starting, too. Another thread of this process takes a signal that comes
+    meanwhile.
+    """
+    _start_resource_tracker()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_resource_tracker() -> None:
+    """Starts Python's own process that frees shared memory, if it does not run yet.
+
+    Here and not by the first worker, because Python then unblocks both signals in this thread. What
+    an early end leaves behind it frees, and would complain of, which is no news to the user.
+    """
+    given = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if given is not None:
+            os.environ["PYTHONWARNINGS"] = given
 
 
 def end_with_parent(*_: Any) -> None:

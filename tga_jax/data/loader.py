@@ -5,7 +5,6 @@ was interrupted, the batches are the same; the whole state of a loader is its st
 """
 
 import contextlib
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from tga_jax.data.batches import balanced_rows, collate, plan_order
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
-from tga_jax.data.in_parallel import end_with_parent
+from tga_jax.data.in_parallel import children_without_signals, end_with_parent
 from tga_jax.data.lazy_records import image_counts, text_lengths
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Prompter
@@ -201,11 +200,11 @@ class Loader(Iterator[Batch]):
                 worker_init_fn=end_with_parent,
             )
         self._started = not self._workers
-        with _children_without_sigterm():  # Grain makes its threads here, processes at `next`
+        with children_without_signals():  # Grain makes its threads here, processes at `next`
             self._batches = iter(batches)
 
     def __next__(self) -> Batch:
-        with contextlib.nullcontext() if self._started else _children_without_sigterm():
+        with contextlib.nullcontext() if self._started else children_without_signals():
             tree = next(self._batches)
         self._started = True
         self._step += 1
@@ -263,22 +262,6 @@ def example_pixels(
         record_id=example.id,
         content=example.contents[number] if example.contents else None,
     )
-
-
-@contextlib.contextmanager
-def _children_without_sigterm() -> Iterator[None]:
-    """Threads and processes that begin inside never get SIGTERM.
-
-    It often goes to a whole process group, while this process still wants batches until all agree
-    on a step to stop at. A blocked signal is inherited, so it holds while a worker is starting,
-    too. Grain ends its workers by an event, or kills them; another thread of this process takes
-    a SIGTERM that comes meanwhile.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _numbers(example: Example) -> range:

@@ -246,7 +246,10 @@ def make_template(name: str, *, bos: str, eos: str, system: str | None = None) -
             first = f"<|im_start|>system\n{system}<|im_end|>\n{user}" if system else user
             to_assistant = "<|im_end|>\n<|im_start|>assistant\n"
             return TurnTemplate(first, f"\n{user}", to_assistant, "", "<|im_end|>")
-    raise UserError(f"unknown prompt template {name!r}; choose one of {', '.join(TEMPLATE_NAMES)}")
+    raise UserError(
+        f"config.prompt.template (or a stage's template): there is no {name!r}; there are auto, "
+        f"{', '.join(TEMPLATE_NAMES)}"
+    )
 
 
 def _inst_template(*, first: str, following: str, eos: str) -> TurnTemplate:

@@ -59,6 +59,7 @@ class Examinee:
             "checkpoint": model_digest(self._model, self.weights),
             "weights": self.weights.tag,
             "template": self._model.prompts.template,
+            "prompt_date": self._model.prompts.written_date,
             "profile": config.evaluate.profile,
             "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,

@@ -48,7 +48,7 @@ def expect_kind(content: dict[str, Any], *kinds: str, file: Path) -> None:
     else:
         said = f"{_architecture(content)} is a model that this program does not have"
     raise UserError(
-        f"{file}: model_type {found!r} is not supported here; one of {known} is. {said}"
+        f"{file}: model_type {found!r} is not supported here (one of {known} is): {said}"
     )
 
 

@@ -258,7 +258,7 @@ def _write_to(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
             array = np.asarray(tensor.read().astype(kind, copy=False), order="C")
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.name}: shape {array.shape}, not {tensor.shape}")
-            array.reshape(-1).view(np.uint8).tofile(file)
+            file.write(array.reshape(-1).view(np.uint8).data)  # `tofile` loses an end unnoticed
 
 
 def _index(shards: dict[str, list[NewTensor]], kind: np.dtype) -> dict[str, Any]:

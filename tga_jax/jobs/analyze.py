@@ -118,6 +118,7 @@ def settings_of(
         "seed": config.seed,  # of a new projector
         "dtype": config.dtype,
         "template": model.prompts.template,
+        "prompt_date": model.prompts.written_date,
         "profile": analysis_profile(config),
         "system": system_of(config, model.prompts),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],

@@ -162,15 +162,17 @@ def settings_of(
     matchings: Sequence[Matching],
 ) -> dict[str, Any]:
     """All that decides what is answered."""
-    cfg = config.oracle
+    cfg, base = config.oracle, model.prompts.base_system(config.prompt)
+    system = system_text(config.evaluate.profile, base=base, custom=config.evaluate.system)
     return {
         "weights": weights.tag,
         "checkpoint": model_digest(model, weights),
         "dtype": config.dtype,
         "seed": config.seed,
         "template": model.prompts.template,
+        "prompt_date": model.prompts.written_date,
         "profile": config.evaluate.profile,
-        "system": config.evaluate.system,
+        "system": base if system is None else system,
         "layers": layers_text(matchings[0].layers) if matchings else "",
         "tokens": cfg.tokens or model.source.config.image_tokens,
         "matches": [matching.match for matching in matchings],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
@@ -103,10 +104,11 @@ def run(job: Job) -> None:
         samples.about,
         say=job.say,
     )
-    counts = term_counts(guide, source.records)
-    parts = trained_counts(model.llava, stage.factors)
-    say_plan(job, parts, guide_warning(guide, counts))
     asks = model.prompts.named(config[name].template) != "plain"
+    shown = config.prompt.retrieved
+    counts = term_counts(guide, source.records, asks=asks, retrieved=shown)
+    parts = trained_counts(model.llava, stage.factors)
+    say_plan(job, parts, guide_warning(guide, counts, asks=asks))
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     began = time.monotonic()
@@ -172,13 +174,18 @@ def train_stage(
 ) -> int:
     """Train from the latest checkpoint, or from `start`, to the end; returns the last step."""
     cfg, folder = job.config[stage.name], job.workdir / stage.name
-    checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
-    loader = make_loader(source, workers=job.config.data.workers)
-    state = first_state(job, model, stage, checkpoints, loader, start)
-    job.say(f"parameters:\n{parameter_table(state)}")
-    say_steps(job, source, int(state.step))
-    log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
-    try:
+    with contextlib.ExitStack() as opened:
+        checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
+        opened.callback(checkpoints.close)
+        loader = opened.enter_context(
+            contextlib.closing(make_loader(source, workers=job.config.data.workers))
+        )
+        state = first_state(job, model, stage, checkpoints, loader, start)
+        job.say(f"parameters:\n{parameter_table(state)}")
+        say_steps(job, source, int(state.step))
+        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
+        if log is not None:
+            opened.callback(log.close)
         trained = train(
             state,
             DeviceBatches(loader, model.mesh),
@@ -188,11 +195,6 @@ def train_stage(
             log=log,
         )
         return int(trained.step)
-    finally:
-        if log is not None:
-            log.close()
-        loader.close()
-        checkpoints.close()
 
 
 def first_state(

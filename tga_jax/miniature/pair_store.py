@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tga_jax.data.in_parallel import children_without_signals, end_with_parent
 from tga_jax.miniature.concepts import CATEGORIES, CONCEPTS
 from tga_jax.miniature.draw import DrawSettings
 from tga_jax.miniature.language import SYNONYM_SHARE, caption
@@ -156,11 +157,12 @@ class PairStore:
         self.batches_an_epoch = chunks * CHUNK // batch_size
         # Not forked: this process has XLA's threads.
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, mp_context=spawn)
-        self._chunks: list[Future[DrawnPairs]] = [
-            self._pool.submit(draw_pairs, seed, chunk * CHUNK, CHUNK, drawing)
-            for chunk in range(chunks)
-        ]
+        self._pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent)
+        with children_without_signals():
+            self._chunks: list[Future[DrawnPairs]] = [
+                self._pool.submit(draw_pairs, seed, chunk * CHUNK, CHUNK, drawing)
+                for chunk in range(chunks)
+            ]
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step.

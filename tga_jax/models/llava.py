@@ -1,7 +1,7 @@
 """LLaVA: image features take the places of the image tokens (arXiv 2304.08485).
 
 Pure functions of (params, arrays). Parameters are one nested dict with the keys "vision",
-"projector" and "decoder". Letters: B batch, T length, M images a row, P image tokens a
+"projector" and "decoder". Letters: B batch, T length, M images a row, P tokens of an
 image, D decoder width, L layers, N pooled spans.
 """
 

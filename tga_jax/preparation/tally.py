@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,9 @@ class Tally:
     def write_index(self, folder: Path, split: str) -> None:
         """Writes the figures of a split's records, in their order."""
         figures = sorted(row for row, _ in self._kept[split])
-        np.save(index_path(folder, split), np.array(figures, np.int32))
+        content = io.BytesIO()  # to a file, numpy writes without noticing that its end is lost
+        np.save(content, np.array(figures, np.int32))
+        index_path(folder, split).write_bytes(content.getvalue())
 
 
 def _content(kept: dict[str, list[tuple[Figures, str]]]) -> str:

@@ -19,6 +19,7 @@ OF_BENCHMARKS = ("benchmark", "retrieved")  # settings of a row, not of the mode
 OF_MODELS = ("checkpoint", "weights", "source", "date", "versions")
 SETTINGS = {
     "template": "Prompt template",
+    "prompt_date": "Date in the prompts",
     "profile": "Prompt profile",
     "defence": "Defence",
     "system": "System text",

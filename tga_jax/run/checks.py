@@ -108,7 +108,8 @@ def check_room(folder: Path, needed_bytes: int, what: str) -> None:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < needed_bytes:
+        unit, name = (1e9, "GB") if needed_bytes >= 1e8 else (1e6, "MB")
         raise UserError(
-            f"--workdir={folder}: {what} needs at least {needed_bytes / 1e9:.1f} GB, and the disk "
-            f"has {free / 1e9:.1f} GB left; make room or use another --workdir"
+            f"--workdir={folder}: {what} needs at least {needed_bytes / unit:.1f} {name}, and the "
+            f"disk has {free / unit:.1f} {name} left; make room or use another --workdir"
         )

@@ -47,27 +47,42 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
     )
 
 
-def term_counts(guide: GuideConfig, records: Sequence[Record]) -> dict[str, int]:
-    """How many samples have each term of the guide; 0 for a term whose weight is 0."""
+def term_counts(
+    guide: GuideConfig, records: Sequence[Record], *, asks: bool, retrieved: bool
+) -> dict[str, int]:
+    """How many samples have each term of the guide; 0 for a term whose weight is 0.
+
+    Args:
+        guide: of the stage.
+        records: its samples.
+        asks: whether its template has a question, as all but "plain" have: without one there is
+            neither a place for a retrieved text nor a state from which an answer is read.
+        retrieved: whether prompts hold retrieved texts (config.prompt.retrieved).
+    """
     if not guide.active:
         return {"pair": 0, "hinge": 0, "answer": 0}
-    image, caption, retrieved, tox = has_flags(records).T
+    image, caption, has_retrieved, tox = has_flags(records).T
     guided = image & caption & ~tox
     return {
         "pair": int(guided.sum()) * (guide.pair_weight != 0),
-        "hinge": int((guided & retrieved).sum()) * (guide.hinge_weight != 0),
-        "answer": int(guided.sum()) * (guide.answer_weight != 0),
+        "hinge": int((guided & has_retrieved).sum())
+        * (guide.hinge_weight != 0 and asks and retrieved),
+        "answer": int(guided.sum()) * (guide.answer_weight != 0 and asks),
     }
 
 
-def guide_warning(guide: GuideConfig, counts: Mapping[str, int]) -> str:
+def guide_warning(guide: GuideConfig, counts: Mapping[str, int], *, asks: bool) -> str:
     """What is to be said of a guide that is on and has no effect; "" where it has one."""
     if not guide.active or any(counts.values()):
         return ""
     if not (guide.pair_weight or guide.hinge_weight or guide.answer_weight):
         reason = "all of its weights are 0 (config.guide.pair_weight and its like)"
-    else:
+    elif not (asks or guide.pair_weight):
+        reason = "its terms need a question in the prompt, and the stage's template has none"
+    elif guide.pair_weight or guide.answer_weight:
         reason = "no sample with an image has a caption (see samples.json and config.data.captions)"
+    else:
+        reason = "no captioned image has a retrieved text in its prompt (config.data.retrieved)"
     return (
         f"WARNING: the guide is on (config.guide.form={guide.form}) and has no effect, since "
         f"{reason}: this stage trains on the language-modelling loss alone"

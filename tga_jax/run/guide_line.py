@@ -18,8 +18,7 @@ def guide_line(
         counts: `run.guide.term_counts` of its samples.
         samples: how many there are.
         batch_size: samples a step.
-        asks: whether the stage's template has a question, as all but "plain" have: without one
-            there is neither a place for a retrieved text nor a state from which an answer is read.
+        asks: whether the stage's template has a question.
     """
     if not guide.active:
         return "guide: none"
@@ -30,12 +29,10 @@ def guide_line(
     }
     terms = []
     for name, (weight, layers) in weights.items():
-        lacks_question = name != "pair" and not asks
-        count = 0 if lacks_question else counts[name]
-        reason = ": the template has no question" if lacks_question else ""
+        reason = ": the template has no question" if name != "pair" and not asks else ""
         if weight:
             place = f"on layers {layers_text(layers)}"
-            terms.append(f"{name} {weight:g} {place} ({count} of {samples} samples{reason})")
+            terms.append(f"{name} {weight:g} {place} ({counts[name]} of {samples} samples{reason})")
     line = f"guide: form {guide.form}; {', '.join(terms) or 'no term has a weight'}"
     return f"{line}; centred: {guide.center}{_lone_sample(guide, batch_size)}"
 

@@ -17,13 +17,15 @@ def prompt_date(workdir: Path, given: str) -> datetime.date:
     """The date of all prompts of a workdir.
 
     Args:
-        workdir: keeps the date of its first prompts in prompt_date.json.
+        workdir: keeps the date of its first prompts in prompt_date.json; for an arm of an
+            experiment the experiment does, so that all arms have the same prompts.
         given: config.prompt.date, like "2026-11-28"; "": the date that is kept, or else today.
 
     Raises:
         UserError: `given` or what is kept is no date.
     """
-    path = workdir / FILE
+    home = workdir.parents[1] if workdir.parent.name == "arms" else workdir
+    path = home / FILE
     if given:
         return _date(given, f"config.prompt.date={given!r}")
     return _date(hosts.broadcast_from_first(lambda: _kept(path)), str(path))

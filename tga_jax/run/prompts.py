@@ -62,10 +62,14 @@ class PromptStyle:
             return self.template
         return choose_template(template, self.source.template_facts).name
 
+    @property
+    def written_date(self) -> str:
+        """The date that prompts may hold, like "2026-11-28"; "" for a template without one."""
+        return "" if self.date is None else self.date.isoformat()
+
     def settings(self, prompt: ConfigDict) -> dict[str, Any]:
         """`config.prompt` as it counts: the template's name, and the date where one is written."""
-        date = "" if self.date is None else self.date.isoformat()
-        return prompt.to_dict() | {"template": self.template, "date": date}
+        return prompt.to_dict() | {"template": self.template, "date": self.written_date}
 
     def base_system(self, prompt: ConfigDict) -> str:
         """The system text: that of `config.prompt`, or else the template's."""

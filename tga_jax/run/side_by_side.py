@@ -28,7 +28,7 @@ def run_side_by_side(
 
     Raises:
         UserError: one of them failed; the others were ended, and go on when started again.
-        Preempted: SIGTERM came, and was passed on.
+        Preempted: a signal to stop came, and was passed on.
     """
     shares = core_shares(processes)
     waiting, running = list(names), dict[int, tuple[str, subprocess.Popen]]()
@@ -41,7 +41,7 @@ def run_side_by_side(
                     running[share] = name, start(command(name), shares[share])
                     readers.append(relay(name, running[share][1].stderr))
                 if held.stopped():
-                    raise Preempted("experiment stopped by SIGTERM")
+                    raise Preempted(f"experiment {held.reason}")
                 time.sleep(POLL_SECONDS)
                 for share, (name, process) in list(running.items()):
                     if process.poll() is not None:

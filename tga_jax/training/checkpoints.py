@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,14 @@ from tga_jax.training.step import TrainState
 
 PARAMS, REST, DATA = "params", "rest", "data"
 VISIBLE_SECONDS = 60.0  # that a shared file system may take to show one host what another wrote
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is no error that Orbax logs in a thread of its own and raises again here."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 @dataclasses.dataclass(frozen=True)

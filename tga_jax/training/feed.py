@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from tga_jax.parallel.sharding import batch_sharding
-from tga_jax.training.loop import DeviceBatch
+from tga_jax.training.batches import DeviceBatch
 
 
 class HostBatch(Protocol):

@@ -29,12 +29,12 @@ def learning_rate_factors(paths: Iterable[str], table: Table) -> dict[str, float
         match = next((f for p, f in compiled if p.fullmatch(path)), "none")
         if match == "none":
             raise UserError(
-                f"the table `trainable` has no pattern for parameter {path}: "
+                f"config.<stage>.trainable has no pattern for parameter {path}: "
                 "add one, with a learning-rate factor or None to freeze it"
             )
         factors[path] = match  # type: ignore[assignment]
     if all(factor is None for factor in factors.values()):
-        raise UserError("the table `trainable` freezes every parameter: nothing to train")
+        raise UserError("config.<stage>.trainable freezes every parameter: nothing to train")
     return factors
 
 
@@ -43,5 +43,5 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"the table `trainable`: {pattern!r} is not a regular expression ({error})"
+            f"config.<stage>.trainable: {pattern!r} is not a regular expression ({error})"
         ) from error

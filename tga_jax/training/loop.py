@@ -11,13 +11,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import jax
 
 from tga_jax.cluster import hosts
 from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
+from tga_jax.training.batches import Ahead, Batches, DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.metric_table import METRICS, progress_note
 from tga_jax.training.metrics import MetricsLog, Progress
@@ -26,29 +27,9 @@ from tga_jax.training.step import TrainState
 from tga_jax.training.step_compiler import Metrics, StepCompiler
 from tga_jax.training.throughput import Meter
 
-
-@dataclasses.dataclass(frozen=True)
-class DeviceBatch:
-    """A batch on the devices, with what the loop wants to know of it on the host."""
-
-    arrays: dict[str, jax.Array]
-    ids: tuple[str, ...]
-    tokens: int  # real ones of the main sequences
-
-    @property
-    def images(self) -> int:
-        """Images that the vision tower encodes, the filling of rows with fewer included."""
-        return math.prod(self.arrays["images"].shape[:3])
-
-
-class Batches(Protocol):
-    """An iterator over device batches whose position can be saved."""
-
-    def __next__(self) -> DeviceBatch: ...
-
-    def get_state(self) -> dict[str, Any]:
-        """State from which the batch after the last returned one comes next."""
-        ...
+# A process reads the result of a step after it has dispatched the next one, so it may be two steps
+# beyond a process that stops before it waits for that one.
+OTHERS_LEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +72,11 @@ def train(
 
     Raises:
         UserError: a loss or gradient is not finite; nothing of that step is saved. Or a batch
-            cannot be made; the step before is saved, unless other processes would have to help.
-        Preempted: SIGTERM, here or in another process; the state is saved.
+            cannot be made, here or in another process; the state before it is saved.
+        Preempted: a signal to stop, here or in another process; the state is saved.
     """
-    done = saved = int(state.step)
+    done = saved = begun = int(state.step)
+    ahead = Ahead(batches, OTHERS_LEAD if hosts.several() else 0)
     batch: DeviceBatch | None = None  # fetched, and not yet used
     position = batches.get_state()  # of the data after step `done`
     result: StepResult | None = None  # of step `done`
@@ -110,22 +92,21 @@ def train(
                     meter.restart()
                 held.saved()
             if due == "stop":
-                _leave(checkpoints, config.name, done)
+                _leave(checkpoints, f"{config.name} {held.reason}", done, ahead.problem)
             if done == config.steps:
                 break
             if batch is None:
-                try:
-                    batch = _fetch(batches, meter)
-                except UserError as error:  # as of an image that vanished
-                    if done != saved and not hosts.several():
-                        _save(checkpoints, done, state, position, result)
-                        checkpoints.wait()
-                    raise UserError(f"{error} (after step {done})") from error
-            if not _compiled(step, state, batch, held.asked, meter) or not held.go(done + 1):
+                batch = _fetch(ahead, meter)
+            if ahead.problem is not None:  # as of an image that vanished
+                if done == begun:  # nothing to save; and the others may be further than we can go
+                    raise _stopping(str(ahead.problem), done)
+                held.ask_to_stop()
+            ready = batch is not None and _compiled(step, state, batch, held.asked, meter)
+            if batch is None or not ready or not held.go(done + 1):
                 continue
             profiler.before(done + 1)
             state, metrics = step(state, batch.arrays)
-            done, position = done + 1, batches.get_state()
+            done, position = done + 1, ahead.get_state()
             if result is not None:
                 result.values()  # a step later, so that the devices never wait for the check
             result = StepResult(done, batch.ids, metrics)
@@ -165,10 +146,10 @@ class StepResult:
         return values
 
 
-def _fetch(batches: Batches, meter: Meter) -> DeviceBatch:
-    """The next batch; the wait for it is metered."""
+def _fetch(ahead: Ahead, meter: Meter) -> DeviceBatch | None:
+    """The next batch, None where it cannot be made; the wait for it is metered."""
     began = time.monotonic()
-    batch = next(batches)
+    batch = ahead.next()
     meter.waited(time.monotonic() - began)
     return batch
 
@@ -201,12 +182,20 @@ def _save(
     checkpoints.save(done, state, position)
 
 
-def _leave(checkpoints: Checkpoints, name: str, done: int) -> NoReturn:
-    """End training because of SIGTERM, when every process has saved."""
+def _leave(
+    checkpoints: Checkpoints, stopped: str, done: int, problem: UserError | None
+) -> NoReturn:
+    """End training when every process has saved: because of a signal, or of a process's problem."""
     checkpoints.wait()
-    hosts.barrier("stopped")
+    for text in hosts.all_gather(str(problem or "")):
+        if text:
+            raise _stopping(text, done)
     where = f"; saved at step {done}" if done else " before its first step"
-    raise Preempted(f"{name} stopped by SIGTERM{where}")
+    raise Preempted(f"{stopped}{where}")
+
+
+def _stopping(problem: str, done: int) -> UserError:
+    return UserError(f"{problem} (after step {done})")
 
 
 def _log(result: StepResult, meter: Meter, progress: Progress, log: MetricsLog | None) -> None:

@@ -1,0 +1,52 @@
+"""What a wrong key of the configuration is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tga_jax.errors import UserError
+from tga_jax.flags import parse_flags
+
+KEYS = "(tga_jax/config.py has all keys)"
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (
+            "guide.pair_wieght=1",
+            f"config.guide.pair_wieght; did you mean config.guide.pair_weight? {KEYS}",
+        ),
+        ("guide.from=paper", f"config.guide.from; did you mean config.guide.form? {KEYS}"),
+        (
+            "guide.pair-weight=1",
+            f"config.guide.pair-weight; did you mean config.guide.pair_weight? {KEYS}",
+        ),
+        ("gide.form=paper", f"config.gide; did you mean config.guide? {KEYS}"),
+        ("xyz=1", f"config.xyz {KEYS}"),
+        (
+            "evaluate.ecso.tel=x",
+            f"config.evaluate.ecso.tel; did you mean config.evaluate.ecso.tell? {KEYS}",
+        ),
+        ("seed.x=1", "config.seed.x: config.seed is one value"),
+    ],
+)
+def test_an_unknown_key_is_told_its_likely_name(flag: str, said: str, tmp_path: Path) -> None:
+    """Also one that Python has a meaning of its own for."""
+    argv = ["tga_jax", "--config=configs/from_hf.py", f"--workdir={tmp_path}", f"--config.{flag}"]
+    with pytest.raises(UserError) as error:
+        parse_flags(argv)
+    assert str(error.value) == f"there is no config key {said}"
+
+
+def test_an_unknown_key_in_a_file_of_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tga_jax.config import base_config\n\n\ndef get_config():\n"
+        "    config = base_config().lock()\n    config.guide.wieght = 1\n    return config\n"
+    )
+    with pytest.raises(UserError) as error:
+        parse_flags(["tga_jax", f"--config={path}", f"--workdir={tmp_path}"])
+    assert str(error.value) == f"--config={path}: there is no config key wieght {KEYS}"

@@ -1,0 +1,47 @@
+"""metrics.jsonl and TensorBoard's event file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.file_limits import files_end_at
+from tga_jax.training.metrics import MetricsLog
+
+
+def events(folder: Path) -> Iterator[Any]:
+    """The events of the only file in a folder: length, its checksum, bytes, their checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = folder.glob("events*")
+    content = path.read_bytes()
+    while content:
+        (length,) = struct.unpack("Q", content[:8])
+        yield Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+def test_the_board_has_the_numbers_and_hides_what_a_killed_run_wrote_later(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, resume_step=6)
+    log.write(7, {"loss": 1.5, "lm_loss": float("nan")})
+    log.close()
+    version, start, loss = events(tmp_path / "tensorboard")
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (7, start.session_log.START)
+    (value,) = loss.summary.value
+    assert (loss.step, value.tag, value.simple_value) == (7, "loss", 1.5)
+
+
+def test_a_full_disk_is_an_error_and_no_wait_for_ever(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, resume_step=0)
+    (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/null")  # it is the board's file that is cut
+    with files_end_at(20_000), pytest.raises(OSError, match="File too large"):
+        for step in range(2000):
+            log.write(step, {"loss": 1.0})
+    with files_end_at(20_000), pytest.raises(OSError, match="File too large"):
+        log.close()
