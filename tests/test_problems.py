@@ -13,7 +13,7 @@ def test_out_of_memory_names_keys_that_there_are(job: str) -> None:
     said = memory_problem(NO_MEMORY, job=job)
     assert said is not None and "allocating 345 bytes" in said
     config = base_config()
-    keys = [word.rstrip(",") for word in said.split() if word.startswith("config.")]
+    keys = [word.rstrip(",;") for word in said.split() if word.startswith("config.")]
     assert len(keys) == (4 if job in ("pretrain", "finetune") else 3)
     for key in keys:
         part = config
