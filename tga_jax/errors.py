@@ -26,19 +26,33 @@ def disk_problem(error: Exception) -> str | None:
     return None
 
 
-def memory_problem(error: Exception, planned: str = "") -> str | None:
+# Job -> the part of the configuration whose batch size decides its memory.
+BATCH_OF = {
+    "score": "score", "generate": "generate", "evaluate": "generate", "analyze": "analyze",
+    "oracle": "oracle", "caption": "caption", "index": "retrieval", "retrieve": "retrieval",
+}  # fmt: skip
+
+
+def memory_problem(error: Exception, planned: str = "", *, job: str = "") -> str | None:
     """What the user can do where a device's memory was not enough; None for any other error.
 
     Args:
         error: what JAX or Python raised.
         planned: what job `plan` says the step needs, if it was run.
+        job: the job that was running; "" where that is not known.
     """
     text = " ".join(str(error).split())
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
         return None
     detail = text.split("RESOURCE_EXHAUSTED:")[-1].strip()[:200] or "the host has no memory left"
+    if job in BATCH_OF:
+        return (
+            f"out of memory ({detail}): lower config.{BATCH_OF[job]}.batch_size, set "
+            "config.dtype=bfloat16, or use more devices with config.mesh.fsdp"
+        )
+    stage = job if job in ("pretrain", "finetune") else "<stage>"
     return (
-        f"out of memory ({detail}): lower config.<stage>.batch_size or raise config.<stage>."
+        f"out of memory ({detail}): lower config.{stage}.batch_size or raise config.{stage}."
         "accumulate, set config.model.remat=full, or use more devices with config.mesh.fsdp"
         f"{planned}; --job=plan tells what fits"
     )

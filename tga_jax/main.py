@@ -71,12 +71,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def outside_problem(error: Exception, workdir: Path) -> str | None:
+def outside_problem(error: Exception, workdir: Path, job: str = "") -> str | None:
     """What the user can mend about the disk, the memory or the compiler's options, in one line."""
     disk = disk_problem(error)
     if disk is not None:
         return f"--workdir={workdir}: {disk}"
-    return memory_problem(error, planned_memory(workdir)) or option_problem(error)
+    return memory_problem(error, planned_memory(workdir), job=job) or option_problem(error)
 
 
 def planned_memory(workdir: Path) -> str:
@@ -146,7 +146,7 @@ def run_job(job: Any) -> None:
     except UserError:
         raise
     except Exception as error:  # libraries raise what they like about a full disk
-        problem = outside_problem(error, job.workdir)
+        problem = outside_problem(error, job.workdir, name)
         if problem is None:
             raise
         raise UserError(problem) from error

@@ -111,6 +111,7 @@ def test_a_guide_without_captions_is_said_and_not_claimed(
     assert "WARNING: the guide is on" in capsys.readouterr().err
     card = (tmp_path / "w" / "export" / "README.md").read_text()
     assert "Alignment: language-model loss only" in card
+    assert "No retrieved text was in the prompts of the training" in card  # "plain" has no place
 
 
 def test_the_decoder_is_frozen_beside_adapters(

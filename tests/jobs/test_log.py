@@ -78,6 +78,7 @@ def test_a_device_too_small_for_the_weights_is_refused_before_they_are_loaded(
     assert main([*again, f"--workdir={tmp_path}", "--job=pretrain"]) == 2
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert "of the 0.00 GiB that JAX may use" in line and "config.lora.rank" in line
+    assert not (tmp_path / "pretrain").exists()  # other settings may begin there
 
 
 def test_a_run_ends_with_what_was_done_and_what_to_type(

@@ -79,6 +79,21 @@ class Watch:
         self._raises = True
         self.check()
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """A signal inside is raised at the end, so that nothing is left half done.
+
+        Raises:
+            Preempted: it came.
+        """
+        before, self._raises = self._raises, False
+        try:
+            yield
+        finally:
+            self._raises = before
+        if before and self._hold is None:
+            self.check()
+
     def close(self) -> None:
         """Give the signals back and end the threads."""
         self._closed = True
@@ -302,6 +317,11 @@ def hold(*, done: int = 0, save_seconds: float = 0.0) -> Iterator[Hold]:
     finally:
         watch.release()
     watch.check()
+
+
+def noting() -> contextlib.AbstractContextManager[None]:
+    """A signal inside is raised at the end; see `Watch.noting`."""
+    return contextlib.nullcontext() if _current is None else _current.noting()
 
 
 def alive() -> None:

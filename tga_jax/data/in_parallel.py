@@ -14,6 +14,8 @@ from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
+from tga_jax.cluster.watch import noting
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -37,7 +39,8 @@ def map_in_order(
     tasks = iter(lambda: list(islice(items, ITEMS_A_TASK)), [])
     # Forked processes would inherit JAX's threads in an unknown state.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+    with children_without_signals():
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
     try:
         waiting: deque[Future[list[Result]]] = deque()
         for task in tasks:
@@ -63,14 +66,15 @@ def children_without_signals() -> Iterator[None]:
     Both often go to a whole process group, and only this process knows what is to be done: it may
     still want results, and the user is to see one line. A blocked signal is inherited, so it holds
     while a worker is starting, too. Another thread of this process takes a signal that comes
-    meanwhile.
+    meanwhile; what it means is raised at the end, as a worker that is half started would fail.
     """
-    _start_resource_tracker()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with noting():
+        _start_resource_tracker()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_resource_tracker() -> None:

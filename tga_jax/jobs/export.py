@@ -132,20 +132,18 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
     config = job.config
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     trained = weights.stage is not None
+    stages = [stage for stage in STAGES if finished_stage(job.workdir, stage)]
+    asks = any(model.prompts.named(config[stage].template) != "plain" for stage in stages)
     return CardFacts(
         name=f"{model.source.name}-{weights.tag}",
         bases=tuple(str(folder) for folder in model.source.folders.values()),
         template=template(config, model.prompts, weights),
-        retrieved_in_prompt=config.prompt.retrieved,
+        retrieved_in_prompt=config.prompt.retrieved and asks,
         guide_form=guide.form if trained else "none",
         guide_layers=tuple(layer + 1 for layer in guide.layers),
         guide_center=guide.center,
         pad_to_square=model.image_settings["pad_to_square"],
-        stages=tuple(
-            stage_facts(job.workdir / stage)
-            for stage in STAGES
-            if finished_stage(job.workdir, stage)
-        ),
+        stages=tuple(stage_facts(job.workdir / stage) for stage in stages),
     )
 
 

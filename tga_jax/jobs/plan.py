@@ -72,6 +72,7 @@ def plan_table(found: Plan) -> str:
     seconds = found["seconds_at_peak"]
     slowest = max(seconds, key=seconds.__getitem__)
     rows = found["batch_size"] // found["packing"]
+    work = found["flops_per_step"] / 1e12
     known = "unknown" if needed is None else f"{needed / GIB:.1f}"
     return aligned(
         [
@@ -79,7 +80,7 @@ def plan_table(found: Plan) -> str:
             ("  stage", f"{found['stage']}, remat {found['remat']}"),
             ("  a step", f"{rows} rows of {found['length']} in {found['accumulate']} parts"),
             ("  memory", f"{known} of {capacity:.0f} GiB a device: {verdict}"),
-            ("  work", f"{found['flops_per_step'] / 1e12:,.3g} TFLOP a step"),
+            ("  work", f"{work:,.0f} TFLOP a step" if work >= 10 else f"{work:.3g} TFLOP a step"),
             ("  time", f"{found['roofline_seconds']:.3g} s a step at best, bound by {slowest}"),
             ("  method", found["method"]),
         ]

@@ -92,6 +92,7 @@ def run(job: Job) -> None:
         return
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
+    check_memory(job, stage)
     settings = stage_settings(
         job, model.prompts, samples.content, used=samples.used, steps=steps, start=start
     )
@@ -110,7 +111,6 @@ def run(job: Job) -> None:
     say_plan(job, parts, guide_warning(guide, counts, asks=asks))
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
-    check_memory(job, stage)
     began = time.monotonic()
     trained = train_stage(job, model, stage, source, start)
     marker = {

@@ -157,8 +157,8 @@ class PairStore:
         self.batches_an_epoch = chunks * CHUNK // batch_size
         # Not forked: this process has XLA's threads.
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent)
         with children_without_signals():
+            self._pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent)
             self._chunks: list[Future[DrawnPairs]] = [
                 self._pool.submit(draw_pairs, seed, chunk * CHUNK, CHUNK, drawing)
                 for chunk in range(chunks)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,21 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and "orbax" in record.pathname)
 
 
+def _quieter(shown: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A sys.unraisablehook without the writes that were under way when another one failed.
+
+    They end when Orbax has closed the event loop that waited for them.
+    """
+
+    def hook(args: Any) -> None:
+        if str(args.exc_value) != "Event loop is closed":
+            shown(args)
+
+    return hook
+
+
 logging.getLogger("absl").addFilter(_is_news)
+sys.unraisablehook = _quieter(sys.unraisablehook)
 
 
 @dataclasses.dataclass(frozen=True)
