@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.inputs import make_inputs
 from tga_jax.config import base_config
@@ -90,8 +91,13 @@ def test_only_harmful_requests_are_rated_and_an_unsafe_answer_was_not_refused() 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny LLaVA that stands for the judge, and images."""
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
+    """A tiny LLaVA that stands for the judge, whose replies depend on the image; and images."""
+    folder = make_inputs(tmp_path_factory.mktemp("inputs"))
+    model = LlavaForConditionalGeneration.from_pretrained(folder / "checkpoint")
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.weight.mul_(30)
+    model.save_pretrained(folder / "checkpoint")
+    return folder
 
 
 def job(workdir: Path, **settings: Any) -> Job:
@@ -107,8 +113,6 @@ def job(workdir: Path, **settings: Any) -> Job:
 
 @pytest.mark.parity
 def test_replies_are_those_of_transformers(inputs: Path, tmp_path: Path) -> None:
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
-
     folder, images = inputs / "checkpoint", inputs / "images"
     reply = LlavaReply(
         job(tmp_path, checkpoint=str(folder), max_new_tokens=5, batch_size=2, max_length=1000)
@@ -116,16 +120,17 @@ def test_replies_are_those_of_transformers(inputs: Path, tmp_path: Path) -> None
     items = [
         EvalItem(1, "What is it?", image="0.png", image_dir=images, harmful=True),
         EvalItem(2, "Say hello.", harmful=True),
-        EvalItem(3, "<image>\nIs it bad?", image="3.png", image_dir=images, harmful=True),
+        EvalItem(3, "What <image>is it?", image="3.png", image_dir=images, harmful=True),
         EvalItem(4, "Again?", image="1.png", image_dir=images, harmful=True),
     ]
-    answers = ["a red ball", "I cannot say.", "an <image> of the sea", "two cups " * 500]
+    answers = ["a red ball", "I cannot say.", "a red <image>ball", "two cups " * 500]
     chats = [
         chat("llava_guard", item, answer, show_image=True, policy="No balls.")
         for item, answer in zip(items, answers, strict=True)
     ]
     replies = reply(chats)
     assert replies[3] == ""  # too long for it, so no verdict
+    assert replies[0] != replies[2]  # for the images alone: marks in a text are no images
 
     processor = AutoProcessor.from_pretrained(folder)
     model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
