@@ -94,8 +94,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny LLaVA that stands for the judge, whose replies depend on the image; and images."""
     folder = make_inputs(tmp_path_factory.mktemp("inputs"))
     model = LlavaForConditionalGeneration.from_pretrained(folder / "checkpoint")
-    with torch.no_grad():
+    with torch.no_grad():  # else the few image tokens drown in the long text
         model.model.multi_modal_projector.linear_2.weight.mul_(30)
+        for layer in model.model.language_model.layers:
+            layer.self_attn.q_proj.weight.mul_(4)
     model.save_pretrained(folder / "checkpoint")
     return folder
 
