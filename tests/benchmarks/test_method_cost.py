@@ -15,6 +15,7 @@ from benchmarks import method_cost, train_step
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_two_ways_have_the_same_losses_and_the_segment_computes_more(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["method_cost", "--small", "--vision-layers=2"])
     args = method_cost.arguments()

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 ARMS = {"tga_jax", "sdpa", "selected", "release"}
 
 
+@pytest.mark.slow
 def test_contenders_have_the_same_losses_and_gradients(tmp_path, monkeypatch) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setattr(sys, "argv", ["train_step", "--small", "--vision-layers=2"])

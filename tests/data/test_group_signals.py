@@ -52,9 +52,17 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["starting", "working"])
-@pytest.mark.parametrize("workers", ["pool", "loader"])
+# Of each pair of kinds one at least is quick to be seen; all are tried in the slow tier.
+QUICK = {("pool", "working", signal.SIGINT), ("loader", "starting", signal.SIGTERM)}
+ROUNDS = itertools.product(
+    ("pool", "loader"), ("starting", "working"), (signal.SIGINT, signal.SIGTERM)
+)
+
+
+@pytest.mark.parametrize(
+    ("workers", "moment", "number"),
+    [pytest.param(*one, marks=[] if one in QUICK else pytest.mark.slow) for one in ROUNDS],
+)
 def test_worker_processes_do_not_hear_what_the_whole_group_is_sent(
     workers: str, moment: str, number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_mixture_holds_all_records_one_set_after_the_other(sets):
         mixture[17]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_restart_goes_on_with_any_number_of_workers(make_source, workers):
     source = make_source()
     expected = [source[step] for step in range(12)]

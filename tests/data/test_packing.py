@@ -87,6 +87,7 @@ def test_a_packed_micro_batch_holds_the_same_samples(make_source, packing):
         assert packed[step].arrays["tokens"].shape[1] == 4 // packing
 
 
+@pytest.mark.slow
 def test_restart_workers_and_processes_make_no_difference(make_source):
     source = make_source()
     expected = [source[step] for step in range(len(source))]

@@ -105,6 +105,7 @@ def flag_odd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ecso, "says_yes", lambda text: (said.append(True), len(said) % 2 == 1)[1])
 
 
+@pytest.mark.slow
 def test_the_job_goes_on_after_a_kill_in_any_pass(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,11 +195,11 @@ def test_a_file_in_the_way_is_not_removed(source, tmp_path):
 
 
 def test_code_of_the_model_card_runs(exported, tmp_path, capsys):
-    Image.new("RGB", (50, 30), "orange").save(tmp_path / "picture.jpg")
+    Image.new("RGB", (50, 30), "orange").save(tmp_path / "image.jpg")
     card = (exported / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
     code = code.replace("path/to/this/folder", str(exported))
-    exec(code.replace("picture.jpg", str(tmp_path / "picture.jpg")), {})
+    exec(code.replace("image.jpg", str(tmp_path / "image.jpg")), {})
     assert capsys.readouterr().out.strip()
 
 

@@ -171,6 +171,7 @@ def _train(folder, tokenise=_tokenise, settings=SETTINGS):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     calls = []
 
