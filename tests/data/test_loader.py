@@ -136,6 +136,7 @@ def test_the_loader_gives_the_sources_batches_and_resumes(make_source):
     assert list(other) == []
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches_and_states(make_source):
     source = make_source()
     loader = make_loader(source, start_step=2, workers=2)

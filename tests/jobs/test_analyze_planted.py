@@ -68,6 +68,7 @@ def planted_run(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return workdir
 
 
+@pytest.mark.slow
 def test_a_planted_layer_is_found(planted_run: Path) -> None:
     folder = planted_run / "analyze" / "start"
     summary = json.loads((folder / "summary.json").read_text())
@@ -88,6 +89,7 @@ def test_a_planted_layer_is_found(planted_run: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_before_and_after_are_kept_apart(planted_run: Path) -> None:
     folder = planted_run / "analyze"
     before, after = table(folder / "start"), table(folder / "pretrain-3")
@@ -97,6 +99,7 @@ def test_before_and_after_are_kept_apart(planted_run: Path) -> None:
     assert json.loads((folder / "summary.json").read_text())["settings"]["weights"] == "pretrain-3"
 
 
+@pytest.mark.slow
 def test_auto_layers_are_those_of_the_analysis(
     planted: Path, planted_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +119,7 @@ def test_auto_layers_are_those_of_the_analysis(
     assert json.loads(path.read_text())["guide"]["layers"] == str(MIDDLE)
 
 
+@pytest.mark.slow
 def test_auto_without_an_analysis_is_one_line(
     planted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +135,7 @@ def test_auto_without_an_analysis_is_one_line(
     assert main([*line, "--config.guide.form=none"]) == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_refuses_nothing_has_no_safety_layers(
     planted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_model_that_refuses_nothing_has_no_safety_layers(
     assert "refuses none" in capfd.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_summary_path_prefers_the_weights_before_training(tmp_path: Path) -> None:
     assert summary_path(tmp_path) is None
     (tmp_path / "summary.json").write_text("{}")

@@ -63,6 +63,7 @@ def test_an_audit_of_ability_alone_ends_with_its_page(
     assert "nothing to analyse" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_defence_is_asked_the_same_and_stands_in_one_table(
     inputs: Path, tmp_path: Path
 ) -> None:

@@ -290,6 +290,7 @@ def test_seeds_are_averaged_and_tested_in_pairs(tmp_path: Path) -> None:
     assert cells[4] == p_text(t.pvalue)
 
 
+@pytest.mark.slow
 def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
     kinds = ("baseline", "tga", "frozen-baseline", "frozen", "zz_literal")
     names = [f"{name}{more}" for more in ("", "-seed-1") for name in kinds]

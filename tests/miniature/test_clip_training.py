@@ -99,6 +99,7 @@ def test_the_store_gives_every_pair_once_an_epoch_and_depends_on_the_seed_alone(
     assert others != seen
 
 
+@pytest.mark.slow
 def test_the_loss_is_clips_with_shared_targets_and_names():
     tree = nn.meta.unbox(MODEL.init(jax.random.key(0)))
     params = flatten_dict(tree, sep="/")

@@ -67,6 +67,7 @@ def test_no_utilisation_without_a_known_peak() -> None:
     assert meter.read()["mfu"] is None
 
 
+@pytest.mark.slow
 def test_memory_is_the_fullest_devices_or_the_processs(monkeypatch: pytest.MonkeyPatch) -> None:
     before = peak_memory_bytes()
     block = np.ones(before, np.uint8)
