@@ -263,3 +263,17 @@ def test_json_has_no_byte_order_mark_and_keeps_its_characters(tmp_path: Path) ->
     assert path.read_text(encoding="utf-8") == '{\n  "a": 1,\n  "b": "\u2028 \u2713"\n}\n'
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert files.read_json(path) == {"a": 1, "b": "\u2028 \u2713"}
+
+
+def test_half_a_surrogate_pair_is_escaped(tmp_path: Path) -> None:
+    """Seen in the id of a row that was skipped and is listed."""
+    rows = [{"id": "\ud800", "text": "naïve"}]
+    files.write_json(tmp_path / "a.json", rows)
+    files.write_jsonl(tmp_path / "a.jsonl", rows)
+    assert files.read_json(tmp_path / "a.json") == rows
+    assert list(files.read_jsonl(tmp_path / "a.jsonl")) == rows
+
+
+def test_a_number_of_too_many_digits_is_malformed() -> None:
+    with pytest.raises(UserError, match="a.json: malformed JSON at line 3: a number has too many"):
+        files.parse_json("9" * 5000, "a.json", line=3)

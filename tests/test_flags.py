@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tga_jax.errors import UserError
-from tga_jax.flags import parse_flags
+from tga_jax.flags import choose_jobs, parse_flags
 
 KEYS = "(tga_jax/config.py has all keys)"
 
@@ -50,3 +50,20 @@ def test_an_unknown_key_in_a_file_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         parse_flags(["tga_jax", f"--config={path}", f"--workdir={tmp_path}"])
     assert str(error.value) == f"--config={path}: there is no config key wieght {KEYS}"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ("export,finetune", "export stands before finetune"),
+        ("inspect,finetune,pretrain,export", "finetune stands before pretrain"),
+    ],
+)
+def test_a_stage_behind_what_works_with_its_weights_is_refused(jobs: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"--job: {said}, whose weights it works with"):
+        choose_jobs(jobs, None)
+
+
+def test_an_export_between_two_stages_is_one() -> None:
+    jobs = ["pretrain", "export", "finetune", "export"]
+    assert choose_jobs(",".join(jobs), None) == jobs

@@ -102,8 +102,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
     """Writes a JSON file with an indent of two spaces, whole or not at all."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=sort_keys)
-    write_text(path, text + "\n")
+    write_text(path, _json_text(value, indent=2, sort_keys=sort_keys) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -121,7 +120,17 @@ def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 def json_line(value: Any) -> str:
     """A JSON value as a line, with its line end."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return _json_text(value) + "\n"
+
+
+def _json_text(value: Any, **settings: Any) -> str:
+    """A value as JSON; half of a surrogate pair, which UTF-8 cannot hold, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, **settings)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, **settings)
+    return text
 
 
 # --- reading ---
@@ -176,9 +185,12 @@ def parse_json(text: str, where: str, *, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {line or error.lineno}, column {error.colno}"
         raise UserError(f"{where}: malformed JSON at {place}: {error.msg}") from error
-    except RecursionError as error:
+    except (RecursionError, ValueError) as error:
         place = "" if line is None else f" at line {line}"
-        raise UserError(f"{where}: malformed JSON{place}: nested too deeply") from error
+        reason = "a number has too many digits"
+        if isinstance(error, RecursionError):
+            reason = "nested too deeply"
+        raise UserError(f"{where}: malformed JSON{place}: {reason}") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

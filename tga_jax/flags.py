@@ -181,12 +181,23 @@ def load_problem(error: Exception) -> str:
     return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)
 
 
+# Of the second of each pair the weights are those of the first.
+STARTS_FROM = (("pretrain", "finetune"), ("pretrain", "export"), ("finetune", "export"))
+
+
 def choose_jobs(flag: str, config: Any) -> list[str]:
     """The jobs of --job, or else of config.jobs."""
     jobs = [job.strip() for job in flag.split(",")] if flag else list(config.jobs)
     for job in jobs:
         if job not in JOBS:
             raise UserError(f"--job: there is no job {job!r}; there are {', '.join(JOBS)}")
+    for earlier, later in STARTS_FROM:
+        places = [[i for i, job in enumerate(jobs) if job == one] for one in (earlier, later)]
+        if all(places) and places[0][0] > places[1][-1]:
+            raise UserError(
+                f"--job: {later} stands before {earlier}, whose weights it works with; jobs run in "
+                f"the order in which they are named: put {earlier} first, or use two commands"
+            )
     return jobs
 
 

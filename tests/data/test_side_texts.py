@@ -105,3 +105,11 @@ def test_broken_lines_are_named(tmp_path: Path) -> None:
         filled(tmp_path, [{"id": 3, "caption": 4}])
     with pytest.raises(UserError, match='has no "id"'):
         filled(tmp_path, [{"caption": "x"}])
+
+
+def test_a_file_with_another_key_is_named(tmp_path: Path) -> None:
+    """As when retrieved.jsonl is given as captions."""
+    path = tmp_path / "captions.jsonl"
+    path.write_text('{"id": "a", "text": "A cat."}\n')
+    with pytest.raises(UserError, match=r"captions.jsonl.* has no \"caption\", only 'id', 'text'"):
+        read_side_files({"captions": path})

@@ -225,6 +225,14 @@ def test_image_token_of_another_name_is_the_configs(tmp_path):
     assert (info.image_token, info.image_token_id) == ("<|image|>", token_id)
 
 
+def test_an_ordinary_token_is_no_image_token_where_there_is_one(tmp_path):
+    folder = write_byte_level(tmp_path / "m", bos="<image>")
+    with pytest.raises(
+        UserError, match="image_token_index=40 is .* in tokenizer.json, where <image>"
+    ):
+        load_tokenizer(folder, image_token_id=40)
+
+
 # --- where a chat template stands ---
 
 

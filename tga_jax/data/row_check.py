@@ -40,7 +40,13 @@ def check_texts(record: Record) -> None:
 
 
 def allowed_bad(fraction: float, rows: int) -> int:
-    """Returns how many of so many rows may be bad: config.data.max_bad_fraction, rounded down."""
+    """Returns how many of so many rows may be bad: config.data.max_bad_fraction, rounded down.
+
+    Raises:
+        UserError: it is no share.
+    """
+    if not 0 <= fraction <= 1:
+        raise UserError(f"config.data.max_bad_fraction={fraction}: must lie in 0..1")
     return math.floor(fraction * rows)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tga_jax.data.records import Record, named, optional_text, row_id
 from tga_jax.data.rows import json_rows
+from tga_jax.errors import UserError
 
 # Files of texts beside the samples, as config.data names them: the key of a line's text, and the
 # field of a record that it is for.
@@ -80,6 +81,8 @@ def read_side_texts(path: Path, *, key: str) -> SideTexts:
     for where, row in json_rows(path):
         name = str(row_id(row, key="id", where=where))
         where = f"{where} (id {name})"
+        if key not in row:
+            raise UserError(f'{where}: has no "{key}", only {", ".join(map(repr, row))}')
         text = optional_text(row, key=key, where=where)
         image = optional_text(row, key="image", where=where)
         if text is None:

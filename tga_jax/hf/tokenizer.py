@@ -62,6 +62,7 @@ def load_tokenizer(folder: Path, *, image_token_id: int | None = None) -> Tokeni
     tokenizer.chat_template, template_file = find_chat_template(folder, tokenizer.chat_template)
     _check_template(tokenizer.chat_template, folder / template_file)
     _stop_appending_eos(tokenizer)
+    _check_image_token(tokenizer, image_token_id, folder)
     image_token = _text_of(tokenizer, image_token_id) or IMAGE_TOKEN
     _add_image_token(tokenizer, image_token)
     if tokenizer.pad_token is None:
@@ -225,6 +226,19 @@ def _check_template(template: Any, file: Path) -> None:
     texts = template.values() if isinstance(template, dict) else [template or ""]
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{file}: its chat_template is no text; mend or delete it")
+
+
+def _check_image_token(tokenizer: Any, token_id: int | None, folder: Path) -> None:
+    """Refuse an image token that is an ordinary one where the tokenizer has `<image>`."""
+    own = tokenizer.get_vocab().get(IMAGE_TOKEN)
+    if token_id is None or own in (None, token_id) or token_id in tokenizer.added_tokens_decoder:
+        return
+    text = tokenizer.convert_ids_to_tokens(token_id)
+    if text is not None:
+        raise UserError(
+            f"{folder / 'config.json'}: image_token_index={token_id} is {text!r} in "
+            f"tokenizer.json, where {IMAGE_TOKEN} is {own}; make them agree"
+        )
 
 
 def _text_of(tokenizer: Any, token_id: int | None) -> str | None:

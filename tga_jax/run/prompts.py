@@ -14,6 +14,7 @@ from tga_jax.config import STAGES
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.errors import UserError
 from tga_jax.hf.own_template import writes_date
 from tga_jax.hf.source import Source
 from tga_jax.hf.template_choice import AUTO, choose_template
@@ -105,9 +106,16 @@ def make_prompter(
 
 def prompt_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     """The padded lengths of prompts: `config.data.buckets`, or the usual ones up to max_length."""
-    return tuple(data.buckets) or default_buckets(max_length or data.max_length)
+    return _checked(data, "buckets") or default_buckets(max_length or data.max_length)
 
 
 def caption_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     """The padded lengths of the caption pass, likewise from `config.data.caption_buckets`."""
-    return tuple(data.caption_buckets) or default_buckets(max_length or data.max_length)
+    return _checked(data, "caption_buckets") or default_buckets(max_length or data.max_length)
+
+
+def _checked(data: ConfigDict, key: str) -> tuple[int, ...]:
+    lengths = tuple(data[key])
+    if any(not isinstance(length, int) or length < 1 for length in lengths):
+        raise UserError(f"config.data.{key}={lengths}: lengths must be whole numbers of 1 or more")
+    return lengths
