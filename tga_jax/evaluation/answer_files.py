@@ -17,7 +17,7 @@ from tga_jax.evaluation.benchmarks.columns import column, harmful_of
 from tga_jax.evaluation.benchmarks.read_table import Row, columns_of, read_rows
 from tga_jax.evaluation.items import EvalItem, scene_name
 
-TEXT_COLUMNS = ("text", "answer", "prediction", "filtered_resps", "resps")
+TEXT_COLUMNS = ("text", "prediction", "filtered_resps", "resps")
 ID_COLUMNS = ("question_id", "index", "doc_id", "id")
 PROMPT_COLUMNS = ("prompt", "question", "input")
 SCENE_COLUMNS = ("category", "scene")
