@@ -63,12 +63,7 @@ def base_config() -> ConfigDict:
     config.judge = ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
     config.analyze = _analyze()
     config.oracle = _oracle()
-    config.export = ConfigDict(
-        dict(
-            dtype="",  # "": config.dtype
-            llava_tower="",  # a CLIP hub id: also write LLaVA's own layout, which names its tower
-        )
-    )
+    config.export = _export()
     config.caption = _caption()
     config.retrieval = _retrieval()
     # Job `experiment`: arm -> the keys that it changes; only: some of them, with commas;
@@ -173,6 +168,15 @@ def _data() -> ConfigDict:
             validation=0.0,  # share of the images whose samples are kept out of training
             split="train",  # or "validation": which of the two the jobs read
             max_bad_fraction=0.001,  # of the records may be broken and are then skipped
+        )
+    )
+
+
+def _export() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            dtype="",  # "": config.dtype
+            llava_tower="",  # a CLIP hub id: also write LLaVA's own layout, which names its tower
         )
     )
 

@@ -203,7 +203,7 @@ class LoadedModel:
 
 
 def load_model(checkpoint: str | Path, *, dtype: str, settings: Mapping[str, Any]) -> LoadedModel:
-    """See `tga_jax.load`."""
+    """Open a checkpoint for `tga_jax.load`, whose arguments these are."""
     config = base_config()
     config.model.checkpoint, config.dtype, config.guide.form = str(checkpoint), dtype, "none"
     config.prompt.date = datetime.date.today().isoformat()

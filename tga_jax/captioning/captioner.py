@@ -12,15 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.data.images import load_pixels
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
-from tga_jax.parallel.mesh import AXES, mesh_of, resolve_sizes
+from tga_jax.parallel.mesh import host_mesh
 from tga_jax.parallel.sharding import batch_shards
-from tga_jax.run.answerer import Answerer
+from tga_jax.run.answerer import Answerer, greedy
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
@@ -61,8 +60,7 @@ class Captioner:
             raise UserError("config.caption.question is empty; say what the model is asked")
         config, self.question = captioner_config(job.config), cfg.question
         self._job = dataclasses.replace(job, config=config)
-        one = jax.process_count() == 1
-        mesh = mesh_of(config.mesh) if one else host_mesh(config.mesh)
+        mesh = host_mesh(config.mesh)
         self.model = open_model(self._job, mesh)
         self.weights = captioner_weights(self._job, foreign=bool(cfg.checkpoint))
         ways = batch_shards(mesh)
@@ -134,12 +132,7 @@ def captioner_config(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     cfg = config.caption
     with config.unlocked():
-        config.generate.update(
-            max_new_tokens=cfg.max_new_tokens,
-            batch_size=cfg.batch_size,
-            temperature=0.0,
-            top_p=1.0,
-        )
+        config.generate.update(greedy(cfg))
         config.prompt.retrieved = False
         config.prompt.template = cfg.template or config.prompt.template
         if cfg.checkpoint:
@@ -148,17 +141,6 @@ def captioner_config(config: ConfigDict) -> ConfigDict:
             config.prompt.system = None
             config.data.pad_to_square = "auto"
     return config.lock()
-
-
-def host_mesh(sizes: ConfigDict) -> Mesh:
-    """A mesh over this host's devices: config.mesh.tensor as it is, the rest for fsdp.
-
-    Hosts then need not wait for each other, and each holds the whole model.
-    """
-    devices = jax.local_devices()
-    wanted = (1, 1, -1) if sizes.tensor == -1 else (1, -1, sizes.tensor)
-    shape = resolve_sizes(wanted, len(devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def captioner_weights(job: Job, *, foreign: bool) -> Weights:

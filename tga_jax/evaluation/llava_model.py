@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from tga_jax.captioning.captioner import host_mesh
 from tga_jax.data.prompts import TooLong
 from tga_jax.data.records import Question
 from tga_jax.data.templates import without_marks
@@ -20,8 +19,8 @@ from tga_jax.evaluation.model_judges import Chat
 from tga_jax.files import digest
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.models.llava import Params
-from tga_jax.parallel.mesh import mesh_of
-from tga_jax.run.answerer import Answerer
+from tga_jax.parallel.mesh import host_mesh
+from tga_jax.run.answerer import Answerer, greedy
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, open_source
@@ -90,10 +89,7 @@ class LlavaReply:
 
     @functools.cached_property
     def _model(self) -> OpenModel:
-        sizes = self._job.config.mesh
-        return open_model(
-            self._job, mesh_of(sizes) if jax.process_count() == 1 else host_mesh(sizes)
-        )
+        return open_model(self._job, host_mesh(self._job.config.mesh))
 
     @functools.cached_property
     def _prompter(self) -> Any:
@@ -120,12 +116,7 @@ def judge_config(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     cfg = config.evaluate.llava_judge
     with config.unlocked():
-        config.generate.update(
-            max_new_tokens=cfg.max_new_tokens,
-            batch_size=cfg.batch_size,
-            temperature=0.0,
-            top_p=1.0,
-        )
+        config.generate.update(greedy(cfg))
         config.prompt.update(retrieved=False, template=cfg.template, system=None)
         config.model.checkpoint = cfg.checkpoint
         config.lora.rank = 0

@@ -40,6 +40,18 @@ def mesh_of(sizes: Any) -> Mesh:
     return make_mesh(data=sizes.data, fsdp=sizes.fsdp, tensor=sizes.tensor)
 
 
+def host_mesh(sizes: Any) -> Mesh:
+    """The mesh that `config.mesh` describes on the devices of this process alone.
+
+    Of several processes each then holds the whole model, and none waits for the others: only
+    config.mesh.tensor counts, and the rest of the devices is for fsdp.
+    """
+    if jax.process_count() == 1:
+        return mesh_of(sizes)
+    rest = 1 if sizes.tensor == -1 else -1
+    return make_mesh(data=1, fsdp=rest, tensor=sizes.tensor, devices=jax.local_devices())
+
+
 def slice_grid(devices: Sequence[Any], sizes: tuple[int, int, int], slices: int) -> np.ndarray:
     """The devices in the mesh's order: slice after slice along "data"."""
     inner = (sizes[0] // slices, *sizes[1:])

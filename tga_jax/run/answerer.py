@@ -137,6 +137,16 @@ class Answerer:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
 
+def greedy(cfg: ConfigDict) -> dict[str, Any]:
+    """Values of config.generate for greedy answers of another model, by that model's own keys."""
+    return {
+        "max_new_tokens": cfg.max_new_tokens,
+        "batch_size": cfg.batch_size,
+        "temperature": 0.0,
+        "top_p": 1.0,
+    }
+
+
 def check_decoding(cfg: ConfigDict) -> None:
     """Refuse values of config.generate that decoding has no meaning for."""
     limits = {

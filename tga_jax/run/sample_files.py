@@ -99,35 +99,37 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
 
 def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:
     """Prepared data where the path is such a folder, or the file that {workdir}/data is made of."""
-    own = workdir / "data"
     if path and Path(path).is_dir():
         if not is_prepared(Path(path)):
             raise UserError(f"{path}: is a folder without prepared data (a finished report.json)")
+        report = read_report(Path(path))
         texts = [name for name in SIDE_FILES if config.data[name]]
-        return SetFiles(Path(path), weight, _fresh_report(config, workdir, Path(path), texts))
-    if is_prepared(own) and (not path or _is_made_from(own, Path(path))):
-        report = _fresh_report(config, workdir, own, SIDE_FILES)
-        if report["made_from"]["validation"] != config.data.validation:
-            raise UserError(
-                f"{own} was made with config.data.validation={report['made_from']['validation']}: "
-                "set that, or run job prepare again"
-            )
-        return SetFiles(own, weight, report)
+        _check_texts(config, workdir, Path(path), report, texts)
+        return SetFiles(Path(path), weight, report)
+    own = workdir / "data"
+    if is_prepared(own):
+        report = read_report(own)
+        if not path or _is_made_from(report, Path(path)):
+            _check_texts(config, workdir, own, report, SIDE_FILES)
+            _check_validation(config, own, report)
+            return SetFiles(own, weight, report)
     if not path:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
     return SetFiles(Path(path), weight, None)
 
 
-def _is_made_from(folder: Path, path: Path) -> bool:
-    made_from = read_report(folder)["made_from"]
-    return path.is_file() and bool(made_from["records"] == file_digest(path))
+def _is_made_from(report: Mapping[str, Any], path: Path) -> bool:
+    return path.is_file() and bool(report["made_from"]["records"] == file_digest(path))
 
 
-def _fresh_report(
-    config: ConfigDict, workdir: Path, folder: Path, names: Iterable[str]
-) -> dict[str, Any]:
-    """The report of prepared data; refuses one whose files of texts have changed since."""
-    report = read_report(folder)
+def _check_texts(
+    config: ConfigDict,
+    workdir: Path,
+    folder: Path,
+    report: Mapping[str, Any],
+    names: Iterable[str],
+) -> None:
+    """Refuse prepared data whose files of texts have changed since."""
     for name in names:
         path = side_file(config, workdir, name)
         if report["made_from"][name] != (file_digest(path) if path else None):
@@ -135,7 +137,16 @@ def _fresh_report(
                 f"{folder} was prepared before {path or f'{name}.jsonl'} was as it is now: "
                 "run job prepare again"
             )
-    return report
+
+
+def _check_validation(config: ConfigDict, folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuse prepared data that was split in another way."""
+    share = report["made_from"]["validation"]
+    if share != config.data.validation:
+        raise UserError(
+            f"{folder} was made with config.data.validation={share}: "
+            "set that, or run job prepare again"
+        )
 
 
 def side_file(config: ConfigDict, workdir: Path, name: str) -> Path | None:

@@ -72,7 +72,7 @@ class Board:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Write what is still in memory, and close the files."""
         self._writer.close()
 
 
