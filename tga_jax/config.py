@@ -33,6 +33,8 @@ def base_config() -> ConfigDict:
     # rows' and columns' means (Adafactor).
     config.moments = "float32"
     config.jobs = ("inspect",)
+    # Where metrics go beside <stage>/metrics.jsonl: "csv", "wandb" too, with commas; "": nowhere.
+    config.trackers = "tensorboard"
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
     # Of XLA, for the train step, each "name=value"; see docs/training.md, "Does it fit?".
     config.compiler_options = ()

@@ -41,6 +41,7 @@ from tga_jax.run.stage_data import (
 )
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.start import device_memory
+from tga_jax.run.tracking import about_stage
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
@@ -52,6 +53,7 @@ from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
 from tga_jax.training.step_compiler import StepCompiler
 from tga_jax.training.throughput import peak_flops
+from tga_jax.training.trackers import About, check_trackers, tracker_names
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -62,6 +64,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_rates(config[name], name)
     compiler_options(config.compiler_options)
     profile_config(job, name)
+    check_trackers(config.trackers, first=hosts.is_first())
     check_samples(job, name, before=before)
     llava = check_model(config, before=before)
     if llava is None:
@@ -112,7 +115,8 @@ def run(job: Job) -> None:
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     began = time.monotonic()
-    trained = train_stage(job, model, stage, source, start)
+    about = about_stage(job, model.llava, stage.factors, settings)
+    trained = train_stage(job, model, stage, source, start, about)
     marker = {
         "step": trained,
         "digest": digest(settings),
@@ -170,9 +174,12 @@ def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
 
 
 def train_stage(
-    job: Job, model: OpenModel, stage: Stage, source: BatchSource, start: Weights
+    job: Job, model: OpenModel, stage: Stage, source: BatchSource, start: Weights, about: About
 ) -> int:
-    """Train from the latest checkpoint, or from `start`, to the end; returns the last step."""
+    """Train from the latest checkpoint, or from `start`, to the end; returns the last step.
+
+    Trackers are given `about` before the first step.
+    """
     cfg, folder = job.config[stage.name], job.workdir / stage.name
     with contextlib.ExitStack() as opened:
         checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
@@ -183,8 +190,10 @@ def train_stage(
         state = first_state(job, model, stage, checkpoints, loader, start)
         job.say(f"parameters:\n{parameter_table(state)}")
         say_steps(job, source, int(state.step))
-        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
-        if log is not None:
+        log = None
+        if hosts.is_first():
+            names = tracker_names(job.config.trackers)
+            log = MetricsLog(folder, resume_step=int(state.step), trackers=names, about=about)
             opened.callback(log.close)
         trained = train(
             state,
