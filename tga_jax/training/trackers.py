@@ -231,7 +231,7 @@ def _wandb() -> Any:
 
 
 def _wandb_problem(error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return UserError(
         f"config.trackers: wandb: {reason}; type `wandb login`, or set WANDB_MODE=offline in the "
         "environment and `wandb sync` the run's folder later"
