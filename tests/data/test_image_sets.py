@@ -68,6 +68,12 @@ def test_a_line_says_what_is_missing_of_a_set_and_its_address(folder: Path) -> N
     assert len(lines) == 4
 
 
+def test_images_under_another_suffix_are_counted(folder: Path) -> None:
+    (folder / "ocr_vqa" / "images" / "0.gif").write_bytes(b"x")
+    line = missing_lines(samples(), folder)[1]
+    assert "1 of 4 in ocr_vqa/images, " in line and "; 1 are there with another suffix" in line
+
+
 def test_nothing_is_said_where_all_are_there_or_none_is_needed(folder: Path) -> None:
     there = [one for one in samples() if one.images[0].startswith("coco")]
     blank = [record("gqa/images/0.jpg", tox=True)]

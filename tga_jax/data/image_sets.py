@@ -31,6 +31,7 @@ ADDRESSES = {
     ),
 }
 PRETRAIN, PRETRAIN_NAME = "00000 to 00659", re.compile(r"\d{5}/\d+\.jpg")
+OTHER_SUFFIXES = (".gif", ".png", ".jpeg", ".JPG")  # which a downloaded .jpg may have instead
 SHOWN = 6  # sets that are named; the others are counted
 
 
@@ -43,20 +44,23 @@ class SetCount:
         there: how many can be found.
         missing: how many cannot.
         first: the name of the first missing one.
+        renamed: how many of the missing ones are there with another suffix.
     """
 
     name: str
     there: int = 0
     missing: int = 0
     first: str = ""
+    renamed: int = 0
 
     def line(self) -> str:
         """Returns what is missing, and where it is loaded from where that is known."""
         address = ADDRESSES.get(self.name)
         source = f"; the set is loaded from {address}" if address else ""
+        other = f"; {self.renamed} are there with another suffix: rename them" * bool(self.renamed)
         return (
             f"images missing: {self.missing} of {self.there + self.missing} in {self.name}, "
-            f"the first is {self.first}{source}"
+            f"the first is {self.first}{other}{source}"
         )
 
 
@@ -81,6 +85,7 @@ def count_by_set(names: Iterable[str], image_dir: Path) -> list[SetCount]:
         else:
             count.missing += 1
             count.first = count.first or name
+            count.renamed += _has_other_suffix(image_dir, name)
     return [counts[name] for name in sorted(counts)]
 
 
@@ -102,6 +107,11 @@ def missing_lines(records: Sequence[Record], image_dir: Path) -> list[str]:
     whole = [f"{count.there} in {count.name}" for count in counts if not count.missing]
     more = [f"{len(whole) - SHOWN} other folders"] if len(whole) > SHOWN else []
     return lines + ([f"images complete: {', '.join(whole[:SHOWN] + more)}"] if whole else [])
+
+
+def _has_other_suffix(image_dir: Path, name: str) -> bool:
+    stem, dot, _ = name.rpartition(".")
+    return bool(dot) and any(_is_found(image_dir, stem + suffix) for suffix in OTHER_SUFFIXES)
 
 
 def _is_found(image_dir: Path, name: str) -> bool:
