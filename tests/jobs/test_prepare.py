@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,20 @@ def test_an_archive_of_the_images_gives_the_same_data(
     os.utime(archive, ns=(1, 1))
     assert prepare(good, tmp_path / "run0", flag) == 0
     assert "finished before" not in capfd.readouterr().err
+
+
+def test_an_archive_that_is_damaged_is_said_of_the_sample(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in (good / "images").iterdir():
+            packed.write(path, path.name)
+    part = (good / "images" / "1.png").read_bytes()[200:300]
+    archive.write_bytes(archive.read_bytes().replace(part, bytes(len(part))))
+    assert prepare(good, tmp_path, f"--config.data.image_dir={archive}") == 2
+    said = capfd.readouterr().err
+    assert "record p1: image " in said and "images.zip/1.png: cannot be read: the archive" in said
 
 
 def test_missing_images_are_said_by_set(

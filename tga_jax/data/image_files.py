@@ -15,6 +15,7 @@ import functools
 import os
 import struct
 import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MAX_BYTES = 1 << 30  # of a member; a damaged or hostile archive may promise any size
 OPEN_ARCHIVES = 64  # whose lists are kept
 LOCAL_HEADER = 30  # bytes before a name in a zip file; the lengths of two fields end it
+_opening = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,8 @@ def open_archive(path: Path) -> Archive:
         OSError: it is not there.
     """
     about = path.stat()
-    return _opened(path, about.st_size, about.st_mtime_ns)
+    with _opening:  # the others wait for the list, which takes long of a large tar
+        return _opened(path, about.st_size, about.st_mtime_ns)
 
 
 @functools.lru_cache(OPEN_ARCHIVES)
