@@ -17,10 +17,12 @@ the questions in the manner of a jailbreak. Compare with an earlier audit of ano
 `--config=configs/audit.py:defences` asks the same questions without and with each defence that
 needs no training: the paper's safety prompt, a retrieved text in the prompt, ECSO, zero-shot
 detection by CLIP (where config.retrieval.clip names one) and steering along the refusal direction.
-The last two choose on config.evaluate.development, benchmarks whose images are not asked:
+The last two choose on config.evaluate.development: harmful and harmless images, and texts, that are
+not asked later (docs/audit.md):
 
-    --config.evaluate.benchmarks="hod:data/hod?part=test" --config.retrieval.clip=CLIP_FOLDER \\
-        --config.evaluate.development="hod:data/hod?part=development, texts:my_texts.csv"
+    --config.evaluate.benchmarks="hod:hod?part=test, plain=scenes:photos?harmful=no&part=test" \\
+        --config.evaluate.development="hod:hod?part=development, texts:my_texts.csv, \\
+            plain=scenes:photos?harmful=no&part=development" --config.retrieval.clip=CLIP_FOLDER
 
 The retrieved texts come from an index: run --job=index first (with config.retrieval.clip and
 .corpus). An arm is left out by naming the others, as in
