@@ -193,7 +193,7 @@ def check_set(
     for bad in samples.unread:
         tally.add_bad(bad)
     for place, finding in enumerate(_findings(records, image_dir, prompter, workers)):
-        tally.add(place, finding)
+        tally.add(place, _placed(finding, samples.source))
         progress(place + 1)
     checked = tally.checked()
     if not len(checked.keep):
@@ -203,6 +203,16 @@ def check_set(
     if scaled_before is None:
         return checked
     return dataclasses.replace(checked, scaled=int(scaled_before[checked.keep].sum()))
+
+
+def _placed(finding: Finding, source: str) -> Finding:
+    """Names the file and the row, beside the record's id, where a bad row was found."""
+    bad = finding.bad
+    if bad is None or not source:
+        return finding
+    rest = bad.reason.removeprefix(f"record {bad.id}: ")
+    reason = f"{source}: record number {bad.number + 1} (id {bad.id}): {rest}"
+    return dataclasses.replace(finding, bad=dataclasses.replace(bad, reason=reason))
 
 
 def _findings(

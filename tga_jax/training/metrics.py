@@ -84,11 +84,15 @@ class Progress:
         self.began = time.monotonic()
 
     def show(self, done: int, note: str = "") -> None:
-        """Print a line that says how much is done and how long the rest will take."""
+        """Print a line that says how much is done and how long the rest will take.
+
+        Without a name nothing is printed; the watch is told that something goes on all the same.
+        """
         elapsed = time.monotonic() - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
         left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"
-        hosts.log(f"{self.name} {done}/{self.total}  {left}  {note}")
+        if self.name:
+            hosts.log(f"{self.name} {done}/{self.total}  {left}  {note}")
         watch.alive()
 
 
@@ -104,6 +108,10 @@ def _finite(value: Value) -> Value:
 
 
 def _truncate(path: Path, resume_step: int) -> None:
-    """Keep the whole lines up to the resumed step; a killed run may have written more."""
+    """Keep the whole lines up to the resumed step; a killed run may have written more.
+
+    A run that begins anew keeps none, as its line of step 0 is written again.
+    """
     if path.exists():
-        files.write_jsonl(path, (row for row in files.read_log(path) if row["step"] <= resume_step))
+        rows = files.read_log(path) if resume_step else ()
+        files.write_jsonl(path, (row for row in rows if row["step"] <= resume_step))
