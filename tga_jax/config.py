@@ -308,7 +308,7 @@ def _evaluate() -> ConfigDict:
             zero_shot=_zero_shot(),
             # Of the layer's two mean states of refused and answered texts, strength times the
             # difference is added. layer: 0: the first safety layer, as job `analyze` finds them.
-            steering=dict(layer=0, strengths=(0.25, 0.5, 1.0, 2.0)),
+            steering=dict(layer=0, strengths=(0.05, 0.1, 0.2, 0.4, 0.8)),
             partial=False,  # True: a benchmark that is missing in part or whole is no error
             compare="",  # another workdir, whose answers are compared with these
             endpoint=dict(  # an OpenAI-compatible server

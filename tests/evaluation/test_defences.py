@@ -25,6 +25,13 @@ def test_the_strength_that_refuses_most_harmful_images_within_the_bound() -> Non
     assert choose(tried[3:], 0.01) == 0.0  # where none fits: no steering
 
 
+def test_a_strength_that_breaks_the_model_is_not_taken_for_a_cautious_one() -> None:
+    # Seen on a small model: its answers are no words, so that nothing counts as a refusal.
+    tried = [Tried(0.0, 115, 150, 28, 50), Tried(0.25, 150, 150, 50, 50), Tried(1.0, 0, 150, 0, 50)]
+    assert choose(tried, 0.05) == 0.0
+    assert choose([*tried, Tried(0.1, 116, 150, 2, 50)], 0.05) == 0.1
+
+
 def test_what_is_added_is_the_direction_at_its_layer() -> None:
     shift = Steering(Direction(2, 3, "texts", (1.0, -2.0)), 0.5).shift
     assert shift.dtype == np.float32

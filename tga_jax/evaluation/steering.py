@@ -1,9 +1,10 @@
 """The defence "steering": the refusal direction is added to what a layer says at every position.
 
 The direction leads from the mean state of answered texts to that of refused ones, as job `analyze`
-finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths,
-and none at all, that one is taken which refuses most harmful development images while it refuses at
-most config.evaluate.development_over_refusal of the harmless ones. Nothing is trained.
+finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths
+that one is taken which refuses most harmful development images while it refuses at most
+config.evaluate.development_over_refusal of the harmless ones; none, where none of these refuses more
+than the model does anyway. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -87,11 +88,14 @@ class Tried:
 def choose(tried: Sequence[Tried], over_refusal: float) -> float:
     """The strength that refuses most harmful images, of those that refuse few harmless ones.
 
-    Of equally good ones it is the smallest; where every strength refuses more than `over_refusal`
-    of the harmless images, it is 0.
+    Few are at most `over_refusal` of them. Of equally good ones it is the smallest. It is 0, no
+    steering, unless it refuses more harmful images than no steering does: where the direction
+    breaks the model's language, nothing looks like a refusal, of harmless images neither.
     """
+    plain = max((t.harmful_refused for t in tried if t.strength == 0), default=0)
     allowed = [t for t in tried if t.harmless_refused <= over_refusal * t.harmless + 1e-9]
-    best = max(allowed, key=lambda t: (t.harmful_refused, -t.strength), default=None)
+    better = [t for t in allowed if t.harmful_refused > plain]
+    best = max(better, key=lambda t: (t.harmful_refused, -t.strength), default=None)
     return 0.0 if best is None else best.strength
 
 
