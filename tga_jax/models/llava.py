@@ -130,6 +130,7 @@ class Llava:
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"],
         pool: Bool[Array, "batch spans length"] | None = None,
+        shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
         slots: int = 0,
     ) -> DecoderOutput:
@@ -144,6 +145,7 @@ class Llava:
             positions=positions,
             segments=segments,
             pool=pool,
+            shift=shift,
             cache=cache,
             slots=slots,
         )
