@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tga_jax.hf.names import Slot
+from tga_jax.hf.names import Slot, slots
 from tga_jax.hf.shards import NO_MESH, ShardFiller
 from tga_jax.hf.tensor_files import StoredTensor
 from tga_jax.models.quantised import CODES, SCALE, is_quantised, kernel_path, quantise
@@ -19,23 +19,29 @@ Leaves = Mapping[str, jax.ShapeDtypeStruct]
 Chunks = Callable[[StoredTensor], Iterator[tuple[int, int]]]
 
 
-def files_shapes(leaves: Leaves) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of what the files hold: in place of integers and scales, their kernel."""
+def slots_of(leaves: Leaves, decoder: str) -> dict[str, list[Slot]]:
+    """What the files hold, by our path: in place of integers and scales, their kernel.
+
+    Args:
+        leaves: the wanted parameters.
+        decoder: the language model's type.
+    """
     out = {}
     for path, leaf in leaves.items():
         if path.endswith(f"/{CODES}"):
             layers, stored, outputs = leaf.shape
             inputs = stored * 2 if leaf.dtype == jnp.uint8 else stored
-            out[kernel_path(path)] = (layers, inputs, outputs)
+            kernel = kernel_path(path)
+            out[kernel] = slots(kernel, (layers, inputs, outputs), decoder=decoder)
         elif not is_quantised(path):
-            out[path] = leaf.shape
+            out[path] = slots(path, leaf.shape, decoder=decoder)
     return out
 
 
 def fill_quantised(
     leaves: Leaves,
     path: str,
-    slots: Sequence[Slot],
+    layers: Sequence[Slot],
     tensors: Mapping[str, StoredTensor],
     chunks: Chunks,
 ) -> dict[str, jax.Array]:
@@ -44,7 +50,7 @@ def fill_quantised(
     Args:
         leaves: the wanted parameters.
         path: of the kernel.
-        slots: of its layers' tensors, float[F, D] each: a chunk has all inputs of some outputs,
+        layers: its tensors, float[F, D] each: a chunk has all inputs of some outputs,
             so that it has whole blocks whatever the mesh.
         tensors: by name.
         chunks: bounds of the rows that are read at once.
@@ -53,7 +59,7 @@ def fill_quantised(
     paths = stem + CODES, stem + SCALE
     fillers = [ShardFiller(leaves[part]) for part in paths]
     kind = "nf4" if leaves[paths[0]].dtype == jnp.uint8 else "int8"
-    for slot in slots:
+    for slot in layers:
         tensor = tensors[slot.name]
         for start, stop in chunks(tensor):
             place = (slot.layer or 0, 0, start)
