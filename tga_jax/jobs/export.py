@@ -109,7 +109,9 @@ def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.A
     kept = {path: value for path, value in params.items() if not is_quantised(path)}
     del params  # the kernels below take its room
     llava = dataclasses.replace(model.llava, config=with_quantised(model.llava.config, ""))
-    job.say(f"kernels: those of {model.source.name}, which were kept as {job.config.model.quantize}")
+    job.say(
+        f"kernels: those of {model.source.name}, which were kept as {job.config.model.quantize}"
+    )
     return model.source.load(leaves_of(job.config, llava, model.mesh)) | kept
 
 
