@@ -114,7 +114,7 @@ def quantised_twin(kind: str, *, remat: str = "none") -> tuple[Llava, dict, Llav
             codes, scale = jax.vmap(lambda x: quantise(x, kind))(value)
             kept |= {f"{path}_q": codes, f"{path}_scale": scale}
             params[path] = np.stack(
-                [np.asarray(dequantise(*pair, jnp.float32)) for pair in zip(codes, scale)]
+                [np.asarray(dequantise(*pair, jnp.float32)) for pair in zip(codes, scale, strict=True)]
             )
         else:
             kept[path] = value

@@ -15,7 +15,6 @@ Letters: D inputs, F outputs, C bytes along the inputs, S scales along them.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -64,12 +63,18 @@ def dequantise(
 
 
 def _levels(codes: Array) -> Array:
-    """uint8[...] of 0 to 15 -> the level of each, by its bits: devices look tables up slowly."""
-    values: list[Any] = list(NF4)
-    for bit in range(4):
+    """uint8[...] of 0 to 15 -> the level of each, by its bits: devices look tables up slowly.
+
+    Levels come in as numbers, never as whole arrays: those would be taken out of the loop over the
+    layers, and be kept.
+    """
+    odd = (codes & 1).astype(jnp.float32)
+    pairs = zip(NF4[::2], NF4[1::2], strict=True)
+    values = [low + odd * (high - low) for low, high in pairs]
+    for bit in range(1, 4):
         on = (codes >> bit & 1) == 1
-        pairs = zip(values[::2], values[1::2], strict=True)
-        values = [jnp.where(on, odd, even) for even, odd in pairs]
+        pairs_of = zip(values[1::2], values[::2], strict=True)
+        values = [jax.lax.select(on, *pair) for pair in pairs_of]
     return values[0]
 
 
