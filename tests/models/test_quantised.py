@@ -23,6 +23,7 @@ from tga_jax.models.quantised import (
     parameter_count,
     quantise,
 )
+from tga_jax.planning.live_memory import peak_bytes
 from tga_jax.training.flops import count_flops
 
 # Of QLoRA's appendix E (arXiv 2305.14314), as bitsandbytes has them too.
@@ -175,6 +176,25 @@ def test_no_kernel_is_kept_for_the_backward_pass(kind: str) -> None:
     params = jax.tree.map(lambda box: box.value, params, is_leaf=lambda b: hasattr(b, "value"))
     _, backward = jax.vjp(lambda x: layer.apply({"params": params}, x), x)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(backward)) < 128 * 256 * 4 / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_holds_less_than_the_dense_models_blocks(kind: str) -> None:
+    """With the integers in the kernels' place, nothing of a kernel's size is held for all layers."""
+    peaks = {}
+    for name, layers in (("few", 2), ("many", 34)):
+        model = quantised_twin(kind, remat="full")[0]
+        decoder = dataclasses.replace(model.config.decoder, width=64, ffn=64, layers=layers)
+        model = dataclasses.replace(
+            model, config=dataclasses.replace(model.config, decoder=decoder)
+        )
+        boxed = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
+        params = {path: box.value for path, box in boxed.items()}
+        trained = {path: params.pop(path) for path in list(params) if "projector" in path}
+        loss = jax.grad(_loss(model, tiny.batch(("full",))))
+        peaks[name] = peak_bytes(jax.jit(loss).trace(trained, params).jaxpr)
+    dense_layer = 4 * (2 * 64 * 16 + 2 * 64 * 8 + 3 * 64 * 64)
+    assert peaks["many"] - peaks["few"] < 32 * dense_layer
 
 
 def test_flops_are_those_of_the_dense_model() -> None:
