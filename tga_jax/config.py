@@ -33,6 +33,8 @@ def base_config() -> ConfigDict:
     # rows' and columns' means (Adafactor).
     config.moments = "float32"
     config.jobs = ("inspect",)
+    # Where metrics go beside <stage>/metrics.jsonl: "csv", "wandb" too, with commas; "": nowhere.
+    config.trackers = "tensorboard"
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
     # Of XLA, for the train step, each "name=value"; see docs/training.md, "Does it fit?".
     config.compiler_options = ()
@@ -54,6 +56,7 @@ def base_config() -> ConfigDict:
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
     config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in colour
     config.score = ConfigDict(dict(batch_size=8))
+    config.held_out = _held_out()
     config.generate = ConfigDict(
         dict(questions="", max_new_tokens=128, batch_size=8, temperature=0.0, top_p=1.0)
     )
@@ -171,6 +174,18 @@ def _data() -> ConfigDict:
             validation=0.0,  # share of the images whose samples are kept out of training
             split="train",  # or "validation": which of the two the jobs read
             max_bad_fraction=0.001,  # of the records may be broken and are then skipped
+        )
+    )
+
+
+def _held_out() -> ConfigDict:
+    """Figures on the way through a stage; config.<stage>.evaluate_every switches them on."""
+    return ConfigDict(
+        dict(
+            samples=256,  # of those that config.data.validation keeps out of training; 0: all
+            benchmarks="",  # as config.evaluate.benchmarks; their requests are the refusal probe
+            limit=64,  # harmful and as many harmless requests of the probe; 0: all
+            batch_size=8,
         )
     )
 
@@ -426,6 +441,10 @@ def _stage(trainable: tuple, *, learning_rate: float, batch_size: int, template:
             keep=2,  # the newest checkpoints
             keep_every=0,  # those of steps that it divides are never deleted; 0: no such
             log_every=10,
+            # Figures of config.held_out before the first step, every so many steps and after the
+            # last; 0: none.
+            evaluate_every=0,
+            best="",  # a figure of these: jobs then go on with the checkpoint that has its best
             max_length=0,  # 0: config.data.max_length
             ce_chunk=0,  # positions of a row whose logits exist at once; 0: 512 / rows
         )

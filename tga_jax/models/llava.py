@@ -8,6 +8,7 @@ image, D decoder width, L layers, N pooled spans.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import jax
@@ -69,6 +70,10 @@ class Llava:
             "projector": self.projector.init(keys[1], features)["params"],
             "decoder": self.decoder.init(keys[2], tokens, method="init_all")["params"],
         }
+
+    def abstract_params(self) -> Params:
+        """The shapes of `init`'s result; the model is traced for them only once."""
+        return _abstract_params(self)
 
     def image_features(
         self, params: Params, images: UInt8[Array, "batch images side side 3"]
@@ -178,3 +183,9 @@ def chosen_adapters(decoder: Params, config: DecoderConfig) -> Params:
         return x * chosen.astype(x.dtype) if path[-1].key == "lora_b" else x
 
     return jax.tree_util.tree_map_with_path(mask, decoder)
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_params(model: Llava) -> Params:
+    """Tracing takes half a second, and a stage asks for the shapes six times."""
+    return jax.eval_shape(model.init, jax.random.key(0))

@@ -160,7 +160,9 @@ def check_decoding(cfg: ConfigDict) -> None:
             raise UserError(f"config.generate.{key}={cfg[key]}: must lie in {low}..{high}")
 
 
-def answer_line(question: Question, text: str, model_id: str, *, retrieved: bool) -> dict[str, Any]:
+def answer_line(
+    question: Question, text: str, model_id: str, *, retrieved: bool, repeat: int = 0
+) -> dict[str, Any]:
     """A line of LLaVA's answer files.
 
     Args:
@@ -168,13 +170,14 @@ def answer_line(question: Question, text: str, model_id: str, *, retrieved: bool
         text: the answer.
         model_id: who answered.
         retrieved: whether prompts hold retrieved texts; the question's own is then told, too.
+        repeat: how many questions before it have its id, so that no two answers share theirs.
     """
     told = {"retrieved": question.retrieved} if retrieved and question.retrieved else {}
     return {
         "question_id": question.id,
         "prompt": question.text,
         "text": text,
-        "answer_id": digest([model_id, question.id]),
+        "answer_id": digest([model_id, question.id, *[repeat] * bool(repeat)]),
         "model_id": model_id,
         "metadata": told,
     }

@@ -121,7 +121,7 @@ def stage_factors(
     table = [(pattern, factor) for pattern, factor in trainable]
     if llava.config.decoder.lora is not None and not train_decoder:
         table.insert(0, (BESIDE_ADAPTERS, None))
-    paths = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    paths = shapes(llava.abstract_params())
     # The table speaks of kernels, also where they are kept in few bits.
     by_kernel = learning_rate_factors(map(kernel_path, paths), table)
     factors = {path: by_kernel[kernel_path(path)] for path in paths}
@@ -137,7 +137,7 @@ def stage_factors(
 
 def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[str, int]:
     """How many parameters of each part are trained; "adapters" are those of LoRA."""
-    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    sizes = shapes(llava.abstract_params())
     counts: dict[str, int] = {}
     for path, factor in factors.items():
         if factor is not None:
