@@ -1,10 +1,15 @@
-"""The notebooks run from first to last cell, and what is saved in them came from such a run."""
+"""The notebooks run from first to last cell, and what is saved in them came from such a run.
+
+`python -m tests.test_notebooks` runs them in a temporary folder and saves their outputs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +61,40 @@ def test_saved_outputs_name_no_folder_of_the_machine(notebook: Path) -> None:
 # --- they are run ---
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which all three were run, one after the other, as NAME.ipynb."""
-    client = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    folder = tmp_path_factory.mktemp("notebooks")
+def run(folder: Path) -> None:
+    """Run all three in `folder`, one after the other, and leave them there with their outputs.
+
+    What the program logs on stderr is not kept.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
     paths = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
     # Training is slow with what makes the other tests compile fast.
     env = {name: value for name, value in os.environ.items() if name not in CHEAP}
     env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     for path in NOTEBOOKS:
         book = nbformat.read(path, as_version=4)
-        for cell in book.cells:
-            cell.update({"outputs": []} if cell.cell_type == "code" else {})
-        run = client.NotebookClient(
-            book, timeout=60 * MINUTES_A_CELL, resources={"metadata": {"path": str(folder)}}
+        client = NotebookClient(
+            book,
+            timeout=60 * MINUTES_A_CELL,
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
         )
-        run.execute(env=env)  # a cell that fails raises
+        client.execute(env=env)  # a cell that fails raises
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         nbformat.write(book, folder / path.name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all three were run."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    folder = tmp_path_factory.mktemp("notebooks")
+    run(folder)
     return folder
 
 
@@ -139,3 +159,10 @@ def test_the_audit_is_of_the_checkpoint_that_was_named(folder: Path) -> None:
     assert min(rows["harmful texts refused"]) > 0.95
     mistake = texts(cells(folder / "03_audit_your_own.ipynb")[-1])
     assert mistake.startswith("error: ") and "my_imgaes" in mistake and mistake.count("\n") <= 1
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        run(Path(temporary))
+        for path in NOTEBOOKS:
+            shutil.copyfile(Path(temporary) / path.name, path)
