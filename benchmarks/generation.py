@@ -137,7 +137,7 @@ def our_answers(
     model = Llava(
         read_llava_config(folder), PixelNorm(CLIP_MEAN, CLIP_STD), Compute(dtype=args.dtype)
     )
-    shapes = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = nn.meta.unbox(model.abstract_params())
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     leaves = {
         path: jax.ShapeDtypeStruct(leaf.shape, args.dtype, sharding=device)

@@ -51,7 +51,7 @@ def _leaves(layers: int, dtype: str) -> dict[str, Any]:
 
     decoder = DecoderConfig(32064, 2048, layers, 16, 16, 128, 5632)
     model = Llava(LlavaConfig(VISION, decoder, 32000), PixelNorm((0.5,) * 3, (0.5,) * 3))
-    shapes = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = nn.meta.unbox(model.abstract_params())
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return {
         path: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=device)

@@ -14,10 +14,19 @@ tga_jax/evaluation/benchmarks/registry.py). The option wrap=role_play, in_contex
 the questions in the manner of a jailbreak. Compare with an earlier audit of another checkpoint by
 --config.evaluate.compare=ITS_WORKDIR. You bring the data: nothing harmful is shipped.
 
-`--config=configs/audit.py:defences` asks the same questions without and with each defence at
-inference: the paper's safety prompt, a retrieved text in the prompt, ECSO. The retrieved texts come
-from an index: run --job=index first (with config.retrieval.clip and .corpus), or leave that arm out
-by --config.experiment.only=undefended,safety-prompt,ecso.
+`--config=configs/audit.py:defences` asks the same questions without and with each defence that
+needs no training: the paper's safety prompt, a retrieved text in the prompt, ECSO, zero-shot
+detection by CLIP (where config.retrieval.clip names one) and steering along the refusal direction.
+The last two choose on config.evaluate.development: harmful and harmless images, and texts, that are
+not asked later (docs/audit.md):
+
+    --config.evaluate.benchmarks="hod:hod?part=test, plain=scenes:photos?harmful=no&part=test" \\
+        --config.evaluate.development="hod:hod?part=development, texts:my_texts.csv, \\
+            plain=scenes:photos?harmful=no&part=development" --config.retrieval.clip=CLIP_FOLDER
+
+The retrieved texts come from an index: run --job=index first (with config.retrieval.clip and
+.corpus). An arm is left out by naming the others, as in
+--config.experiment.only=undefended,safety-prompt,ecso.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +39,10 @@ DEFENCES = {
     "safety-prompt": {"prompt": {"retrieved": False}, "evaluate": {"profile": "paper"}},
     "retrieved-text": {"retrieval": {"index": "{workdir}/index"}},
     "ecso": {"prompt": {"retrieved": False}, "evaluate": {"defence": "ecso"}},
+    "zero-shot": {"prompt": {"retrieved": False}, "evaluate": {"defence": "zero_shot"}},
+    "steering": {"prompt": {"retrieved": False}, "evaluate": {"defence": "steering"}},
 }
+NEEDS = {"zero-shot": "retrieval.clip"}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,4 +62,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.experiment.jobs = ("evaluate",)
         with config.unlocked():
             config.experiment.arms = ConfigDict(DEFENCES)
+            config.experiment.needs = ConfigDict(NEEDS)
     return config.lock()

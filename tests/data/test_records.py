@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tga_jax.data.records import (
     read_questions,
     read_records,
     read_rows,
+    repeats,
 )
 from tga_jax.errors import UserError
 
@@ -188,3 +190,16 @@ def test_questions_keep_their_id_and_extra_keys(tmp_path):
     ]
     with pytest.raises(UserError, match='question_id 1.*"text" must be a string, got nothing'):
         read_questions(write(tmp_path / "bad.jsonl", '{"question_id": 1}'))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.TSV", "rows.parquet"])
+def test_a_table_is_told_from_json(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("id,image,text\n1,a.png,What?\n")
+    for read in (read_records, read_questions):
+        with pytest.raises(UserError, match=f"{name}: is a table; write JSON"):
+            read(tmp_path / name)
+
+
+def test_questions_that_share_an_id_are_counted() -> None:
+    questions = [Question(id=name, image=None, text="") for name in ("a", "b", "a", 1, "a", "1")]
+    assert repeats(questions) == [0, 0, 1, 0, 2, 0]

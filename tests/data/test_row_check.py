@@ -154,6 +154,16 @@ def test_rows_that_job_prepare_left_out_were_accepted(images: Path, named_tokeni
         check_set(spoilt, max_bad_fraction=0.0, **more)
 
 
+def test_a_bad_row_names_its_file_and_its_place(images: Path, named_tokenizer: Any) -> None:
+    gone = dataclasses.replace(BAD[0][0], number=6)
+    samples = SampleSet([*GOOD[:2], gone], source="all.json")
+    with pytest.raises(UserError, match=r"^all.json: record number 7 \(id gone\): image "):
+        check_set(
+            samples, max_bad_fraction=0.0, image_dir=images, workers=0,
+            prompter=make_prompter(named_tokenizer("byte")),
+        )  # fmt: skip
+
+
 def test_a_forgotten_image_folder_is_named(
     images: Path, named_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

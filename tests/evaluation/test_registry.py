@@ -65,6 +65,26 @@ def test_limit_counts_in_every_scene_and_retrieved_texts_are_added(tmp_path: Pat
     assert [item.extra.get("retrieved") for item in items] == [None, None, "found", None]
 
 
+def test_the_parts_divide_a_benchmark_by_its_images(tmp_path: Path) -> None:
+    for n in range(60):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / f"{n}.png").touch()
+    found = {}
+    for part in ("development", "test"):
+        (entry,) = parse_entries(f"scenes:{tmp_path}?part={part}")
+        found[part] = {item.image for item in load(entry, drawings=tmp_path).items}
+    assert len(found["development"] | found["test"]) == 60
+    assert not found["development"] & found["test"] and 5 <= len(found["development"]) <= 20
+    # The same image is in the same part, whatever stands beside it.
+    gone = min(found["test"])
+    (tmp_path / gone).unlink()
+    (entry,) = parse_entries(f"scenes:{tmp_path}?part=development&question=What?")
+    assert {i.image for i in load(entry, drawings=tmp_path).items} == found["development"]
+    (entry,) = parse_entries(f"scenes:{tmp_path}?part=dev")
+    with pytest.raises(UserError, match="part='dev': of development, test"):
+        load(entry, drawings=tmp_path)
+
+
 def test_two_questions_of_one_id_and_a_wrong_limit(tmp_path: Path) -> None:
     row: dict[str, object] = {"id": 1, "prompt": "p", "label": "safe"}
     with pytest.raises(UserError, match="two questions of id 1"):

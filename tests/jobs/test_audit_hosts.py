@@ -119,13 +119,19 @@ def two(
 def files_of(workdir: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
     """Contents of the jobs' results by name, without the workdir's name.
 
-    Signatures of finished work are left out: the times at which images were drawn are in them.
+    Signatures of finished work are left out: the times at which images were drawn are in them; so
+    is how long questions took.
     """
     paths = [path for name in folders for path in sorted((workdir / name).rglob("*"))]
     paths = [path for path in paths if path.is_file() and not path.name.endswith(".done.json")]
     named = {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
     if "retrieve" in folders:
         named["retrieved.jsonl"] = (workdir / "retrieved.jsonl").read_bytes()
+    named = {name: data for name, data in named.items() if not name.endswith("seconds.json")}
+    if "evaluate/metrics.json" in named:
+        rows = json.loads(named["evaluate/metrics.json"])
+        kept = [row for row in rows if row["metric"] != "seconds"]
+        named["evaluate/metrics.json"] = json.dumps(kept).encode()
     return {name: data.replace(str(workdir).encode(), b"") for name, data in named.items()}
 
 

@@ -91,7 +91,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, list[st
         [], "inspect", ["p1", "<image>"],
     ),
     "missing image": (
-        lambda i: (i / "images" / "1.png").unlink(), [], "inspect", ["1.png", "p1"],
+        lambda i: (i / "images" / "1.png").unlink(), [], "inspect",
+        ["samples.json: record number 2 (id p1): image '1.png': no such file"],
+    ),
+    "missing image of a question": (
+        lambda i: (i / "images" / "1.png").unlink(), [], "generate", ["record 1: image '1.png'"],
     ),
     "truncated image": (cut("images/1.png"), [], "inspect", ["1.png", "p1"]),
     "not an image": (write("images/1.png", "hello"), [], "inspect", ["1.png", "p1"]),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.audit import get_config
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl
+from tga_jax.jobs.experiment import arm_names
 from tga_jax.main import main
 
 
@@ -58,3 +60,12 @@ def test_an_arm_with_an_unknown_key_is_an_error(
     inputs = make_inputs(tmp_path / "inputs")
     assert run(inputs, tmp_path, '{"one": {"guide": {"wieght": 1.0}}}') == 2
     assert "wieght" in capfd.readouterr().err
+
+
+def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
+    config = get_config("defences").copy_and_resolve_references()
+    assert "zero-shot" not in arm_names(config) and "steering" in arm_names(config)
+    config.retrieval.clip = "a/folder"
+    assert arm_names(config) == list(config.experiment.arms)
+    config.retrieval.clip, config.experiment.only = "", "zero-shot"
+    assert arm_names(config) == ["zero-shot"]  # asked for by name, its check says what is lacking

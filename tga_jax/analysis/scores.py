@@ -35,6 +35,7 @@ class Scorer:
         *,
         batch_size: int,
         image_dir: Callable[[int], Path],
+        title: str = "score",
     ) -> None:
         """Nothing is computed yet.
 
@@ -45,7 +46,9 @@ class Scorer:
             encode: number of a sample -> example.
             batch_size: of samples.
             image_dir: number of a sample -> its image folder.
+            title: names the lines of progress; "": there are none.
         """
+        self._title = title
         self._guide, self._decoder = guide, llava.config.decoder
         self._batcher, self._encode, self._image_dir = batcher, encode, image_dir
         self._batch_size = batch_size
@@ -68,7 +71,7 @@ class Scorer:
             params: nested parameters.
         """
         mean = self._mean(params, total)
-        progress, done = Progress("score", len(rows)), 0
+        progress, done = Progress(self._title, len(rows)), 0
         for batch in self._batches(rows):
             out = jax.device_get(self._forward(params, batch.arrays, mean))
             yield [

@@ -14,7 +14,8 @@ Everything that can be wrong with such a file is found here, before any model is
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,16 @@ def read_questions(path: Path | str) -> list[Question]:
         UserError: naming the file, the question and what is wrong with it.
     """
     return [_question(row, where=where) for where, row in json_rows(Path(path))]
+
+
+def repeats(questions: Sequence[Question]) -> list[int]:
+    """How many questions before each have the same id."""
+    seen: Counter[int | str] = Counter()
+    found = []
+    for question in questions:
+        found.append(seen[question.id])
+        seen[question.id] += 1
+    return found
 
 
 # --- JSON objects -> records ---

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.data.image_files import ImagePlace
 from tga_jax.data.images import check_image, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import LazyRecords
@@ -99,7 +100,7 @@ def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
 
 
 @functools.lru_cache(KNOWN_IMAGES)
-def _readable(path: Path) -> bool:
+def _readable(path: ImagePlace) -> bool:
     return check_image(path, where=f"image {path}")
 
 
@@ -193,7 +194,7 @@ def check_set(
     for bad in samples.unread:
         tally.add_bad(bad)
     for place, finding in enumerate(_findings(records, image_dir, prompter, workers)):
-        tally.add(place, finding)
+        tally.add(place, _placed(finding, samples.source))
         progress(place + 1)
     checked = tally.checked()
     if not len(checked.keep):
@@ -203,6 +204,16 @@ def check_set(
     if scaled_before is None:
         return checked
     return dataclasses.replace(checked, scaled=int(scaled_before[checked.keep].sum()))
+
+
+def _placed(finding: Finding, source: str) -> Finding:
+    """Names the file and the row, beside the record's id, where a bad row was found."""
+    bad = finding.bad
+    if bad is None or not source:
+        return finding
+    rest = bad.reason.removeprefix(f"record {bad.id}: ")
+    reason = f"{source}: record number {bad.number + 1} (id {bad.id}): {rest}"
+    return dataclasses.replace(finding, bad=dataclasses.replace(bad, reason=reason))
 
 
 def _findings(

@@ -9,6 +9,7 @@ from typing import Any
 from tga_jax.errors import UserError
 from tga_jax.files import json_values, read_text
 
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 RECORD_KEYS = {"id", "question_id", "conversations"}  # one of them is in every row
 
 
@@ -33,6 +34,10 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     Raises:
         UserError: for a file that can't be read, is empty, or is a malformed list.
     """
+    if path.suffix.lower() in TABLES:
+        raise UserError(
+            f"{path}: is a table; write JSON (a list of records) or JSONL (one record a line)"
+        )
     values = json_values(path)
     begin = list(islice(values, 2))
     if begin and (len(begin) == 1 or isinstance(begin[0], UserError)):

@@ -22,11 +22,13 @@ class SampleSet:
         records: a list, or prepared data.
         unread: the rows that are no records, or that job `prepare` left out.
         accepted: job `prepare` found `unread` to be within its config.data.max_bad_fraction.
+        source: the LLaVA file that they were read from; "" for prepared data.
     """
 
     records: Sequence[Record]
     unread: tuple[BadRow, ...] = ()
     accepted: bool = False
+    source: str = ""
 
     @property
     def total(self) -> int:
@@ -53,7 +55,8 @@ def read_json_sets(
     every = [record for records, _ in found for record in records]
     images = images_of(every)
     sets = [
-        SampleSet(with_texts(records, texts, images), tuple(unread)) for records, unread in found
+        SampleSet(with_texts(records, texts, images), tuple(unread), source=str(path))
+        for path, (records, unread) in zip(paths, found, strict=True)
     ]
     about = about_texts(texts, every, images)
     return sets, about | {"duplicate_ids": duplicate_ids(every)}

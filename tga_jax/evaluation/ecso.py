@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
+from tga_jax.evaluation.defence import Ask, Defence, Defended
+from tga_jax.evaluation.items import EvalItem
 from tga_jax.run.answerer import Reply
 
-# (name of the pass, all questions as it asks them, rows to ask) -> their replies
-Ask = Callable[[str, Sequence[Question], Sequence[int]], dict[int, Reply]]
-
-NAMES = ("none", "ecso")
 PLACES = {
     "tell": ("question", "answer"),
     "caption": ("question",),
@@ -54,10 +52,25 @@ class Prompts:
         return cls(**{field.name: cfg[field.name] for field in dataclasses.fields(cls)})
 
 
-def check_defence(name: str) -> None:
-    """Refuse a config.evaluate.defence that has no such name."""
-    if name not in NAMES:
-        raise UserError(f"config.evaluate.defence={name!r}: of {', '.join(NAMES)}")
+@dataclasses.dataclass(frozen=True)
+class Ecso(Defence):
+    """The defence with its prompts."""
+
+    prompts: Prompts
+    name = "ecso"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The prompts."""
+        return {"name": self.name, **dataclasses.asdict(self.prompts)}
+
+    def answers(
+        self, ask: Ask, items: Sequence[EvalItem], questions: Sequence[Question]
+    ) -> Defended:
+        """Asks all as they are, and the image questions whose answers are harmful again."""
+        return Defended(
+            *defend(ask, questions, ask("", questions, range(len(items))), self.prompts)
+        )
 
 
 def defend(

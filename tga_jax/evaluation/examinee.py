@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.image_files import place_of
 from tga_jax.data.records import Question
 from tga_jax.evaluation.benchmarks.load import Benchmark
-from tga_jax.evaluation.ecso import Prompts, check_defence, defend
+from tga_jax.evaluation.defence import Defence
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.pace import FILE, Time, seconds_a_question
 from tga_jax.evaluation.profiles import apology_tokens, system_text
 from tga_jax.evaluation.summary import Result
 from tga_jax.files import digest, read_jsonl, write_jsonl
@@ -46,12 +48,15 @@ class Examinee:
         tokenizer = model.source.tokenizer.tokenizer
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
         self.model_id = f"{model.source.name}-{self.weights.tag}"
-        check_defence(cfg.defence)
-        self.defence = Prompts.of(cfg.ecso) if cfg.defence == "ecso" else None
+        self.defence = Defence()
 
-    @functools.cached_property
+    @property
     def settings(self) -> dict[str, Any]:
         """All that decides the answers, but for the benchmark and the judge."""
+        return {**self._settings, "defence": self.defence.settings}
+
+    @functools.cached_property
+    def _settings(self) -> dict[str, Any]:
         config = self._job.config
         tokenizer = self._model.source.tokenizer.tokenizer
         names = ("max_new_tokens", "temperature", "top_p")
@@ -61,7 +66,6 @@ class Examinee:
             "template": self._model.prompts.template,
             "prompt_date": self._model.prompts.written_date,
             "profile": config.evaluate.profile,
-            "defence": None if self.defence is None else dataclasses.asdict(self.defence),
             "system": self.system,
             "retrieved": config.prompt.retrieved,
             "retrieval": None if self.retriever is None else self.retriever.settings,
@@ -97,20 +101,20 @@ class Examinee:
         )
 
     @functools.cached_property
-    def _params(self) -> Params:
+    def params(self) -> Params:
+        """The model's parameters, nested; loaded when first used."""
         return nested(load_params(self._job, self._model, self.weights))
 
-    def answers(self, benchmark: Benchmark, work: Work) -> list[Reply]:
-        """Replies in the order of the items; those of a killed run are not asked for again."""
+    def answers(self, benchmark: Benchmark, work: Work, folder: Path) -> list[Reply]:
+        """Replies in the order of the items; those of a killed run are not asked for again.
+
+        FOLDER gets seconds.json and what the defence did.
+        """
         items, done = benchmark.items, work.rows()
-        questions = [question(item) for item in items]
+        questions, passes = [question(item) for item in items], dict[str, list[Time]]()
 
         def ask(name: str, asked: Sequence[Question], rows: Sequence[int]) -> dict[int, Reply]:
-            found = {
-                r["row"]: Reply(r["text"], r["margin"], r.get("truncated"))
-                for r in done
-                if r.get("pass", "") == name
-            }
+            found = {r["row"]: _kept(r) for r in done if r.get("pass", "") == name}
             todo = sorted(set(rows) - found.keys(), key=lambda i: _length(asked[i]))
             title = f"{benchmark.name} {name}".strip()
             if todo:
@@ -121,14 +125,17 @@ class Examinee:
                     [{"row": row, **dataclasses.asdict(r), **mark} for row, r in new.items()]
                 )
                 found |= new
+            passes[name] = [Time(r.seconds, r.cold) for r in found.values() if r.seconds]
             return found
 
-        replies = ask("", questions, range(len(items)))
-        if self.defence is not None:
-            replies, lines = defend(ask, questions, replies, self.defence)
-            folder = self._job.workdir / "evaluate" / benchmark.name
-            shared_files.write_jsonl(folder / "ecso.jsonl", lines)
-        return [replies[i] for i in range(len(items))]
+        defended = self.defence.answers(ask, items, questions)
+        if defended.lines:
+            shared_files.write_jsonl(folder / f"{self.defence.name}.jsonl", defended.lines)
+        passes["defence"] = [*defended.times]
+        seconds = seconds_a_question(passes, len(items))
+        if seconds is not None:
+            shared_files.write_json(folder / FILE, seconds)
+        return [defended.replies[i] for i in range(len(items))]
 
     def _replies(
         self, questions: Sequence[Question], rows: Sequence[int], items: Sequence[EvalItem]
@@ -136,9 +143,16 @@ class Examinee:
         return self._answerer.replies(
             questions,
             rows,
-            self._params,
+            self.params,
             image_dir=lambda row: items[row].image_dir or Path(),
+            shift=self.defence.shift,
         )
+
+
+def _kept(row: dict[str, Any]) -> Reply:
+    """A reply that a killed run kept."""
+    names = (field.name for field in dataclasses.fields(Reply))
+    return Reply(**{name: row[name] for name in names if name in row})
 
 
 def look_up_texts(examinee: Examinee, benchmark: Benchmark, folder: Path) -> None:
@@ -180,7 +194,7 @@ def items_digest(items: Sequence[EvalItem]) -> str:
     for item in items:
         image = None
         if item.image is not None and item.image_dir is not None:
-            image = stat_digest([item.image_dir / item.image])
+            image = stat_digest([place_of(item.image_dir, item.image)])
         asked = [item.id, item.text, item.image, image]
         rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
     return digest(rows)
@@ -199,7 +213,7 @@ def examine(
     signature = {**examinee.settings, "items": items_digest(benchmark.items)}
     work = Work(folder, "answers", signature)
     done = work.is_done(path)
-    replies = [] if done else examinee.answers(benchmark, work)
+    replies = [] if done else examinee.answers(benchmark, work, folder)
     if not hosts.is_first():
         return []
     if done:

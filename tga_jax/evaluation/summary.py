@@ -18,6 +18,7 @@ kappa_with_NAME       the same beyond chance, Cohen's kappa; absent where both j
 empty                 count of answers without a word: neither refused, nor given, nor right, but
                       among the items of every share
 truncated             count of answers that config.generate.max_new_tokens cut off
+seconds               a question's time on the devices, with all passes of a defence (pace.py)
 no_verdict, missing   counts of what could not be judged, or was not there to be asked
 
 Intervals take the questions about one image as one cluster; "clusters" says how many there are,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import COUNTS, aligned
+from tga_jax.html.formats import COUNTS, SECONDS, aligned
 
 # Metrics that are shown for scenes too, not for everything alone.
 BY_SCENE = ("dsr", "over_refusal", "refusal_rate", "accuracy")
@@ -28,6 +28,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
     if row["metric"] in COUNTS:
         return f"{row['value']:.0f}", "", str(row["count"])
+    if row["metric"] == SECONDS:
+        return f"{row['value']:.3g}", "", str(row["count"])
     low, high = row["interval"]
     interval = f"{low:.3f} .. {high:.3f}"
     if "p_value" in row:

@@ -9,17 +9,20 @@ from tga_jax.figure import Figure
 
 MINUS = "\u2212"
 PLAIN = ("auc", "kappa")  # metrics that are no shares
+SECONDS = "seconds"  # a metric that is a time, without an interval
 COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
 
 
 def value_text(metric: str, value: float) -> str:
-    """83.1% for a share, 0.931 for an area under a curve."""
+    """83.1% for a share, 0.931 for an area under a curve, 0.42 s for a time."""
+    if metric == SECONDS:
+        return f"{number_text(float(f'{value:.2g}'))} s"
     return f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f}%"
 
 
 def interval_text(metric: str, figure: Figure) -> str:
     """[79.0, 86.5], or nothing where there is no interval."""
-    if figure.low is None or figure.high is None:
+    if figure.low is None or figure.high is None or metric == SECONDS:
         return ""
     if metric in PLAIN:
         return f"[{figure.low:.3f}, {figure.high:.3f}]"

@@ -38,18 +38,28 @@ def make_generate(
     apologies: tuple[int, ...] = (),
     out_sharding: Any = None,
 ) -> Callable[..., Any]:
-    """A jitted function of (params, tokens, segments, images, keys) -> new tokens.
+    """A jitted function of (params, tokens, segments, images, keys, shift) -> new tokens.
 
     tokens, segments int32[B, T]; images uint8[B, M, side, side, 3]; keys: one a row, so that
-    an answer does not depend on its neighbours. Returns int32[B, N], pad_id after the end; given
-    the ids of `apologies`, a pair of that and of the first token's `refusal_margin`, float32[B].
+    an answer does not depend on its neighbours. shift float[L, D] steers the model: it is added to
+    each layer's output at every position; None, or left out: nothing is. Returns int32[B, N],
+    pad_id after the end; given the ids of `apologies`, a pair of that and of the first token's
+    `refusal_margin`, float32[B].
     """
 
-    def generate(params: Params, tokens: Array, segments: Array, images: Array, keys: Array) -> Any:
+    def generate(
+        params: Params,
+        tokens: Array,
+        segments: Array,
+        images: Array,
+        keys: Array,
+        shift: Array | None = None,
+    ) -> Any:
         batch = tokens.shape[0]
         lengths = jnp.sum(segments > 0, axis=1)
+        new_tokens = decoding.max_new_tokens
         logits, cache = prefill(
-            model, params, tokens, segments, images, new_tokens=decoding.max_new_tokens
+            model, params, tokens, segments, images, shift, new_tokens=new_tokens
         )
         first = choose(logits, jax.vmap(jax.random.fold_in)(keys, jnp.zeros(batch, int)), decoding)
         out = jnp.full((batch, decoding.max_new_tokens), decoding.pad_id, jnp.int32)
@@ -63,7 +73,7 @@ def make_generate(
             count, token, done, out, cache = loop
             out = out.at[:, count].set(jnp.where(done, decoding.pad_id, token))
             done |= jnp.any(token[:, None] == eos, axis=1)
-            logits, cache = decode_one(model, params, token, lengths + count, cache)
+            logits, cache = decode_one(model, params, token, lengths + count, cache, shift)
             count += 1
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, count)
             return count, choose(logits, step_keys, decoding), done, out, cache
@@ -81,6 +91,7 @@ def prefill(
     tokens: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
     images: UInt8[Array, "batch images side side 3"],
+    shift: Float[Array, "layers width"] | None = None,
     *,
     new_tokens: int,
 ) -> tuple[Float[Array, "batch vocab"], KVCache]:
@@ -91,6 +102,7 @@ def prefill(
         model.embed(params, tokens, images),
         positions=jnp.broadcast_to(jnp.arange(length), tokens.shape),
         segments=segments,
+        shift=shift,
         slots=length + new_tokens,
     )
     last = jnp.sum(segments > 0, axis=1) - 1
@@ -105,6 +117,7 @@ def decode_one(
     token: Int[Array, " batch"],
     positions: Int[Array, " batch"],
     cache: KVCache,
+    shift: Float[Array, "layers width"] | None = None,
 ) -> tuple[Float[Array, "batch vocab"], KVCache]:
     """One more token a row: int32[B] at int32[B] -> logits float32[B, V] and the cache."""
     out = model.decode(
@@ -112,6 +125,7 @@ def decode_one(
         model.embed(params, token[:, None], None),
         positions=positions[:, None],
         segments=jnp.ones_like(token)[:, None],
+        shift=shift,
         cache=cache,
     )
     assert out.cache is not None

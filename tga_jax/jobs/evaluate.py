@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.analysis.defences import check_defence, chooses, make_defence
 from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.development import read_development
 from tga_jax.evaluation.examinee import Examinee, examine, verdicts_of
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.make_judges import make_judges
+from tga_jax.evaluation.pace import seconds_row
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
@@ -31,6 +34,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_benchmarks(job, before)
     make_judges(job)
     check_decoding(config.generate)
+    check_defence(job, before)
     check_compared(config.evaluate.compare)
     check_model(config, before=before)
     check_index(job, before)
@@ -47,7 +51,10 @@ def run(job: Job) -> None:
     config = job.config
     benchmarks, judges = read_benchmarks(job), make_judges(job)
     check_compared(config.evaluate.compare)
-    examinee = Examinee(job, open_model(job, mesh_of(config.mesh)))
+    development = read_development(job, benchmarks) if chooses(job) else []
+    model = open_model(job, mesh_of(config.mesh))
+    examinee = Examinee(job, model)
+    examinee.defence = make_defence(job, model, examinee, development, judges[0])
     answered = {
         benchmark.name: examine(job, examinee, benchmark, judges)
         for benchmark in benchmarks
@@ -75,6 +82,7 @@ def write_figures(
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
         found = summarise(benchmark, results, answered=answered)
+        found += seconds_row(folder / benchmark.name) if results else []
         found += compared(job, benchmark, results, judges) if results else []
         rows += [metrics_line(row, benchmark, examinee, judges) for row in found]
         if results:

@@ -9,6 +9,7 @@ CPU's cores: small models leave half of them idle.
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 import time
 from collections.abc import Sequence
@@ -29,15 +30,19 @@ NEEDED = "config.experiment.summary needs it"
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse arms that there are not, keys that they cannot change, and what their jobs refuse."""
     settings = job.config.experiment
-    for name in arm_names(settings):
+    for name in arm_names(job.config):
         config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
         for place, inner in enumerate(settings.jobs):
             module_of(inner).check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
 
 
-def arm_names(settings: ConfigDict) -> list[str]:
-    """The arms of config.experiment.only, or else all."""
-    names = settings.only.split(",") if settings.only else list(settings.arms)
+def arm_names(config: ConfigDict) -> list[str]:
+    """The arms of config.experiment.only, or else all whose needs (config.experiment.needs) are
+    given."""
+    settings = config.experiment
+    if not settings.only:
+        return [name for name in settings.arms if name not in lacking(config)]
+    names = settings.only.split(",")
     for name in names:
         if name not in settings.arms:
             raise UserError(
@@ -47,10 +52,18 @@ def arm_names(settings: ConfigDict) -> list[str]:
     return names
 
 
+def lacking(config: ConfigDict) -> dict[str, str]:
+    """Arm -> the key that it needs, where that is empty."""
+    needs = config.experiment.needs.to_dict().items()
+    return {arm: key for arm, key in needs if not operator.attrgetter(key)(config)}
+
+
 def run(job: Job) -> None:
     """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
     settings = job.config.experiment
-    names = arm_names(settings)
+    names = arm_names(job.config)
+    for name, key in ({} if settings.only else lacking(job.config)).items():
+        job.say(f"arm {name} is left out: it needs config.{key}")
     if settings.processes > 1 and len(names) > 1:
         run_side_by_side(names, settings.processes, arm_command)
     else:

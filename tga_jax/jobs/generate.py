@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import shared_files
-from tga_jax.data.records import Question, read_questions
+from tga_jax.data.image_files import place_of
+from tga_jax.data.images import resolve_image
+from tga_jax.data.records import Question, read_questions, repeats
 from tga_jax.errors import UserError
 from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
@@ -31,8 +33,13 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError("no questions: set config.generate.questions to a JSONL file")
     if MAKES_MODELS not in before:
         questions = read_questions(Path(config.generate.questions))
-        if any(question.image for question in questions):
-            image_folder(config)
+        for question in questions:
+            if question.image:
+                folder = image_folder(config)
+                resolve_image(folder, question.image, record_id=str(question.id))
+        twice = sum(map(bool, repeats(questions)))
+        if twice:
+            job.say(f"{twice} questions have the question_id of another one before them")
     check_decoding(config.generate)
     check_model(config, before=before)
     check_index(job, before)
@@ -61,7 +68,10 @@ def run(job: Job) -> None:
         texts |= new
     model_id = f"{model.source.name}-{weights.tag}"
     shown = config.prompt.retrieved
-    lines = [answer_line(q, texts[i], model_id, retrieved=shown) for i, q in enumerate(questions)]
+    lines = [
+        answer_line(q, texts[i], model_id, retrieved=shown, repeat=repeat)
+        for i, (q, repeat) in enumerate(zip(questions, repeats(questions), strict=True))
+    ]
     shared_files.write_jsonl(path, lines)
     work.finish()
     job.say(f"{len(questions)} answers -> {path}")
@@ -81,7 +91,7 @@ def signature(
     return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
-        "pictures": stat_digest(folder / name for name in images),
+        "pictures": stat_digest(place_of(folder, name) for name in images),
         "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,

@@ -15,7 +15,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_files import find_samples
-from tga_jax.run.sample_report import say_samples
+from tga_jax.run.sample_report import report_samples
 from tga_jax.run.samples import read_samples
 from tga_jax.run.stage_data import say_closing
 
@@ -27,13 +27,19 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Write inspect/samples.jsonl; show the first samples in colour on stderr."""
+    """Write inspect/samples.jsonl, and what was skipped; show the first samples in colour."""
     config = job.config
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts, training=True)
     say_closing(job, prompter)
     samples = read_samples(job, find_samples(config, job.workdir), prompter)
-    say_samples(samples.records, samples.about, say=job.say)
+    report_samples(
+        job.workdir / "inspect" / "samples.json",
+        samples.records,
+        samples.checked,
+        samples.about,
+        say=job.say,
+    )
     lines = []
     for number, record in enumerate(samples.records):
         example = prompter.encode(record)

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from tga_jax.analysis.held_out import HeldOutFigures, check_held_out
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
+from tga_jax.evaluation.asked import check_benchmarks
 from tga_jax.files import digest, read_log
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.mesh import mesh_of
@@ -41,9 +43,11 @@ from tga_jax.run.stage_data import (
 )
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.start import device_memory
+from tga_jax.run.tracking import about_stage
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
+from tga_jax.training.held_out import HeldOut
 from tga_jax.training.loop import LoopConfig, train
 from tga_jax.training.metrics import MetricsLog, clock
 from tga_jax.training.parameter_table import parameter_table
@@ -52,6 +56,7 @@ from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
 from tga_jax.training.step_compiler import StepCompiler
 from tga_jax.training.throughput import peak_flops
+from tga_jax.training.trackers import About, check_trackers, tracker_names
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -60,8 +65,12 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_counts(config[name], name)
     check_dtypes(config)
     check_rates(config[name], name)
+    check_held_out(config, name)
+    if config[name].evaluate_every and config.held_out.benchmarks:
+        check_benchmarks(job, before, config.held_out.benchmarks)
     compiler_options(config.compiler_options)
     profile_config(job, name)
+    check_trackers(config.trackers, first=hosts.is_first())
     check_samples(job, name, before=before)
     llava = check_model(config, before=before)
     if llava is None:
@@ -90,6 +99,7 @@ def run(job: Job) -> None:
     if not steps:
         job.say(f"config.{name}.steps is 0: nothing to do")
         return
+    figures = HeldOutFigures(job, model) if config[name].evaluate_every else None
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
     stage = Stage(config, name, steps, llava=model.llava, mesh=model.mesh, guide=guide)
     check_memory(job, stage)
@@ -112,15 +122,16 @@ def run(job: Job) -> None:
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     began = time.monotonic()
-    trained = train_stage(job, model, stage, source, start)
+    about = about_stage(job, model.llava, stage.factors, settings)
+    result = train_stage(job, model, stage, source, start, figures, about)
     marker = {
-        "step": trained,
+        "step": result,
         "digest": digest(settings),
         "trained": parts,
         "terms": counts,
     }
     shared_files.write_json(workdir / name / "done.json", marker)
-    say_done(job, trained, time.monotonic() - began)
+    say_done(job, steps, time.monotonic() - began)
 
 
 def check_memory(job: Job, stage: Stage) -> None:
@@ -154,6 +165,7 @@ def say_done(job: Job, steps: int, seconds: float) -> None:
     """Say what training came to: steps, time, the first and the last loss, and where they are."""
     folder = job.workdir / job.name
     lines = list(read_log(folder / "metrics.jsonl")) if hosts.is_first() else []
+    lines = [line for line in lines if "loss" in line]  # not that of step 0
     losses = f", loss {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" if lines else ""
     job.say(f"trained {steps} steps in {clock(seconds)}{losses}")
     job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
@@ -170,9 +182,19 @@ def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
 
 
 def train_stage(
-    job: Job, model: OpenModel, stage: Stage, source: BatchSource, start: Weights
+    job: Job,
+    model: OpenModel,
+    stage: Stage,
+    source: BatchSource,
+    start: Weights,
+    figures: HeldOutFigures | None,
+    about: About,
 ) -> int:
-    """Train from the latest checkpoint, or from `start`, to the end; returns the last step."""
+    """Train from the latest checkpoint, or from `start`, to the end; trackers are given `about`.
+
+    Returns:
+        the step whose checkpoint is the stage's result: the last one, or the best.
+    """
     cfg, folder = job.config[stage.name], job.workdir / stage.name
     with contextlib.ExitStack() as opened:
         checkpoints = Checkpoints(folder / "checkpoints", keep=cfg.keep, keep_every=cfg.keep_every)
@@ -183,8 +205,11 @@ def train_stage(
         state = first_state(job, model, stage, checkpoints, loader, start)
         job.say(f"parameters:\n{parameter_table(state)}")
         say_steps(job, source, int(state.step))
-        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
-        if log is not None:
+        held_out = held_out_of(job, stage, figures, done=int(state.step))
+        log = None
+        if hosts.is_first():
+            names = tracker_names(job.config.trackers)
+            log = MetricsLog(folder, resume_step=int(state.step), trackers=names, about=about)
             opened.callback(log.close)
         trained = train(
             state,
@@ -193,8 +218,12 @@ def train_stage(
             config=loop_config(job, stage),
             checkpoints=checkpoints,
             log=log,
+            held_out=held_out,
         )
-        return int(trained.step)
+        if held_out is None or held_out.best_step is None:
+            return int(trained.step)
+        job.say(f"the best {cfg.best} is that of step {held_out.best_step}, which later jobs take")
+        return held_out.best_step
 
 
 def first_state(
@@ -218,6 +247,23 @@ def first_state(
     loader.set_state(restored.data)
     job.say(f"going on at step {latest} of {stage.steps}")
     return restored.state
+
+
+def held_out_of(
+    job: Job, stage: Stage, figures: HeldOutFigures | None, *, done: int
+) -> HeldOut | None:
+    """When `figures` are taken in the stage, which goes on at step `done`."""
+    cfg, log = job.config[stage.name], job.workdir / stage.name / "metrics.jsonl"
+    if figures is None:
+        return None
+    lines = hosts.broadcast_from_first(lambda: list(read_log(log)) if log.exists() else [])
+    return HeldOut(
+        figures,
+        every=cfg.evaluate_every,
+        steps=stage.steps,
+        best=cfg.best,
+        before=[line for line in lines if line["step"] <= done],
+    )
 
 
 def loop_config(job: Job, stage: Stage) -> LoopConfig:

@@ -59,6 +59,7 @@ class DecoderBlock(nn.Module):
         visible: Visibility,
         pool: Array | None = None,
         windowed: Array | None = None,
+        shift: Array | None = None,
         past: LayerCache | None = None,
     ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | LayerCache | None]]:
         """One block.
@@ -69,6 +70,7 @@ class DecoderBlock(nn.Module):
             visible: who sees whom.
             pool: bool[B, N, T], the spans to average over, or None.
             windowed: bool[], whether this block has the window; None: as all others.
+            shift: float[D], added to the block's output at every position, or None.
             past: this layer's cache, or None.
 
         Returns:
@@ -83,7 +85,7 @@ class DecoderBlock(nn.Module):
         x = x + (self._norm("post_norm1")(y) if self.config.post_norms else y)
         y = self._mlp(self._norm("norm2")(x))
         x = x + (self._norm("post_norm2")(y) if self.config.post_norms else y)
-        x = residual(x)
+        x = residual(x if shift is None else x + shift.astype(x.dtype))
         return x, (None if pool is None else span_means(x, pool), kept if self.keep else None)
 
     def _norm(self, name: str) -> RMSNorm:
@@ -153,7 +155,7 @@ class Decoder(nn.Module):
             DecoderBlock,
             layers=cfg.layers,
             remat=self.compute.remat,
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
         )(cfg, self.compute, self.keep)
         self.norm = _rms_norm(cfg, self.compute)
         if not cfg.tied_head:
@@ -173,6 +175,7 @@ class Decoder(nn.Module):
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"],
         pool: Bool[Array, "batch spans length"] | None = None,
+        shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
         slots: int = 0,
     ) -> DecoderOutput:
@@ -183,6 +186,7 @@ class Decoder(nn.Module):
             positions: int32[B, T].
             segments: int32[B, T]; 0 is padding, and tokens see their own segment only.
             pool: bool[B, N, T], spans to average each block's output over.
+            shift: float[L, D], added to each block's output at every position.
             cache: keys and values of past tokens; comes back with the new ones in it.
             slots: of the cache that a first pass (`cache` None) returns.
         """
@@ -190,9 +194,9 @@ class Decoder(nn.Module):
         x = residual(x)
         rotation = self._rotation(positions, segments)
         if cache is not None:
-            return self._extend(x, rotation, positions, segments, cache)
+            return self._extend(x, rotation, positions, segments, shift, cache)
         visible = Visibility(positions, positions, segments, segments, True, cfg.window)
-        x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg))
+        x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg), shift)
         if self.keep:
             cache = KVCache.of(kept[0], kept[1], positions, segments, slots=slots)
         return DecoderOutput(x, pooled, cache)
@@ -211,6 +215,7 @@ class Decoder(nn.Module):
         rotation: tuple[Rotation, Rotation | None],
         positions: Array,
         segments: Array,
+        shift: Array | None,
         cache: KVCache,
     ) -> DecoderOutput:
         """The blocks on tokens behind those of a cache, layer by layer and not by `nn.scan`."""
@@ -219,10 +224,10 @@ class Decoder(nn.Module):
         cache = cache.add(positions, segments)
         visible = Visibility(positions, cache.positions, segments, cache.segments, True, cfg.window)
         block = DecoderBlock(cfg, self.compute, keep=True, parent=None)
-        stacked = self.blocks.variables["params"], windowed_layers(cfg)
+        stacked = self.blocks.variables["params"], windowed_layers(cfg), shift
         for i, past in enumerate(cache.layers):
-            params, windowed = jax.tree.map(operator.itemgetter(i), stacked)
-            inputs = x, rotation, visible, None, windowed, past
+            params, windowed, added = jax.tree.map(operator.itemgetter(i), stacked)
+            inputs = x, rotation, visible, None, windowed, added, past
             x, (_, kept) = block.apply({"params": params}, *inputs)
             layers.append(cast(LayerCache, kept))
         return DecoderOutput(x, None, cache.with_layers(layers))

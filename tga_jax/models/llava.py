@@ -8,6 +8,7 @@ image, D decoder width, L layers, N pooled spans.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import jax
@@ -70,6 +71,10 @@ class Llava:
             "decoder": self.decoder.init(keys[2], tokens, method="init_all")["params"],
         }
 
+    def abstract_params(self) -> Params:
+        """The shapes of `init`'s result; the model is traced for them only once."""
+        return _abstract_params(self)
+
     def image_features(
         self, params: Params, images: UInt8[Array, "batch images side side 3"]
     ) -> Float[Array, "batch tokens width"]:
@@ -125,6 +130,7 @@ class Llava:
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"],
         pool: Bool[Array, "batch spans length"] | None = None,
+        shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
         slots: int = 0,
     ) -> DecoderOutput:
@@ -139,6 +145,7 @@ class Llava:
             positions=positions,
             segments=segments,
             pool=pool,
+            shift=shift,
             cache=cache,
             slots=slots,
         )
@@ -178,3 +185,9 @@ def chosen_adapters(decoder: Params, config: DecoderConfig) -> Params:
         return x * chosen.astype(x.dtype) if path[-1].key == "lora_b" else x
 
     return jax.tree_util.tree_map_with_path(mask, decoder)
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_params(model: Llava) -> Params:
+    """Tracing takes half a second, and a stage asks for the shapes six times."""
+    return jax.eval_shape(model.init, jax.random.key(0))

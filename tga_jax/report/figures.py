@@ -11,6 +11,7 @@ from tga_jax.evaluation.items import ALL
 from tga_jax.html.charts import Bar, strip
 from tga_jax.html.formats import (
     COUNTS,
+    SECONDS,
     Figure,
     difference_text,
     figure_text,
@@ -162,18 +163,34 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
     """A row an arm, where there are more than two: one table of all headlines."""
     if len(arms) < 3:
         return None
-    found = list(first_lines(arms).values())
+    found, timed = list(first_lines(arms).values()), _timed(arms)
     rows = [
         (arm.name, evaluate_profile(arm),
-         *(figure_text(line.headline.metric, line.of(arm)) for line in found))
+         *(figure_text(line.headline.metric, line.of(arm)) for line in found),
+         *(figure_text(SECONDS, arm.figure(name, ALL, SECONDS)) for name in timed))
         for arm in arms
     ]  # fmt: skip
     header = (
         "Model",
         Term("Prompt profile", "profile"),
         *(Term(f"{line.headline.label} ({_place(line)})", line.headline.metric) for line in found),
+        *(Term(f"Seconds a question ({name})", SECONDS) for name in timed),
     )
     return Table("All models, with 95% intervals", header, rows, numbers=2)
+
+
+def _timed(arms: Sequence[Arm]) -> list[str]:
+    """Where defences are compared, the benchmarks that say what a question costs."""
+    defences = {
+        str(row["settings"].get("defence") and row["settings"]["defence"].get("name"))
+        for arm in arms
+        for row in arm.rows
+    }
+    if len(defences) < 2:
+        return []
+    return list(
+        dict.fromkeys(r["benchmark"] for a in arms for r in a.rows if r["metric"] == SECONDS)
+    )
 
 
 def _place(line: Line) -> str:

@@ -84,6 +84,13 @@ ENTRIES = (
         "(config.generate.max_new_tokens) ended them. They are judged as far as they go.",
     ),
     Entry(
+        "seconds",
+        "Seconds a question",
+        "The mean time that a question took on the devices, in batches, with all that a defence "
+        "asks or looks at beside it. Reading images, compiling and judging do not count, nor does "
+        "the search for retrieved texts.",
+    ),
+    Entry(
         "macro",
         "Macro average",
         "The mean of the benchmarks' shares, in which every benchmark counts alike however many "

@@ -164,6 +164,11 @@ class ClipEmbedder:
         model, params = load_clip(self.source, self._mesh)
         return model, nested(params)
 
+    @functools.cached_property
+    def scale(self) -> float:
+        """The factor by which CLIP multiplies cosines before a softmax."""
+        return float(np.exp(np.asarray(self._params["logit_scale"], np.float32)))
+
     @property
     def _params(self) -> Any:
         return self._loaded[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ class Reply:
         margin: its refusal margin, where apology tokens were given.
         truncated: whether the answer ended at config.generate.max_new_tokens and not by itself;
             None where that was not recorded.
+        seconds: this answer's share of its batch's time on the devices; None: not recorded.
+        cold: whether that batch was the first of its shape, whose time is mostly compiling.
     """
 
     text: str
     margin: float | None
     truncated: bool | None = None
+    seconds: float | None = dataclasses.field(default=None, compare=False)
+    cold: bool = dataclasses.field(default=False, compare=False)
 
 
 class Answerer:
@@ -77,7 +82,7 @@ class Answerer:
             temperature=cfg.temperature,
             top_p=cfg.top_p,
         )
-        self._has_margin = bool(apologies)
+        self._has_margin, self._seen = bool(apologies), set[Any]()
         self._generate = make_generate(
             model.llava,
             self.decoding,
@@ -92,6 +97,7 @@ class Answerer:
         params: Params,
         *,
         image_dir: Callable[[int], Path],
+        shift: np.ndarray | None = None,
     ) -> Iterator[dict[int, Reply]]:
         """Yields {row: reply}, a batch at a time.
 
@@ -100,6 +106,7 @@ class Answerer:
             rows: the numbers of those to answer, best sorted by length.
             params: nested parameters.
             image_dir: row -> its image folder; asked only where it has an image.
+            shift: float32[L, D], added to the layers' outputs; None: nothing is.
         """
         progress, done = Progress(self._title, len(rows)), 0
         for batch in self._batcher.batches(
@@ -111,20 +118,34 @@ class Answerer:
             size = batch.arrays["tokens"].shape[0]
             numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
-            inputs = (batch.arrays[name] for name in ("tokens", "segments", "images"))
-            out = self._generate(params, *inputs, keys)
+            inputs = [batch.arrays[name] for name in ("tokens", "segments", "images")]
+            cold, began = self._is_new(inputs, shift), time.monotonic()
+            out = self._generate(params, *inputs, keys, shift)
             tokens, margins = out if self._has_margin else (out, None)
             done += len(batch.rows)
             progress.show(done)
             new = np.asarray(tokens)
             margin = np.asarray(margins).tolist() if self._has_margin else [None] * size
-            yield {row: self._reply(new[i], margin[i]) for i, row in enumerate(batch.rows)}
+            seconds = (time.monotonic() - began) / len(batch.rows)
+            yield {
+                row: self._reply(new[i], margin[i], seconds, cold=cold)
+                for i, row in enumerate(batch.rows)
+            }
 
-    def _reply(self, tokens: np.ndarray, margin: float | None) -> Reply:
+    def _is_new(self, inputs: Sequence[jax.Array], shift: np.ndarray | None) -> bool:
+        """Whether no batch of these shapes was asked before."""
+        shapes = (*(array.shape for array in inputs), shift is None)
+        new = shapes not in self._seen
+        self._seen.add(shapes)
+        return new
+
+    def _reply(
+        self, tokens: np.ndarray, margin: float | None, seconds: float, *, cold: bool
+    ) -> Reply:
         end = self._prompter.end_text.strip()
         ended = bool(np.isin(tokens, self.decoding.eos_ids).any())
         ended |= bool(end) and end in self._decoded(tokens)
-        return Reply(self.text(tokens), margin, truncated=not ended)
+        return Reply(self.text(tokens), margin, not ended, round(seconds, 6), cold)
 
     def text(self, tokens: np.ndarray) -> str:
         """New tokens int32[N] -> the answer, up to its end."""
@@ -160,7 +181,9 @@ def check_decoding(cfg: ConfigDict) -> None:
             raise UserError(f"config.generate.{key}={cfg[key]}: must lie in {low}..{high}")
 
 
-def answer_line(question: Question, text: str, model_id: str, *, retrieved: bool) -> dict[str, Any]:
+def answer_line(
+    question: Question, text: str, model_id: str, *, retrieved: bool, repeat: int = 0
+) -> dict[str, Any]:
     """A line of LLaVA's answer files.
 
     Args:
@@ -168,13 +191,14 @@ def answer_line(question: Question, text: str, model_id: str, *, retrieved: bool
         text: the answer.
         model_id: who answered.
         retrieved: whether prompts hold retrieved texts; the question's own is then told, too.
+        repeat: how many questions before it have its id, so that no two answers share theirs.
     """
     told = {"retrieved": question.retrieved} if retrieved and question.retrieved else {}
     return {
         "question_id": question.id,
         "prompt": question.text,
         "text": text,
-        "answer_id": digest([model_id, question.id]),
+        "answer_id": digest([model_id, question.id, *[repeat] * bool(repeat)]),
         "model_id": model_id,
         "metadata": told,
     }

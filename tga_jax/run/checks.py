@@ -98,7 +98,7 @@ def check_checkpoint_room(llava: Llava, factors: dict[str, float | None], folder
 
 def check_export_room(llava: Llava, dtype: str, folder: Path) -> None:
     """Refuse a disk without room for the exported parameters."""
-    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    sizes = shapes(llava.abstract_params())
     total = sum(map(math.prod, sizes.values()))
     check_room(folder, total * jnp.dtype(dtype).itemsize, "the exported model")
 

@@ -117,12 +117,12 @@ def stage_factors(
     table = [(pattern, factor) for pattern, factor in trainable]
     if llava.config.decoder.lora is not None and not train_decoder:
         table.insert(0, (BESIDE_ADAPTERS, None))
-    return learning_rate_factors(shapes(jax.eval_shape(llava.init, jax.random.key(0))), table)
+    return learning_rate_factors(shapes(llava.abstract_params()), table)
 
 
 def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[str, int]:
     """How many parameters of each part are trained; "adapters" are those of LoRA."""
-    sizes = shapes(jax.eval_shape(llava.init, jax.random.key(0)))
+    sizes = shapes(llava.abstract_params())
     counts: dict[str, int] = {}
     for path, factor in factors.items():
         if factor is not None:

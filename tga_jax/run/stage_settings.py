@@ -20,7 +20,8 @@ from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = (
-    "save_every", "save_minutes", "keep", "keep_every", "log_every", "accept_changed_data"
+    "save_every", "save_minutes", "keep", "keep_every", "log_every", "evaluate_every",
+    "accept_changed_data",
 )  # fmt: skip
 # Where the data lies is free, too: its content is compared instead.
 FREE_DATA_KEYS = ("workers", "max_bad_fraction", "path", "captions", "retrieved", "image_dir")
@@ -115,7 +116,7 @@ def check_finished(
         style,
         content,
         used=found["data"].get("used"),
-        steps=steps if steps >= 0 else done.step,
+        steps=steps if steps >= 0 else found[job.name]["steps"],
         start=start,
     )
     if job.config[job.name].accept_changed_data:

@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from tga_jax.errors import UserError
 from tga_jax.training.step import TrainState
@@ -51,7 +52,11 @@ class Restored:
 
 
 class Checkpoints:
-    """`<folder>/<step>/{params,rest,data}`; saving is asynchronous and atomic."""
+    """`<folder>/<step>/{params,rest,data}`; saving is asynchronous and atomic.
+
+    Attributes:
+        best_step: the checkpoint that stays whatever comes after it; None: none does for this.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 2, keep_every: int = 0) -> None:
         """Args:
@@ -60,12 +65,15 @@ class Checkpoints:
         keep_every: those of steps that it divides stay for good; 0: none.
         """
         self.folder = folder
+        self.best_step: int | None = None
+        kept: list[Any] = [policies.LatestN(keep), _Best(self)]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             item_names=(PARAMS, REST, DATA),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                keep_period=keep_every or None,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             ),
@@ -144,6 +152,17 @@ class Checkpoints:
                     "is --workdir one folder that all hosts share?"
                 )
             time.sleep(0.5)
+
+
+class _Best:
+    """Preserves the checkpoint that is the best one at the time."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, found: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether each of these checkpoints stays."""
+        return [one.step == self._checkpoints.best_step for one in found]
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

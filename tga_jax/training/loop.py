@@ -1,7 +1,8 @@
 """The training loop of a stage.
 
 Each time round, `train` saves or stops if that is due, waits for a batch, compiles the step for
-its shapes if they are new, dispatches the step, checks the result of the step before, and logs.
+its shapes if they are new, dispatches the step, checks the result of the step before, logs, and
+takes the held-out figures if they are due.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tga_jax.cluster.watch import hold
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.batches import Ahead, Batches, DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
+from tga_jax.training.held_out import HeldOut
 from tga_jax.training.metric_table import METRICS, progress_note
 from tga_jax.training.metrics import MetricsLog, Progress
 from tga_jax.training.profile import ProfileConfig, Profiler
@@ -67,6 +69,7 @@ def train(
     config: LoopConfig,
     checkpoints: Checkpoints,
     log: MetricsLog | None,
+    held_out: HeldOut | None = None,
 ) -> TrainState:
     """Run the stage from `state.step` to its end, and save. `log` is the first process's.
 
@@ -82,11 +85,15 @@ def train(
     result: StepResult | None = None  # of step `done`
     progress = Progress(config.name, config.steps, start=done)
     meter, profiler = Meter(config.peak_flops), Profiler(config.profile)
+    if held_out is not None and done == 0:
+        _log(0, held_out.take(state, 0), log)
     with hold(done=done, save_seconds=config.save_seconds) as held, contextlib.closing(profiler):
         while True:
             due = held.due(done)
-            if due or config.is_due(config.save_every, done):
+            best = None if held_out is None else held_out.best_step
+            if due or done == best or config.is_due(config.save_every, done):
                 if done != saved:
+                    checkpoints.best_step = best
                     _save(checkpoints, done, state, position, result)
                     saved = done
                     meter.restart()
@@ -112,8 +119,13 @@ def train(
             result = StepResult(done, batch.ids, metrics)
             meter.add(tokens=batch.tokens, images=batch.images, flops=step.flops(batch.arrays))
             batch = None
-            if config.is_due(config.log_every, done):
-                _log(result, meter, progress, log)
+            is_measured = held_out is not None and held_out.is_due(done)
+            if is_measured or config.is_due(config.log_every, done):
+                values = _shown(result, meter, progress)
+                if held_out is not None and is_measured:
+                    values |= held_out.take(state, done)
+                    meter.restart()
+                _log(done, values, log)
             if profiler.after(done, metrics):
                 meter.restart()
             held.alive()
@@ -198,10 +210,15 @@ def _stopping(problem: str, done: int) -> UserError:
     return UserError(f"{problem} (after step {done})")
 
 
-def _log(result: StepResult, meter: Meter, progress: Progress, log: MetricsLog | None) -> None:
-    """Write a line of metrics and show the progress."""
+def _shown(result: StepResult, meter: Meter, progress: Progress) -> dict[str, float | None]:
+    """The metrics of a step, which the progress line shows."""
     values = result.values()
     figures = meter.read()
-    if log is not None:
-        log.write(result.step, values | figures)
     progress.show(result.step, progress_note(values, figures["tokens_per_second"]))
+    return {**values, **figures}
+
+
+def _log(step: int, values: Mapping[str, float | None], log: MetricsLog | None) -> None:
+    """Write a line of metrics."""
+    if log is not None:
+        log.write(step, values)

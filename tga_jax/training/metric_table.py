@@ -1,7 +1,7 @@
 """The metrics of training, each declared once: a line of METRICS is all that says one exists.
 
-The step, `metrics.jsonl`, TensorBoard, the progress line and the report's curves read this table.
-It needs no other package, so that a report can be made without JAX.
+The step, the held-out figures, `metrics.jsonl`, TensorBoard, the progress line and the report's
+curves read this table. It needs no other package, so that a report can be made without JAX.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 MEAN = "mean"  # a sum over a count, both added up over the global batch; null where the count is 0
 VALUE = "value"  # one number a step
 WINDOW = "window"  # measured on the host over the steps since the line before
+HELD_OUT = "held out"  # of samples that are not trained on; only in the lines of such steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Metric:
 
     Attributes:
         name: its key in `metrics.jsonl` and its tag in TensorBoard.
-        reduction: MEAN, VALUE or WINDOW.
+        reduction: MEAN, VALUE, WINDOW or HELD_OUT.
         unit: what the number counts.
         curve: what the report calls its curve; "" where it is not plotted.
         must_be_finite: whether training ends with an error where it is not a finite number.
+        best: "least" or "most" where config.<stage>.best may name it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Metric:
     unit: str
     curve: str = ""
     must_be_finite: bool = False
+    best: str = ""
 
 
 METRICS = (
@@ -52,6 +55,16 @@ METRICS = (
     Metric("data_wait_fraction", WINDOW, "share of the time"),
     Metric("peak_memory_bytes", WINDOW, "bytes of the fullest device"),
     Metric("compilations", WINDOW, "programs"),
+    Metric("held_out_loss", HELD_OUT, "nats per answer token", "held-out loss", best="least"),
+    Metric(
+        "held_out_cos", HELD_OUT, "cosine, -1 to 1", "held-out image-caption cosine", best="most"
+    ),
+    Metric("probe_margin_harmful", HELD_OUT, "nats, mean refusal margin"),
+    Metric("probe_margin_harmless", HELD_OUT, "nats, mean refusal margin"),
+    Metric("probe_auc", HELD_OUT, "0 to 1", "probe: AUC of the refusal margin", best="most"),
+    Metric("probe_refused_harmful", HELD_OUT, "share", "probe: harmful requests refused"),
+    Metric("probe_refused_harmless", HELD_OUT, "share", "probe: harmless requests refused"),
+    Metric("held_out_seconds", HELD_OUT, "s"),
 )
 
 NAMES = tuple(metric.name for metric in METRICS)

@@ -38,7 +38,7 @@ def param_leaves(
         trained_dtype: of trained ones.
         factors: learning-rate factors of a stage; None: nothing is trained.
     """
-    boxed = jax.eval_shape(model.init, jax.random.key(0))
+    boxed = model.abstract_params()
     shardings = param_shardings(boxed, mesh)
     factors = factors or {}
     return {

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tga_jax.data.image_files import is_there, place_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.benchmarks.registry import KINDS, Entry, Kind
 from tga_jax.evaluation.items import EvalItem, Missing
 from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
+from tga_jax.files import digest
+
+PARTS = ("development", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,8 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
     else:
         parts = [Missing(f"{entry.path}: no such file or folder")]
     missing = [part for part in parts if isinstance(part, Missing)]
-    items = _limited(entry, [part for part in parts if isinstance(part, EvalItem)])
+    items = _in_part(entry, [part for part in parts if isinstance(part, EvalItem)])
+    items = _limited(entry, items)
     _check_ids(entry, items)
     present = []
     for item in (_with_folder(item, images) for item in items):
@@ -61,6 +66,21 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
         missing += [lost] if lost else []
         present += [] if lost else [item]
     return Benchmark(entry, _wrapped(entry, _with_retrieved(entry, present), drawings), missing)
+
+
+def _in_part(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
+    """Those of the option `part`: a fifth of the images (or texts) is "development", by its name.
+
+    All questions about an image are in the same part; the rest is "test".
+    """
+    part = entry.options.get("part")
+    if part is None:
+        return items
+    if part not in PARTS:
+        raise UserError(f"benchmark {entry.name}: part={part!r}: of {', '.join(PARTS)}")
+    fifths = [int(digest(item.image or item.text)[:8], 16) % 5 for item in items]
+    wanted = part == PARTS[0]
+    return [item for item, fifth in zip(items, fifths, strict=True) if (fifth == 0) == wanted]
 
 
 def _limited(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
@@ -95,8 +115,8 @@ def _lost_image(item: EvalItem) -> Missing | None:
     if item.image is None:
         return None
     assert item.image_dir is not None
-    path = item.image_dir / item.image
-    return None if path.is_file() else Missing(f"{path}: no such image", item.scene)
+    place = place_of(item.image_dir, item.image)
+    return None if is_there(place) else Missing(f"{place}: no such image", item.scene)
 
 
 def _with_retrieved(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:

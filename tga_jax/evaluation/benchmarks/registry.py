@@ -33,7 +33,7 @@ from tga_jax.evaluation.items import EvalItem, Missing
 
 Scorer = Callable[[EvalItem, str], bool | None]
 
-COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "retrieved", "control")
+COMMON_OPTIONS = ("images", "wrap", "examples", "limit", "part", "retrieved", "control")
 
 
 @dataclasses.dataclass(frozen=True)

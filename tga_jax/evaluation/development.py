@@ -1,0 +1,69 @@
+"""The development benchmarks: on which a defence chooses, and of which nothing is asked later."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tga_jax.cluster import shared_files
+from tga_jax.errors import UserError
+from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.items import EvalItem
+from tga_jax.run.job import Job
+from tga_jax.run.work import Work
+
+KEY = "config.evaluate.development"
+
+
+def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
+    """The benchmarks of config.evaluate.development; none where it is empty.
+
+    Args:
+        job: whose configuration names them.
+        asked: the benchmarks whose figures count.
+
+    Raises:
+        UserError: one is missing or incomplete, or has an image or a text that is asked, too.
+    """
+    text = job.config.evaluate.development
+    if not text:
+        return []
+    development = read_benchmarks(job, text)
+    check_missing(development, f" ({KEY})", partial=job.config.evaluate.partial)
+    known = {about(item): b.name for b in asked for item in b.items}
+    shared = [item for item in all_items(development) if about(item) in known]
+    if shared:
+        first = shared[0]
+        raise UserError(
+            f"{KEY}: {len(shared)} of its questions are about what benchmark "
+            f"{known[about(first)]} asks, too, like {first.image or first.text[:60]!r}; what a "
+            "defence chooses must not be seen before: ?part=development here and ?part=test "
+            "there divide a benchmark"
+        )
+    return development
+
+
+def all_items(benchmarks: Sequence[Benchmark]) -> list[EvalItem]:
+    """The items of several benchmarks."""
+    return list(itertools.chain.from_iterable(benchmark.items for benchmark in benchmarks))
+
+
+def about(item: EvalItem) -> Hashable:
+    """What a question is about: its image's file, or its own text."""
+    if item.image is None or item.image_dir is None:
+        return ("text", item.text)
+    return (item.image_dir / item.image).resolve()
+
+
+def chosen(
+    folder: Path, signature: dict[str, Any], make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a defence chose, from FOLDER/choice.json where that was made for the same signature."""
+    work, path = Work(folder, "choice", signature), folder / "choice.json"
+    if not work.is_done(path):
+        shared_files.write_json(path, make())
+        work.finish()
+    return dict(shared_files.read_json(path))

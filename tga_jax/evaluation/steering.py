@@ -1,0 +1,194 @@
+"""The defence "steering": the refusal direction is added to what a layer says at every position.
+
+The direction leads from the mean state of answered texts to that of refused ones, as job `analyze`
+finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths
+that one is taken which refuses most harmful development images while it refuses at most
+config.evaluate.development_over_refusal of the harmless ones; none, where none of these refuses more
+than the model does anyway. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tga_jax.cluster import hosts
+from tga_jax.errors import UserError
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.defence import Defence
+from tga_jax.evaluation.development import KEY, all_items
+from tga_jax.evaluation.examinee import Examinee, items_digest, look_up_texts, verdicts_of
+from tga_jax.evaluation.judges import Judge
+from tga_jax.files import digest, read_jsonl, write_jsonl
+from tga_jax.run.work import Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction:
+    """From answered to refused texts at one layer.
+
+    Attributes:
+        layer: from 1 on, the layer whose output it is of.
+        layers: how many the model has.
+        kind: of which prompts it is: "scenes" or "texts".
+        vector: D numbers, the difference of the two mean states.
+    """
+
+    layer: int
+    layers: int
+    kind: str
+    vector: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Steering(Defence):
+    """Adds a direction at its layer, so many times."""
+
+    direction: Direction
+    strength: float
+    name = "steering"
+
+    @functools.cached_property
+    def shift(self) -> np.ndarray:  # type: ignore[override]
+        """float32[L, D], zero at all layers but one."""
+        shift = np.zeros((self.direction.layers, len(self.direction.vector)), np.float32)
+        shift[self.direction.layer - 1] = self.strength * np.array(
+            self.direction.vector, np.float32
+        )
+        return shift
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The strength, and where and of what the direction is."""
+        return {
+            "name": self.name,
+            "strength": self.strength,
+            "layer": self.direction.layer,
+            "direction_of": self.direction.kind,
+            "direction": digest(self.direction.vector),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What a strength does to the development images: how many of how many are refused."""
+
+    strength: float
+    harmful_refused: int
+    harmful: int
+    harmless_refused: int
+    harmless: int
+
+
+def choose(tried: Sequence[Tried], over_refusal: float) -> float:
+    """The strength that refuses most harmful images, of those that refuse few harmless ones.
+
+    Few are at most `over_refusal` of them. Of equally good ones it is the smallest. It is 0, no
+    steering, unless it refuses more harmful images than no steering does: where the direction
+    breaks the model's language, nothing looks like a refusal, of harmless images neither.
+    """
+    plain = max((t.harmful_refused for t in tried if t.strength == 0), default=0)
+    allowed = [t for t in tried if t.harmless_refused <= over_refusal * t.harmless + 1e-9]
+    better = [t for t in allowed if t.harmful_refused > plain]
+    best = max(better, key=lambda t: (t.harmful_refused, -t.strength), default=None)
+    return 0.0 if best is None else best.strength
+
+
+def check_strengths(strengths: Sequence[Any]) -> None:
+    """Refuse a config.evaluate.steering.strengths without numbers, or with one below 0."""
+    if not strengths or not all(isinstance(s, int | float) and s >= 0 for s in strengths):
+        raise UserError(
+            f"config.evaluate.steering.strengths={tuple(strengths)}: numbers of 0 or more"
+        )
+
+
+def try_strengths(
+    examinee: Examinee,
+    direction: Direction,
+    development: Sequence[Benchmark],
+    judge: Judge,
+    *,
+    strengths: Sequence[float],
+    folder: Path,
+) -> list[Tried]:
+    """What each strength, and 0, does to the development images.
+
+    Args:
+        examinee: the undefended model.
+        direction: what is added.
+        development: benchmarks, of which the images that are harmful or harmless count.
+        judge: says what refuses.
+        strengths: the candidates.
+        folder: keeps the answers, so that a killed run goes on.
+
+    Raises:
+        UserError: there are no harmful or no harmless development images.
+    """
+    kept = [_images_alone(benchmark) for benchmark in development]
+    for harmful, word in ((True, "harmful"), (False, "harmless")):
+        if not any(item.harmful is harmful for item in all_items(kept)):
+            raise UserError(f"{KEY}: has no {word} images, on which steering chooses its strength")
+    return [
+        _try(examinee, Steering(direction, strength), kept, judge, folder)
+        for strength in sorted({0.0, *map(float, strengths)})
+    ]
+
+
+def _images_alone(benchmark: Benchmark) -> Benchmark:
+    items = [i for i in benchmark.items if i.image is not None and i.harmful is not None]
+    return dataclasses.replace(benchmark, items=items)
+
+
+def _try(
+    examinee: Examinee,
+    defence: Steering,
+    development: Sequence[Benchmark],
+    judge: Judge,
+    folder: Path,
+) -> Tried:
+    """Asks the development images with one strength and counts refusals."""
+    before, examinee.defence = examinee.defence, defence
+    refused = {True: 0, False: 0}
+    for benchmark in development:
+        place = folder / f"strength-{defence.strength:g}" / benchmark.name
+        verdicts = _verdicts(examinee, benchmark, judge, place) if benchmark.items else []
+        for item, verdict in zip(benchmark.items, verdicts, strict=True):
+            refused[bool(item.harmful)] += bool(verdict)
+    examinee.defence = before
+    harmful = sum(bool(item.harmful) for item in all_items(development))
+    harmless = len(all_items(development)) - harmful
+    return Tried(defence.strength, refused[True], harmful, refused[False], harmless)
+
+
+def _verdicts(
+    examinee: Examinee, benchmark: Benchmark, judge: Judge, folder: Path
+) -> list[bool | None]:
+    """Whether each development answer refuses; FOLDER/answers.jsonl keeps them."""
+    look_up_texts(examinee, benchmark, folder)
+    asked = {"items": items_digest(benchmark.items), "judge": judge.version}
+    work, path = Work(folder, "answers", examinee.settings | asked), folder / "answers.jsonl"
+    if work.is_done(path):
+        return hosts.broadcast_from_first(lambda: [row["refused"] for row in read_jsonl(path)])
+    texts = [reply.text for reply in examinee.answers(benchmark, work, folder)]
+
+    def judged() -> list[bool | None]:
+        with hosts.alone():
+            verdicts = verdicts_of(judge, benchmark.items, texts, folder)
+        found = zip(benchmark.items, texts, verdicts, strict=True)
+        write_jsonl(
+            path,
+            [
+                {"question_id": item.id, "harmful": item.harmful, "text": text, "refused": verdict}
+                for item, text, verdict in found
+            ],
+        )
+        return verdicts
+
+    verdicts = hosts.broadcast_from_first(judged)
+    work.finish()
+    return verdicts
