@@ -61,9 +61,7 @@ def base_config() -> ConfigDict:
         dict(questions="", max_new_tokens=128, batch_size=8, temperature=0.0, top_p=1.0)
     )
     config.evaluate = _evaluate()
-    # Job `judge`: a file of answers that were made elsewhere, judged by config.evaluate.judges.
-    # Columns: of the answers, of "is the request harmful", of the scene; "": see answer_files.py.
-    config.judge = ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
+    config.judge = _judge()
     config.analyze = _analyze()
     config.oracle = _oracle()
     config.export = _export()
@@ -329,6 +327,14 @@ def _evaluate() -> ConfigDict:
             llava_judge=_llava_judge(),
         )
     )
+
+
+def _judge() -> ConfigDict:
+    """Job `judge`: a file of answers that were made elsewhere, judged by config.evaluate.judges.
+
+    Columns: of the answers, of "is the request harmful", of the scene; "": see answer_files.py.
+    """
+    return ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
 
 
 def _llava_judge() -> dict:

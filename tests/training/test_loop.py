@@ -17,6 +17,7 @@ import pytest
 from tga_jax.errors import UserError
 from tga_jax.training.batches import DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
+from tga_jax.training.held_out import HeldOut
 from tga_jax.training.loop import LoopConfig, Preempted, train
 from tga_jax.training.metrics import MetricsLog
 from tga_jax.training.profile import ProfileConfig
@@ -96,7 +97,10 @@ def _train(
         profile=profile,
     )
     try:
-        train(state, batches, compiler, config=config, checkpoints=checkpoints, log=log)
+        train(
+            state, batches, compiler,
+            config=config, checkpoints=checkpoints, log=log, held_out=HeldOut.never(),
+        )  # fmt: skip
     finally:
         log.close()
         checkpoints.close()

@@ -220,7 +220,7 @@ def train_stage(
             log=log,
             held_out=held_out,
         )
-        if held_out is None or held_out.best_step is None:
+        if held_out.best_step is None:
             return int(trained.step)
         job.say(f"the best {cfg.best} is that of step {held_out.best_step}, which later jobs take")
         return held_out.best_step
@@ -249,13 +249,11 @@ def first_state(
     return restored.state
 
 
-def held_out_of(
-    job: Job, stage: Stage, figures: HeldOutFigures | None, *, done: int
-) -> HeldOut | None:
+def held_out_of(job: Job, stage: Stage, figures: HeldOutFigures | None, *, done: int) -> HeldOut:
     """When `figures` are taken in the stage, which goes on at step `done`."""
     cfg, log = job.config[stage.name], job.workdir / stage.name / "metrics.jsonl"
     if figures is None:
-        return None
+        return HeldOut.never()
     lines = hosts.broadcast_from_first(lambda: list(read_log(log)) if log.exists() else [])
     return HeldOut(
         figures,

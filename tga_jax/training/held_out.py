@@ -37,7 +37,8 @@ class HeldOut:
 
         Args:
             figures: takes them of a state.
-            every: they are taken before the first step, after so many, and after the last.
+            every: they are taken before the first step, after so many, and after the last; 0:
+                never.
             steps: how many the stage has.
             best: the figure whose best value counts, one of CHOICES; "": none does.
             before: the lines of `metrics.jsonl` up to the step from which the run goes on.
@@ -50,7 +51,7 @@ class HeldOut:
 
     def is_due(self, done: int) -> bool:
         """Whether they are taken after step `done`."""
-        return done % self._every == 0 or done == self._steps
+        return self._every > 0 and (done % self._every == 0 or done == self._steps)
 
     def take(self, state: TrainState, done: int) -> dict[str, float]:
         """The figures of the state after step `done`, which are shown too."""
@@ -61,6 +62,11 @@ class HeldOut:
         hosts.log(f"step {done}, held out: {shown} ({found['held_out_seconds']:.1f} s)")
         self._compare(done, found)
         return found
+
+    @classmethod
+    def never(cls) -> HeldOut:
+        """None are taken."""
+        return cls(lambda state: {}, every=0, steps=0)
 
     def _compare(self, step: int, figures: Mapping[str, Any]) -> None:
         """Remember the step if its figure is better than all before."""

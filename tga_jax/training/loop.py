@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 
 from tga_jax.cluster import hosts
-from tga_jax.cluster.watch import hold
+from tga_jax.cluster.watch import Hold, hold
 from tga_jax.errors import Preempted, UserError
 from tga_jax.training.batches import Ahead, Batches, DeviceBatch
 from tga_jax.training.checkpoints import Checkpoints
@@ -69,7 +69,7 @@ def train(
     config: LoopConfig,
     checkpoints: Checkpoints,
     log: MetricsLog | None,
-    held_out: HeldOut | None = None,
+    held_out: HeldOut,
 ) -> TrainState:
     """Run the stage from `state.step` to its end, and save. `log` is the first process's.
 
@@ -85,16 +85,14 @@ def train(
     result: StepResult | None = None  # of step `done`
     progress = Progress(config.name, config.steps, start=done)
     meter, profiler = Meter(config.peak_flops), Profiler(config.profile)
-    if held_out is not None and done == 0:
-        _log(0, held_out.take(state, 0), log)
     with hold(done=done, save_seconds=config.save_seconds) as held, contextlib.closing(profiler):
+        if done == 0 and held_out.is_due(0):
+            _log(0, held_out.take(state, 0), log)
         while True:
             due = held.due(done)
-            best = None if held_out is None else held_out.best_step
-            if due or done == best or config.is_due(config.save_every, done):
+            if due or done == held_out.best_step or config.is_due(config.save_every, done):
                 if done != saved:
-                    checkpoints.best_step = best
-                    _save(checkpoints, done, state, position, result)
+                    _save(checkpoints, done, state, position, result, held_out.best_step)
                     saved = done
                     meter.restart()
                 held.saved()
@@ -105,9 +103,7 @@ def train(
             if batch is None:
                 batch = _fetch(ahead, meter)
             if ahead.problem is not None:  # as of an image that vanished
-                if done == begun:  # nothing to save; and the others may be further than we can go
-                    raise _stopping(str(ahead.problem), done)
-                held.ask_to_stop()
+                _ask_to_stop(held, str(ahead.problem), done, is_new=done > begun)
             ready = batch is not None and _compiled(step, state, batch, held.asked, meter)
             if batch is None or not ready or not held.go(done + 1):
                 continue
@@ -116,16 +112,10 @@ def train(
             done, position = done + 1, ahead.get_state()
             if result is not None:
                 result.values()  # a step later, so that the devices never wait for the check
-            result = StepResult(done, batch.ids, metrics)
             meter.add(tokens=batch.tokens, images=batch.images, flops=step.flops(batch.arrays))
-            batch = None
-            is_measured = held_out is not None and held_out.is_due(done)
-            if is_measured or config.is_due(config.log_every, done):
-                values = _shown(result, meter, progress)
-                if held_out is not None and is_measured:
-                    values |= held_out.take(state, done)
-                    meter.restart()
-                _log(done, values, log)
+            result, batch = StepResult(done, batch.ids, metrics), None
+            if held_out.is_due(done) or config.is_due(config.log_every, done):
+                _log(done, _figures(result, state, held_out, meter, progress), log)
             if profiler.after(done, metrics):
                 meter.restart()
             held.alive()
@@ -187,10 +177,12 @@ def _save(
     state: TrainState,
     position: Mapping[str, Any],
     result: StepResult | None,
+    best_step: int | None,
 ) -> None:
-    """Begin a checkpoint of step `done`, once its loss is known to be finite."""
+    """Begin a checkpoint of step `done`, once its loss is known to be finite; the best one stays."""
     if result is not None:
         result.values()
+    checkpoints.best_step = best_step
     checkpoints.save(done, state, position)
 
 
@@ -206,16 +198,36 @@ def _leave(
     raise Preempted(f"{stopped}{where}")
 
 
+def _ask_to_stop(held: Hold, problem: str, done: int, *, is_new: bool) -> None:
+    """Have all processes save and stop, or stop at once where there is nothing new to save.
+
+    In that case the others may be further than this process can go.
+    """
+    if not is_new:
+        raise _stopping(problem, done)
+    held.ask_to_stop()
+
+
 def _stopping(problem: str, done: int) -> UserError:
     return UserError(f"{problem} (after step {done})")
 
 
-def _shown(result: StepResult, meter: Meter, progress: Progress) -> dict[str, float | None]:
-    """The metrics of a step, which the progress line shows."""
+def _figures(
+    result: StepResult,
+    state: TrainState,
+    held_out: HeldOut,
+    meter: Meter,
+    progress: Progress,
+) -> dict[str, float | None]:
+    """The metrics of a step, which the progress line shows, and the held-out figures if due."""
     values = result.values()
     figures = meter.read()
     progress.show(result.step, progress_note(values, figures["tokens_per_second"]))
-    return {**values, **figures}
+    if not held_out.is_due(result.step):
+        return {**values, **figures}
+    taken = held_out.take(state, result.step)
+    meter.restart()  # they are not part of the step's time
+    return {**values, **figures, **taken}
 
 
 def _log(step: int, values: Mapping[str, float | None], log: MetricsLog | None) -> None:
