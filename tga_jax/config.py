@@ -96,6 +96,9 @@ def _model() -> ConfigDict:
             projector_scale=1.0,  # of a new projector's output, beside the usual random one
             feature_layer=-2,
             feature_select="default",
+            # Of a decoder that is frozen, as under config.lora: how its blocks' matrices are kept,
+            # "int8" or "nf4" (4 bits), made from the checkpoint's while loading; "": as floats
+            quantize="",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
             # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16), "blockwise" (CPU), "xla"
             attention="auto",

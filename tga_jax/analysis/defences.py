@@ -135,5 +135,6 @@ def _steering(
         "judge": judge.version,
     }
     found = chosen(folder, signature, make)
-    job.say(f"steering: strength {found['strength']:g} -> {folder / 'choice.json'}")
+    why = "" if found["strength"] else ", as within the bound none refuses more than the model does"
+    job.say(f"steering: strength {found['strength']:g}{why} -> {folder / 'choice.json'}")
     return Steering(Direction(**found["direction"]), found["strength"])

@@ -3,8 +3,8 @@
 The direction leads from the mean state of answered texts to that of refused ones, as job `analyze`
 finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths
 that one is taken which refuses most harmful development images while it refuses at most
-config.evaluate.development_over_refusal of the harmless ones; none, where none of these refuses more
-than the model does anyway. Nothing is trained.
+config.evaluate.development_over_refusal of the harmless ones; none, where none of these refuses
+more than the model does anyway. Nothing is trained.
 """
 
 from __future__ import annotations
