@@ -38,10 +38,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 # The pages of docs/ as a site in site/; a link that leads nowhere ends it.
-docs:
-	test -d $(VENV)-docs || $(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
-	$(VENV)-docs/bin/mkdocs build --strict
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 $(STAMP): requirements.txt requirements-dev.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -46,7 +46,7 @@ STEPS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=120)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     core = max(os.sched_getaffinity(0))

@@ -77,6 +77,8 @@ def line(name: str, stage: str) -> str:
     config = preset_config(name, stage)
     needed = planned(config)["bytes_per_device"] / GIB
     lora = f"adapters of rank {config.lora.rank}, projector"
+    if config.model.quantize:
+        lora += f"; the rest in {config.model.quantize}"
     decoder = lora if config.lora.rank else "language model, projector"
     cells = (
         f"`{name}`",

@@ -13,7 +13,7 @@ from tga_jax.planning.abstract import model_shapes
 from tga_jax.planning.architectures import MODELS
 from tga_jax.planning.topology import parse_topology
 
-# JAX takes three quarters of a GPU where it is not told otherwise; gpu24 has to be told.
+# JAX takes three quarters of a GPU where it is not told otherwise.
 SHARES = {"gpu80": 0.75, "gpu8x80": 0.75, "gpu24": 0.75, "v5e16": 0.95, "v5p8": 0.95, "laptop": 1.0}
 
 

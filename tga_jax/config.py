@@ -33,6 +33,8 @@ def base_config() -> ConfigDict:
     # rows' and columns' means (Adafactor).
     config.moments = "float32"
     config.jobs = ("inspect",)
+    # Where metrics go beside <stage>/metrics.jsonl: "csv", "wandb" too, with commas; "": nowhere.
+    config.trackers = "tensorboard"
     config.compile_cache = "~/.cache/tga_jax"  # compiled programs, for all runs; "": none
     # Of XLA, for the train step, each "name=value"; see docs/training.md, "Does it fit?".
     config.compiler_options = ()
@@ -94,6 +96,9 @@ def _model() -> ConfigDict:
             projector_scale=1.0,  # of a new projector's output, beside the usual random one
             feature_layer=-2,
             feature_select="default",
+            # Of a decoder that is frozen, as under config.lora: how its blocks' matrices are kept,
+            # "int8" or "nf4" (4 bits), made from the checkpoint's while loading; "": as floats
+            quantize="",
             remat="none",  # what blocks keep: "none" all, "dots", "qkv", "attention", "full" least
             # "auto": by device, "splash" (TPU), "cudnn" (GPU in bfloat16), "blockwise" (CPU), "xla"
             attention="auto",

@@ -52,7 +52,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The ids of each stage that was to be trained; training itself is not of interest here."""
     ids: list[list[str]] = []
 
-    def train_stage(job: Any, model: Any, stage: Any, source: Any, start: Any) -> int:
+    def train_stage(job: Any, model: Any, stage: Any, source: Any, *more: Any) -> int:
         ids.append([record.id for record in source.records])
         return 1
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,70 @@ def test_only_images_that_lie_or_have_odd_colours_are_encoded_anew(
                 assert (image.format, image.mode) == ("PNG", "RGB")
             pixels = np.asarray(image.convert("RGB"))
         np.testing.assert_array_equal(pixels, np.asarray(load_image(path, record_id="x")))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_of_the_images_gives_the_same_data(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert prepare(good, tmp_path / "folder") == 0
+    archive = shutil.make_archive(str(tmp_path / "images"), kind, good / "images")
+    flag = f"--config.data.image_dir={archive}"
+    for workers in (0, 2):
+        run = tmp_path / f"run{workers}"
+        assert prepare(good, run, flag, f"--config.prepare.workers={workers}") == 0
+        assert report(run)["content"] == report(tmp_path / "folder")["content"]
+    capfd.readouterr()
+    assert prepare(good, tmp_path / "run0", flag) == 0
+    assert "finished before" in capfd.readouterr().err
+    os.utime(archive, ns=(1, 1))
+    assert prepare(good, tmp_path / "run0", flag) == 0
+    assert "finished before" not in capfd.readouterr().err
+
+
+def test_an_archive_that_is_damaged_is_said_of_the_sample(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in (good / "images").iterdir():
+            packed.write(path, path.name)
+    part = (good / "images" / "1.png").read_bytes()[200:300]
+    archive.write_bytes(archive.read_bytes().replace(part, bytes(len(part))))
+    assert prepare(good, tmp_path, f"--config.data.image_dir={archive}") == 2
+    said = capfd.readouterr().err
+    assert "record p1: image " in said and "images.zip/1.png: cannot be read: the archive" in said
+
+
+def test_missing_images_are_said_by_set(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    samples = make_samples()
+    names = {"0.png": "coco/train2017/0.png", "3.png": "ocr_vqa/images/3.jpg"}
+    for one in samples:
+        if "image" in one:
+            one["image"] = names.get(one["image"], one["image"])
+    images = tmp_path / "images"
+    shutil.copytree(good / "images", images)
+    (images / "coco" / "train2017").mkdir(parents=True)
+    (images / "0.png").rename(images / names["0.png"])
+    flags = (f"--config.data.image_dir={images}", "--config.data.max_bad_fraction=0.2")
+    assert prepare(good, tmp_path, samples_file(tmp_path / "in", samples), *flags) == 0
+    said = capfd.readouterr().err
+    assert "images missing: 1 of 1 in ocr_vqa/images, the first is ocr_vqa/images/3.jpg" in said
+    assert "images complete: 1 in coco/train2017, 2 in the image folder itself" in said
+    assert report(tmp_path)["skipped"] == 1
+
+
+@pytest.mark.parametrize("name", ["none.zip", "none", "packed.tar.gz"])
+def test_an_image_folder_that_is_none_is_said(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "packed.tar.gz").write_bytes(b"x")
+    assert prepare(good, tmp_path, f"--config.data.image_dir={tmp_path / name}") == 2
+    said = capfd.readouterr().err
+    assert "there is no such folder or .zip or .tar archive" in said
+    assert ("unpack it" in said) == name.endswith(".gz")
 
 
 def test_captions_and_texts_are_filled_in_and_ids_counted(good: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(inputs, workdir) after all jobs."""
     inputs = make_inputs(tmp_path_factory.mktemp("inputs"))
     workdir = tmp_path_factory.mktemp("run")
-    assert main(arguments(inputs, workdir, job=JOBS)) == 0
+    assert main(arguments(inputs, workdir, "--config.trackers=tensorboard,csv", job=JOBS)) == 0
     return inputs, workdir
 
 
@@ -125,6 +126,26 @@ def test_training_moved_the_weights_and_wrote_its_metrics(run: tuple[Path, Path]
     after = read_jsonl(workdir / "score" / "scores.jsonl")
     assert sum(row["nll"] for row in after) < sum(row["nll"] for row in before)
     assert list((workdir / "finetune" / "tensorboard").glob("events*"))
+
+
+def test_the_trackers_have_the_metrics_and_the_parameters(run: tuple[Path, Path]) -> None:
+    inputs, workdir = run
+
+    def table(name: str) -> list[dict[str, str]]:
+        return list(csv.DictReader((workdir / "finetune" / name).open()))
+
+    lines = read_jsonl(workdir / "finetune" / "metrics.jsonl")
+    assert [float(line["loss"]) for line in table("metrics.csv")] == [one["loss"] for one in lines]
+    model = LlavaForConditionalGeneration.from_pretrained(inputs / "checkpoint")
+    weights = {*model.model.language_model.parameters(), *model.lm_head.parameters()}
+    decoder = sum(weight.numel() for weight in weights)
+    parts = {
+        line["part"]: (line["parameters"], line["trained"]) for line in table("parameters.csv")
+    }
+    assert parts["decoder"] == (str(decoder), str(decoder))
+    assert parts["vision"][1] == "0" and int(parts["vision"][0]) > 0
+    keys = {line["key"]: line["value"] for line in table("config.csv")}
+    assert keys["finetune.learning_rate"] == "0.001"
 
 
 def test_the_export_answers_as_generate_does(run: tuple[Path, Path]) -> None:

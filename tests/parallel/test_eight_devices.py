@@ -13,8 +13,10 @@ from tests.training.checkpoint_meshes import restore
 
 ROOT = Path(__file__).parents[2]
 TESTS = [
+    "tests/hf/test_quantised_loading.py::test_shards_are_those_of_one_device",
     "tests/hf/test_weights.py::test_sharded_target",
     "tests/inference/test_generation_meshes.py",
+    "tests/parallel/test_quantised_steps.py",
     "tests/parallel/test_steps_on_meshes.py",
     "tests/training/test_checkpoint_meshes.py",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tga_jax.captioning.log import Key
+from tga_jax.data.image_files import place_of, size_of
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
@@ -69,5 +70,4 @@ def choose(records: Sequence[Record], image_dir: Path) -> Wanted:
 
 
 def _key(folder: Path, name: str) -> Key:
-    path = folder / name
-    return name, path.stat().st_size if path.is_file() else None
+    return name, size_of(place_of(folder, name))

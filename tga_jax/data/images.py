@@ -16,8 +16,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tga_jax.data.image_files import ImagePlace, Member, is_inside, place_of
 from tga_jax.errors import UserError
 
+ImageFile = ImagePlace | str | BinaryIO  # on a disk, in an archive, or in memory
 MAX_PIXELS = 100_000_000
 
 # Only raster formats: Pillow would start Ghostscript for an EPS file.
@@ -29,20 +31,21 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", message="Palette images with Transparency")
 
 
-def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
-    """Returns the path of image `name`, which must be a file inside `image_dir`.
+def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> ImagePlace:
+    """Returns where image `name` lies, which must be inside `image_dir`, or in an archive there.
 
     Raises:
         UserError: for an absolute name, "..", a symlink that leads outside, a missing file.
     """
     where = f"record {record_id}: image {name!r}"
-    if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_inside(name):
         raise UserError(f"{where}: must be a name inside the image folder, without '..'")
     root = Path(image_dir)
-    path = root / name
     try:
-        resolved = path.resolve()
-        exists = path.is_file()
+        path = place_of(root, name)
+        file = path.archive if isinstance(path, Member) else path
+        resolved = file.resolve()
+        exists = file.is_file()
     except (OSError, RuntimeError) as error:
         raise UserError(f"{where}: cannot be opened in {root}") from error
     if not resolved.is_relative_to(root.resolve()):
@@ -57,7 +60,7 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> Path:
     return path
 
 
-def load_image(path: Path | str, *, record_id: str) -> Image.Image:
+def load_image(path: ImagePlace | str, *, record_id: str) -> Image.Image:
     """Decodes an image to RGB with `Image.convert("RGB")`, as LLaVA does.
 
     So transparency is dropped, not composited; EXIF orientation is not applied; of an animation
@@ -70,13 +73,13 @@ def load_image(path: Path | str, *, record_id: str) -> Image.Image:
     return decode_image(path, where=f"record {record_id}: image {path}")
 
 
-def decode_image(file: Path | str | BinaryIO, *, where: str) -> Image.Image:
+def decode_image(file: ImageFile, *, where: str) -> Image.Image:
     """As `load_image`, of a file that may be in memory; `where` is what an error starts with."""
     with open_image(file, where=where) as image:
         return to_8_bits(image).convert("RGB")
 
 
-def check_image(file: Path | str | BinaryIO, *, where: str) -> bool:
+def check_image(file: ImageFile, *, where: str) -> bool:
     """Whether an image's values are of more than 8 bits, so that they will be scaled.
 
     The file is decoded to its end, as a truncated one can't be told by its header. A JPEG is
@@ -92,18 +95,19 @@ def check_image(file: Path | str | BinaryIO, *, where: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_image(file: Path | str | BinaryIO, *, where: str) -> Iterator[Image.Image]:
+def open_image(file: ImageFile, *, where: str) -> Iterator[Image.Image]:
     """Opens an image; whatever is wrong with it, then or inside, becomes a `UserError`.
 
     Args:
-        file: on a disk or in memory.
+        file: on a disk, in an archive, or in memory.
         where: what an error starts with.
 
     Raises:
         UserError: as `load_image` does.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        source = io.BytesIO(file.read_bytes()) if isinstance(file, Member) else file
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             yield image
@@ -254,14 +258,14 @@ def load_pixels(
     """Returns uint8[H, W, 3] of a record's image; every error names the record and the file.
 
     Args:
-        image_dir: the image folder; not read where `content` is given.
+        image_dir: the image folder, or an archive; not read where `content` is given.
         name: the image's name in it.
         transform: image -> pixels.
         record_id: for errors.
         content: the file's bytes, of prepared data.
     """
     if content is None:
-        path: Path | str = resolve_image(image_dir, name, record_id=record_id)
+        path: ImagePlace | str = resolve_image(image_dir, name, record_id=record_id)
         image = load_image(path, record_id=record_id)
     else:
         path = name

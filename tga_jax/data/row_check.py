@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.data.image_files import ImagePlace
 from tga_jax.data.images import check_image, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import LazyRecords
@@ -99,7 +100,7 @@ def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
 
 
 @functools.lru_cache(KNOWN_IMAGES)
-def _readable(path: Path) -> bool:
+def _readable(path: ImagePlace) -> bool:
     return check_image(path, where=f"image {path}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.image_files import place_of
 from tga_jax.data.records import Question
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
@@ -193,7 +194,7 @@ def items_digest(items: Sequence[EvalItem]) -> str:
     for item in items:
         image = None
         if item.image is not None and item.image_dir is not None:
-            image = stat_digest([item.image_dir / item.image])
+            image = stat_digest([place_of(item.image_dir, item.image)])
         asked = [item.id, item.text, item.image, image]
         rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
     return digest(rows)

@@ -118,7 +118,7 @@ def judge_config(config: ConfigDict) -> ConfigDict:
     with config.unlocked():
         config.generate.update(greedy(cfg))
         config.prompt.update(retrieved=False, template=cfg.template, system=None)
-        config.model.checkpoint = cfg.checkpoint
+        config.model.update(checkpoint=cfg.checkpoint, quantize="")
         config.lora.rank = 0
         config.data.update(pad_to_square="auto", max_length=cfg.max_length, buckets=())
     return config.lock()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tga_jax.data.image_files import Member, place_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation import llava_guard
 from tga_jax.evaluation.items import EvalItem
@@ -103,7 +104,7 @@ def chat(
     """The messages that a judge of this kind gets; `policy` is that of kind "llava_guard"."""
     images: list[dict[str, Any]] = []
     if show_image and item.image is not None:
-        images = [{"type": "image_path", "path": str((item.image_dir or Path()) / item.image)}]
+        images = [{"type": "image_path", "path": _file_of(item.image_dir or Path(), item.image)}]
     if kind == "llama_guard":
         user = [*images, {"type": "text", "text": item.text}]
         return [
@@ -113,6 +114,18 @@ def chat(
     about = " about an image" if item.image else ""
     text = PROMPTS[kind].format(request=item.text, answer=answer, image=about, policy=policy)
     return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
+
+
+def _file_of(folder: Path, image: str) -> str:
+    """The path of an image, which another program reads.
+
+    Raises:
+        UserError: it lies in an archive.
+    """
+    place = place_of(folder, image)
+    if isinstance(place, Member):
+        raise UserError(f"{place}: a judge cannot be shown an image in an archive; unpack it")
+    return str(place)
 
 
 def read_verdict(kind: str, text: str) -> bool | None:

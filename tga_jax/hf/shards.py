@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_NO_MESH = Mesh(np.empty((), object), ())
+NO_MESH = Mesh(np.empty((), object), ())
 
 
 class ShardFiller:
@@ -55,7 +55,7 @@ class ShardFiller:
             inner = tuple(within[len(start) - block.ndim :])
             piece = block[inner[::-1] if transposed else inner]
             at = np.asarray(low, np.int32) - np.asarray(self._start[device], np.int32)
-            with jax.set_mesh(_NO_MESH):  # each device works on its own, whatever mesh is set
+            with jax.set_mesh(NO_MESH):  # each device works on its own, whatever mesh is set
                 part = _write(part, jax.device_put(piece, device), at, transposed=transposed)
             # Wait: otherwise many blocks would be in flight, each with its own memory.
             self._part[device] = part.block_until_ready()

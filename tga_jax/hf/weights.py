@@ -12,6 +12,7 @@ from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf import names
 from tga_jax.hf.fused import fuse, split
+from tga_jax.hf.quantised import fill_quantised, slots_of
 from tga_jax.hf.shards import ShardFiller, gather
 from tga_jax.hf.tensor_files import (
     NewTensor,
@@ -38,7 +39,7 @@ def load_weights(
     Args:
         folder: the checkpoint.
         leaves: shape, dtype and sharding of the wanted parameters by flat path; adapters
-            ("…/lora_a") are not among them.
+            ("…/lora_a") are not among them. Kernels may be in few bits (`models.quantised`).
         family: "llava" (LlavaForConditionalGeneration), "original" (the same in the LLaVA
             repository's layout; "vision/" leaves only if it has the tower inside), "vision" (a
             CLIP or SigLIP, or the vision half alone; only "vision/" leaves), "decoder" (a causal
@@ -54,14 +55,17 @@ def load_weights(
     """
     folder = Path(folder)
     decoder = _decoder_type(folder, family)
-    slots = {path: names.slots(path, leaf.shape, decoder=decoder) for path, leaf in leaves.items()}
+    slots = slots_of(leaves, decoder)
     wanted = {slot.name: slot for group in slots.values() for slot in group}
     tensors = split(folder, _canonical_tensors(folder, family), wanted, decoder)
     spare = {name: tensors[name] for name in tensors.keys() - wanted.keys()}
     _check_names(folder, wanted, tensors, _accounted_for(folder, spare, wanted, tensors))
     for slot in wanted.values():
         _check_shape(folder, slot, tensors[slot.name], grow_vocab)
-    return {path: _fill(leaf, slots[path], tensors) for path, leaf in leaves.items()}
+    params = {path: _fill(leaves[path], slots[path], tensors) for path in slots if path in leaves}
+    for path in slots.keys() - leaves.keys():
+        params |= fill_quantised(leaves, path, slots[path], tensors, _chunks)
+    return params
 
 
 def _decoder_type(folder: Path, family: str) -> str:

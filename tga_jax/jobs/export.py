@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from tga_jax.cluster import hosts
+from tga_jax.cluster import hosts, shared_files
 from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
@@ -18,14 +19,21 @@ from tga_jax.hf.llava_layout import write_llava_layout
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters, why_not
 from tga_jax.hf.tokenizer import with_end_text
+from tga_jax.models.quantised import is_quantised
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.model import OpenModel, open_model, with_quantised
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
-from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
+from tga_jax.run.weights import (
+    Weights,
+    current_weights,
+    finished_stage,
+    leaves_of,
+    load_params,
+)
 from tga_jax.run.work import Work
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -39,6 +47,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError(f"config.export.dtype={dtype!r}: one of {', '.join(DTYPES)}")
     llava = check_model(config, before=before)
     if llava is not None:
+        llava = dataclasses.replace(llava, config=with_quantised(llava.config, ""))
         check_export_room(llava, dtype, job.workdir)
 
 
@@ -59,11 +68,11 @@ def run(job: Job) -> None:
         return
     name = template(config, model.prompts, weights)
     end_text = make_prompter(config, model.prompts, template=name).end_text
-    params = load_params(job, model, weights)
+    params = full_params(job, model, weights)
     export_folder(
         folder,
         params=params,
-        config=model.llava.config,
+        config=with_quantised(model.llava.config, ""),
         source_config=model.source.hf_config,
         tokenizer=with_end_text(model.source.tokenizer, end_text),
         image_settings=model.image_settings,
@@ -83,6 +92,40 @@ def run(job: Job) -> None:
         write_adapters(job, model, params)
     work.finish()
     job.say(f"weights {weights.tag} -> {folder}")
+
+
+def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.Array]:
+    """The parameters, with the checkpoint's own kernels where the run has them in few bits.
+
+    What rounding has taken away is not written: adapters are merged into the checkpoint's kernels.
+
+    Raises:
+        UserError: the checkpoint is not the one that the run began with.
+    """
+    params = load_params(job, model, weights)
+    if not model.llava.config.decoder.quantize:
+        return params
+    check_base(job)
+    kept = {path: value for path, value in params.items() if not is_quantised(path)}
+    del params  # the kernels below take its room
+    llava = dataclasses.replace(model.llava, config=with_quantised(model.llava.config, ""))
+    job.say(
+        f"kernels: those of {model.source.name}, which were kept as {job.config.model.quantize}"
+    )
+    return model.source.load(leaves_of(job.config, llava, model.mesh)) | kept
+
+
+def check_base(job: Job) -> None:
+    """Refuse a checkpoint that has changed since the first finished stage was begun."""
+    stage = next((stage for stage in STAGES if finished_stage(job.workdir, stage)), None)
+    if stage is None:
+        return
+    began = shared_files.read_json(job.workdir / stage / "settings.json")["start"]
+    if began != current_weights(job, before=stage).digest:
+        raise UserError(
+            f"{job.workdir / stage} was begun with another config.model, or its files have changed "
+            "since: export needs the same checkpoint, as adapters are merged into its matrices"
+        )
 
 
 def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> None:

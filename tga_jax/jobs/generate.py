@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import shared_files
+from tga_jax.data.image_files import place_of
 from tga_jax.data.images import resolve_image
 from tga_jax.data.records import Question, read_questions, repeats
 from tga_jax.errors import UserError
@@ -90,7 +91,7 @@ def signature(
     return {
         "weights": weights.digest,
         "questions": file_digest(Path(config.generate.questions)),
-        "pictures": stat_digest(folder / name for name in images),
+        "pictures": stat_digest(place_of(folder, name) for name in images),
         "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,

@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.data.image_sets import missing_lines
 from tga_jax.data.in_parallel import cores
 from tga_jax.data.prepared import is_prepared, read_report
 from tga_jax.data.records import Record
@@ -61,6 +62,8 @@ def run(job: Job) -> None:
     if is_finished(folder, settings):
         job.say(f"finished before: {folder}")
         return
+    for line in missing_lines(inputs.records, image_dir):
+        job.say(line)
     splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
     for record in inputs.records:
         splits[split_of(record, share)].append(record)

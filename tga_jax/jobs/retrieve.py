@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.cluster import hosts
+from tga_jax.data.image_files import place_of, size_of
 from tga_jax.data.records import Record
 from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
@@ -56,7 +57,7 @@ def run(job: Job) -> None:
         raise UserError("no images to find texts for in config.retrieval.data")
     retriever, image_dir = Retriever(job, mesh_of(job.config.mesh)), image_folder(job.config)
     shown = [(image_dir, s.image, s.id) for s in samples]
-    sizes = [p.stat().st_size if (p := image_dir / s.image).is_file() else None for s in samples]
+    sizes = [size_of(place_of(image_dir, s.image)) for s in samples]
     about = [[s.id, s.image, s.own, size] for s, size in zip(samples, sizes, strict=True)]
     budget = Budget(job.config.data.max_bad_fraction, len(samples), say=job.say)
     signature = {**retriever.settings, "samples": digest(about), "allowed": budget.allowed}

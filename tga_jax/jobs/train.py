@@ -43,6 +43,7 @@ from tga_jax.run.stage_data import (
 )
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.start import device_memory
+from tga_jax.run.tracking import about_stage
 from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
@@ -55,6 +56,7 @@ from tga_jax.training.state import abstract_state
 from tga_jax.training.step import TrainState
 from tga_jax.training.step_compiler import StepCompiler
 from tga_jax.training.throughput import peak_flops
+from tga_jax.training.trackers import About, check_trackers, tracker_names
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -68,6 +70,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         check_benchmarks(job, before, config.held_out.benchmarks)
     compiler_options(config.compiler_options)
     profile_config(job, name)
+    check_trackers(config.trackers, first=hosts.is_first())
     check_samples(job, name, before=before)
     llava = check_model(config, before=before)
     if llava is None:
@@ -119,7 +122,8 @@ def run(job: Job) -> None:
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     began = time.monotonic()
-    result = train_stage(job, model, stage, source, start, figures)
+    about = about_stage(job, model.llava, stage.factors, settings)
+    result = train_stage(job, model, stage, source, start, figures, about)
     marker = {
         "step": result,
         "digest": digest(settings),
@@ -184,8 +188,9 @@ def train_stage(
     source: BatchSource,
     start: Weights,
     figures: HeldOutFigures | None,
+    about: About,
 ) -> int:
-    """Train from the latest checkpoint, or from `start`, to the end.
+    """Train from the latest checkpoint, or from `start`, to the end; trackers are given `about`.
 
     Returns:
         the step whose checkpoint is the stage's result: the last one, or the best.
@@ -201,8 +206,10 @@ def train_stage(
         job.say(f"parameters:\n{parameter_table(state)}")
         say_steps(job, source, int(state.step))
         held_out = held_out_of(job, stage, figures, done=int(state.step))
-        log = MetricsLog(folder, resume_step=int(state.step)) if hosts.is_first() else None
-        if log is not None:
+        log = None
+        if hosts.is_first():
+            names = tracker_names(job.config.trackers)
+            log = MetricsLog(folder, resume_step=int(state.step), trackers=names, about=about)
             opened.callback(log.close)
         trained = train(
             state,

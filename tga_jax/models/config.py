@@ -91,6 +91,7 @@ class DecoderConfig:
     attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
     logit_softcap: float | None = None  # the same of the logits; a LLaVA's have none
     lora: LoraConfig | None = None
+    quantize: str = ""  # how the kernels of blocks are kept; `quantised.KINDS`, "": as floats
 
 
 @dataclasses.dataclass(frozen=True)

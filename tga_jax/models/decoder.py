@@ -94,7 +94,8 @@ class DecoderBlock(nn.Module):
     def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
         lora = self.config.lora
         lora = lora if lora is not None and name in lora.targets else None
-        return Linear(features, axes, bias, self.compute.dtype, lora, name=name)
+        quantize = self.config.quantize
+        return Linear(features, axes, bias, self.compute.dtype, lora, quantize, name=name)
 
     def _attention(
         self,

@@ -17,6 +17,13 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from tga_jax.models.config import LoraConfig
+from tga_jax.models.quantised import (
+    CODES,
+    SCALE,
+    quantised_product,
+    random_codes,
+    stored_shapes,
+)
 
 _keep = jax.checkpoint_policies.save_only_these_names
 # What a block keeps for its backward pass, most first; all else is computed again.
@@ -75,27 +82,45 @@ def _named(y: Array) -> Array:
 
 
 class Linear(nn.Module):
-    """y = x W (+ b) (+ scale * x A B with LoRA). Kernel float[D, F]."""
+    """y = x W (+ b) (+ scale * x A B with LoRA). Kernel float[D, F], or in few bits."""
 
     features: int
     axes: tuple[str | None, str | None]  # logical names of the kernel's two axes
     bias: bool = False
     dtype: str = "float32"
     lora: LoraConfig | None = None
+    quantize: str = ""  # how the kernel is kept; `quantised.KINDS`
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """float[..., D] -> dtype[..., F]."""
         x = x.astype(self.dtype)
-        shape = (x.shape[-1], self.features)
-        kernel = param(self, "kernel", nn.initializers.lecun_normal(), shape, self.axes)
-        y = _named(product(x, kernel.astype(self.dtype)))
+        y = _named(self._quantised(x) if self.quantize else self._product(x))
         if self.bias:
-            bias = param(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
+            zeros = nn.initializers.zeros
+            bias = param(self, "bias", zeros, (self.features,), self.axes[1:])
             y = y + bias.astype(self.dtype)
         if self.lora is not None:
             y = y + self._lora(x, self.lora)
         return y
+
+    def _product(self, x: Array) -> Array:
+        shape = (x.shape[-1], self.features)
+        kernel = param(self, "kernel", nn.initializers.lecun_normal(), shape, self.axes)
+        return product(x, kernel.astype(self.dtype))
+
+    def _quantised(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        packed, scales, kind = stored_shapes(inputs, self.features, self.quantize)
+        codes = functools.partial(random_codes, dtype=kind)
+        size = nn.initializers.constant(inputs**-0.5 / (75 if kind == jnp.int8 else 0.5))
+        # Of int8 there is one scale along the inputs, which no mesh cuts.
+        axes = (self.axes[0] if scales[0] > 1 else None, self.axes[1])
+        return quantised_product(
+            x,
+            param(self, CODES, codes, packed, self.axes),
+            param(self, SCALE, size, scales, axes),
+        )
 
     def _lora(self, x: Array, lora: LoraConfig) -> Array:
         shape_a, shape_b = (x.shape[-1], lora.rank), (lora.rank, self.features)

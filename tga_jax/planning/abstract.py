@@ -20,7 +20,7 @@ from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import replicated
 from tga_jax.planning.architectures import HUB, MODELS
 from tga_jax.run.guide import guide_config
-from tga_jax.run.model import compute_of, with_adapters
+from tga_jax.run.model import as_configured, compute_of
 from tga_jax.run.stage import Stage
 from tga_jax.run.weights import leaves_of
 from tga_jax.training.state import opt_shardings
@@ -58,7 +58,7 @@ def abstract_stage(
 
 def abstract_model(config: ConfigDict, *, remat: str, platform: str | None) -> Llava:
     """The Flax modules of a model that is known by its shapes."""
-    shapes = with_adapters(model_shapes(config), config.lora)
+    shapes = as_configured(model_shapes(config), config)
     return Llava(shapes, _CLIP_NORM, compute_of(config, remat, platform))
 
 

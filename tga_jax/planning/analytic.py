@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from tga_jax.models.quantised import parameter_count
 from tga_jax.planning.abstract import abstract_stage, start_state
 from tga_jax.planning.compile import STEPS, Choice
 from tga_jax.planning.live_memory import peak_bytes
@@ -76,7 +77,7 @@ def _gathered(state: TrainState, config: ConfigDict, topology: Topology) -> int:
     total = 0
     for path, leaf in state.flat_params.items():
         if path.startswith("decoder/blocks/"):
-            total += 2 * math.prod(leaf.shape[1:])
+            total += 2 * parameter_count(path, leaf) // leaf.shape[0]
         elif path in ("decoder/embed", "decoder/head"):
             total += math.prod(leaf.shape)
     return total * jnp.dtype(config.dtype).itemsize
@@ -88,7 +89,7 @@ def _collectives(
     shards = topology.count
     if shards == 1:
         return {}
-    every = sum(math.prod(leaf.shape) for leaf in state.flat_params.values()) * size
+    every = sum(parameter_count(*item) for item in state.flat_params.items()) * size
     trained = sum(math.prod(leaf.shape) for leaf in state.trained.values()) * size
     passes = 3 if stage.objective.guide.active else 2
     part = choice.shape.accumulate * (shards - 1) / shards

@@ -84,7 +84,7 @@ def _read_image(record: Record, name: str, image_dir: Path) -> tuple[bytes, str,
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{where}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{where}: cannot be read: {error.strerror or error}") from error
     pixels = decode_image(io.BytesIO(content), where=where)
     with open_image(io.BytesIO(content), where=where) as image:
         # Telephones write JPEG files of several images; the first is an ordinary JPEG.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tga_jax.data.image_files import place_of
 from tga_jax.data.prepared import VERSION
 from tga_jax.data.records import BadRow, Record, named, read_rows
 from tga_jax.data.sample_sets import duplicate_ids
@@ -74,7 +75,7 @@ def made_from(
     return {
         "version": VERSION,
         "records": file_digest(inputs.path),
-        "images": stat_digest(image_dir / name for name in names),
+        "images": stat_digest(place_of(image_dir, name) for name in names),
         "validation": validation,
         "max_bad_fraction": max_bad_fraction,
     } | {name: file_digest(path) if path else None for name, path in inputs.files.items()}

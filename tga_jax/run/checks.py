@@ -25,11 +25,11 @@ from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import shapes
 from tga_jax.run.job import Job
 from tga_jax.run.model import (
+    as_configured,
     compute_of,
     image_settings,
     image_transform,
     open_source,
-    with_adapters,
 )
 from tga_jax.run.sample_files import image_folder, named_sets, samples_key
 from tga_jax.run.stage import trained_counts
@@ -77,7 +77,7 @@ def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | No
     check_lengths(config, source)
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     compute = compute_of(config, model.remat, jax.default_backend())
-    return Llava(with_adapters(source.config, config.lora), norm, compute)
+    return Llava(as_configured(source.config, config), norm, compute)
 
 
 def check_lengths(config: ConfigDict, source: Source) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax import __version__
+from tga_jax.data.image_files import ImagePlace, Member, is_archive
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.errors import UserError
 from tga_jax.files import digest, file_digest
@@ -23,6 +24,7 @@ from tga_jax.files import digest, file_digest
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "grain", "numpy", "transformers")
 LISTS = ("config.retrieval.corpus", "config.retrieval.data")  # paths with commas between them
 MIXTURE = "config.data.mixture"
+END_BYTES = 1 << 20  # of an archive, that are read
 SIZED = 10_000  # files of a folder, at most, whose sizes are asked for
 
 
@@ -92,6 +94,8 @@ def data_digest(path: Path, *, apart: Path | None = None) -> str:
         path: the file or folder.
         apart: a folder that is left out, unless it is `path` itself.
     """
+    if is_archive(path):
+        return _end_digest(path)
     if not path.is_dir():
         return file_digest(path)
     seen = {os.path.realpath(folder) for folder in (path, apart) if folder}
@@ -104,6 +108,14 @@ def data_digest(path: Path, *, apart: Path | None = None) -> str:
         sizes = [_size(os.path.join(folder, name)) for name in names[::step]]
         found.append([os.path.relpath(folder, path), names, sizes])
     return digest(found)
+
+
+def _end_digest(path: Path) -> str:
+    """Of an archive's size and its end, where a zip file has its list; it may be very large."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - END_BYTES))
+        return digest([size, hashlib.sha256(file.read()).hexdigest()])
 
 
 def _is_new(folder: str, seen: set[str]) -> bool:
@@ -131,15 +143,20 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def stat_digest(paths: Iterable[Path]) -> str:
-    """A hash of the names, sizes and times of change of files; one that is not there counts too."""
-    found = [[path.name, *_size_and_time(path)] for path in paths]
+def stat_digest(places: Iterable[ImagePlace]) -> str:
+    """A hash of the names, sizes and times of change of files; one that is not there counts too.
+
+    Of a file in an archive its size counts, and the archive's size and time of change.
+    """
+    found = [[Path(place.name).name, *_size_and_time(place)] for place in places]
     return digest(found)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(place: ImagePlace) -> tuple[int, ...]:
     try:
-        about = path.stat()
+        if isinstance(place, Member):
+            return place.identity
+        about = place.stat()
     except (OSError, ValueError):  # a name may be too long, or hold a zero byte
         return -1, -1
     return about.st_size, about.st_mtime_ns

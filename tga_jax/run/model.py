@@ -17,6 +17,7 @@ from tga_jax.models.attention import BACKENDS, choose_backend
 from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
+from tga_jax.models.quantised import KINDS
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 
@@ -54,7 +55,7 @@ def open_model(job: Job, mesh: Mesh) -> OpenModel:
     compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
     job.say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
-    llava = Llava(with_adapters(source.config, config.lora), norm, compute)
+    llava = Llava(as_configured(source.config, config), norm, compute)
     prompts = PromptStyle.of(config, job.workdir, source, say=job.say)
     return OpenModel(source, settings, transform, llava, prompts, mesh)
 
@@ -121,6 +122,30 @@ def attention_on(platform: str, config: ConfigDict) -> str:
         known = ", ".join(map(repr, ("auto", *BACKENDS)))
         raise UserError(f"config.model.attention={name!r}: one of {known}")
     return choose_backend(name, platform=platform, dtype=config.dtype)
+
+
+def as_configured(shapes: LlavaConfig, config: ConfigDict) -> LlavaConfig:
+    """The model's shapes, with adapters and with kernels in few bits, as the configuration asks.
+
+    Raises:
+        UserError: there is no such kind of kernels, or this model cannot have it.
+    """
+    return with_quantised(with_adapters(shapes, config.lora), config.model.quantize)
+
+
+def with_quantised(config: LlavaConfig, kind: str) -> LlavaConfig:
+    """The model's shapes, with the blocks' kernels kept as `config.model.quantize` says."""
+    if kind not in ("", *KINDS):
+        known = ", ".join(map(repr, ("", *KINDS)))
+        raise UserError(f"config.model.quantize={kind!r}: one of {known}")
+    decoder = config.decoder
+    inputs = decoder.width, decoder.heads * decoder.head_dim, decoder.ffn
+    if kind == "nf4" and any(side % 2 for side in inputs):
+        raise UserError(
+            f"config.model.quantize='nf4' packs two inputs into a byte, and this model's matrices "
+            f"have {', '.join(map(str, inputs))}: take 'int8'"
+        )
+    return dataclasses.replace(config, decoder=dataclasses.replace(decoder, quantize=kind))
 
 
 def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:

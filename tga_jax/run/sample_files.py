@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.data.image_files import COMPRESSED, is_archive, open_archive
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.data.prepared import is_prepared, read_report
 from tga_jax.data.side_texts import SIDE_FILES
@@ -173,16 +174,20 @@ def samples_key(config: ConfigDict, stage: str = "") -> str:
 
 
 def image_folder(config: ConfigDict, stage: str = "") -> Path:
-    """The image folder of a stage, or of config.data.
+    """The image folder of a stage, or of config.data; it may be an archive.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or the archive cannot be read.
     """
     own = config[stage].image_dir if stage else ""
     folder = Path(own or config.data.image_dir or ".")
-    if not folder.is_dir():
+    if is_archive(folder):
+        open_archive(folder)
+    elif not folder.is_dir():
         key = f"config.{stage if own else 'data'}.image_dir"
-        raise UserError(f"{key}={str(folder)!r}: there is no such folder")
+        known = " or .zip or .tar archive"
+        packed = "; unpack it, or make it a .tar" if folder.name.endswith(COMPRESSED) else ""
+        raise UserError(f"{key}={str(folder)!r}: there is no such folder{known}{packed}")
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.data.image_files import place_of
 from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
@@ -130,4 +131,4 @@ def images_digest(records: Sequence[Record], image_dir: Path) -> str:
     if has_contents(records):
         return ""
     names = dict.fromkeys(name for record in records for name in record.images)
-    return stat_digest(image_dir / name for name in names)
+    return stat_digest(place_of(image_dir, name) for name in names)

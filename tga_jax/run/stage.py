@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.errors import UserError
 from tga_jax.models.llava import Llava
+from tga_jax.models.quantised import is_quantised, kernel_path
 from tga_jax.parallel.sharding import shapes
 from tga_jax.training.freezing import learning_rate_factors
 from tga_jax.training.objective import Batch, Objective
@@ -113,11 +114,25 @@ def stage_factors(
         trainable: the stage's table of (pattern, factor), of which the first match counts.
         train_decoder: config.lora.train_decoder; without it the weights beside adapters are
             frozen, whatever the table says.
+
+    Raises:
+        UserError: the table is not right, or wants kernels trained that are kept in few bits.
     """
     table = [(pattern, factor) for pattern, factor in trainable]
     if llava.config.decoder.lora is not None and not train_decoder:
         table.insert(0, (BESIDE_ADAPTERS, None))
-    return learning_rate_factors(shapes(llava.abstract_params()), table)
+    paths = shapes(llava.abstract_params())
+    # The table speaks of kernels, also where they are kept in few bits.
+    by_kernel = learning_rate_factors(map(kernel_path, paths), table)
+    factors = {path: by_kernel[kernel_path(path)] for path in paths}
+    trained = [path for path in paths if is_quantised(path) and factors[path] is not None]
+    if trained:
+        raise UserError(
+            f"config.model.quantize={llava.config.decoder.quantize!r} is for frozen matrices, and "
+            f"{kernel_path(trained[0])} is to be trained: set config.lora.rank to train adapters "
+            "in its place, with config.lora.train_decoder=false"
+        )
+    return factors
 
 
 def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import hosts
+from tga_jax.data.image_sets import missing_lines
 from tga_jax.data.in_parallel import cores
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
@@ -106,6 +107,8 @@ def check_samples(
         return found
 
     def check_now() -> dict[str, Any]:
+        for line in missing_lines(samples.records, image_dir):
+            say(line)
         return check_set(
             samples,
             max_bad_fraction=max_bad_fraction,

@@ -68,9 +68,14 @@ def source_digest(model: ConfigDict) -> str:
 
 
 def model_digest(model: OpenModel, weights: Weights) -> str:
-    """A hash of the files that the model comes from and, where it was trained, of its training."""
+    """A hash of the files that the model comes from and, where it was trained, of its training.
+
+    Kernels in few bits make it another model.
+    """
     files = checkpoint_digest(model.source.folders.values())
-    return files if weights.stage is None else digest([files, weights.digest])
+    quantize = model.llava.config.decoder.quantize
+    parts = [files] + [weights.digest] * (weights.stage is not None) + [quantize] * bool(quantize)
+    return files if len(parts) == 1 else digest(parts)
 
 
 def load_params(

@@ -1,28 +1,47 @@
-"""`metrics.jsonl`, TensorBoard, and a progress line on stderr."""
+"""`metrics.jsonl` with the trackers beside it, and a progress line on stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tga_jax import files
 from tga_jax.cluster import hosts, watch
 from tga_jax.training.metric_table import NAMES
+from tga_jax.training.trackers import TENSORBOARD, About, open_trackers
 
 Value = float | int | None
-BOARD_SECONDS = 30.0  # between two times that TensorBoard's file reaches the disk
 
 
 class MetricsLog:
     """One line of JSON a logged step; lines past a resumed step are dropped."""
 
-    def __init__(self, folder: Path, *, resume_step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume_step: int,
+        trackers: Sequence[str] = (TENSORBOARD,),
+        about: About | None = None,
+    ) -> None:
+        """Opens the log of a stage, and the trackers that take its metrics too.
+
+        Args:
+            folder: the stage's.
+            resume_step: the step after which the stage goes on.
+            trackers: their names.
+            about: what they show beside the curves.
+
+        Raises:
+            UserError: a tracker cannot be opened.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         _truncate(self._path, resume_step)
-        self._board = Board(folder / "tensorboard", purge_step=resume_step + 1)
+        self._trackers = open_trackers(trackers, folder, about or About(), resume_step=resume_step)
 
     def write(self, step: int, metrics: Mapping[str, Value]) -> None:
         """Append a step's metrics; not-a-number (a term no sample has) becomes null.
@@ -35,45 +54,15 @@ class MetricsLog:
             raise KeyError(f"metrics that metric_table.METRICS does not declare: {sorted(unknown)}")
         clean = {k: _finite(v) for k, v in metrics.items()}
         files.append_jsonl(self._path, [{"step": step, **clean}])
-        self._board.write(step, {k: v for k, v in clean.items() if v is not None})
+        finite = {k: v for k, v in clean.items() if v is not None}
+        for tracker in self._trackers:
+            tracker.write(step, finite)
 
     def close(self) -> None:
         """Write what is still in memory and close the files."""
-        self._board.close()
-
-
-class Board:
-    """TensorBoard's event file, written in the caller's thread.
-
-    tensorboardX's own SummaryWriter has a thread for it, which dies of a full disk; whoever then
-    writes waits for ever.
-    """
-
-    def __init__(self, folder: Path, *, purge_step: int) -> None:
-        """Begin a file; what earlier ones in the folder have from `purge_step` on is not shown."""
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer, self._flushed = EventsWriter(str(folder / "events")), time.monotonic()
-        start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a step's values."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            summary = scalar(name, value)
-            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        if time.monotonic() - self._flushed > BOARD_SECONDS:
-            self._writer.flush()
-            self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Write what is still in memory, and close the files."""
-        self._writer.close()
+        with contextlib.ExitStack() as closing:  # each of them, whatever another one raises
+            for tracker in self._trackers:
+                closing.callback(tracker.close)
 
 
 class Progress:

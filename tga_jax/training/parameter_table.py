@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import jax
 from clu import parameter_overview
 
+from tga_jax.models.quantised import parameter_count
 from tga_jax.training.step import TrainState
 
 
@@ -31,13 +32,13 @@ def parameter_table(state: TrainState) -> str:
         state: arrays, or `jax.ShapeDtypeStruct`s with shardings.
     """
     lines = [
-        _Line(path, x.shape, str(x.dtype), math.prod(x.shape), _axes(x.sharding), kind)
+        _Line(path, x.shape, str(x.dtype), parameter_count(path, x), _axes(x.sharding), kind)
         for kind, params in (("trained", state.trained), ("frozen", state.frozen))
         for path, x in params.items()
     ]
     table = parameter_overview.make_table(sorted(lines, key=lambda line: line.name))
     totals = (
-        f"{name}: {_total(params.values())}"
+        f"{name}: {_total(params)}"
         for name, params in (
             ("Total", state.flat_params),
             ("trained", state.trained),
@@ -54,6 +55,7 @@ def _axes(sharding: jax.sharding.Sharding) -> str:
     return ", ".join(names) if set(names) - {"-"} else "whole"
 
 
-def _total(params: Iterable[jax.Array]) -> str:
-    sizes = [(math.prod(x.shape), x.dtype.itemsize) for x in params]
-    return f"{sum(n for n, _ in sizes):,} parameters, {sum(n * b for n, b in sizes):,} bytes"
+def _total(params: Mapping[str, jax.Array]) -> str:
+    count = sum(parameter_count(path, x) for path, x in params.items())
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in params.values())
+    return f"{count:,} parameters, {size:,} bytes"

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from tga_jax.alignment.guide import RunningMean
 from tga_jax.models.llava import Llava
-from tga_jax.parallel.sharding import param_shardings, replicated, shapes
+from tga_jax.models.quantised import is_quantised
+from tga_jax.parallel.sharding import flat_boxed, param_shardings, replicated
 from tga_jax.training.objective import Objective
 from tga_jax.training.step import TrainState
 
@@ -34,20 +35,24 @@ def param_leaves(
     Args:
         model: the model.
         mesh: where the parameters live.
-        dtype: of frozen parameters.
+        dtype: of frozen parameters; those of quantised kernels have their own.
         trained_dtype: of trained ones.
         factors: learning-rate factors of a stage; None: nothing is trained.
     """
     boxed = model.abstract_params()
     shardings = param_shardings(boxed, mesh)
     factors = factors or {}
+
+    def dtype_of(path: str, leaf: jax.ShapeDtypeStruct) -> jnp.dtype:
+        if is_quantised(path):
+            return leaf.dtype
+        return jnp.dtype(dtype if factors.get(path) is None else trained_dtype)
+
     return {
         path: jax.ShapeDtypeStruct(
-            shape,
-            jnp.dtype(dtype if factors.get(path) is None else trained_dtype),
-            sharding=shardings[path],
+            box.value.shape, dtype_of(path, box.value), sharding=shardings[path]
         )
-        for path, shape in shapes(boxed).items()
+        for path, box in flat_boxed(boxed).items()
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tga_jax.data.image_files import is_there, place_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.benchmarks.registry import KINDS, Entry, Kind
@@ -114,8 +115,8 @@ def _lost_image(item: EvalItem) -> Missing | None:
     if item.image is None:
         return None
     assert item.image_dir is not None
-    path = item.image_dir / item.image
-    return None if path.is_file() else Missing(f"{path}: no such image", item.scene)
+    place = place_of(item.image_dir, item.image)
+    return None if is_there(place) else Missing(f"{place}: no such image", item.scene)
 
 
 def _with_retrieved(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
