@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tga_jax.cluster import hosts
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.evaluation.defence import Ask, Defence, Defended
@@ -102,8 +103,13 @@ class Detector:
             (items[row].image_dir or Path(), items[row].image or "", str(items[row].id))
             for row in rows
         ]
-        seen = self._batches(images)
-        return dict(zip(rows, (one for batch in seen for one in batch), strict=True))
+        seen = [one for batch in self._batches(images) for one in batch]
+        # All processes must ask the model the same questions, to the last digit of a threshold.
+        harm = hosts.broadcast_from_first(lambda: [one.harm for one in seen])
+        return {
+            row: dataclasses.replace(one, harm=its)
+            for row, one, its in zip(rows, seen, harm, strict=True)
+        }
 
     def _batches(self, images: list[tuple[Path, str, str]]) -> Iterator[list[Seen]]:
         harmful, began = len(self._descriptors.harmful), time.monotonic()
