@@ -75,7 +75,12 @@ def _run(kind: str, data: int, fsdp: int, tensor: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes"), [("nf4", (1, 2, 1)), ("nf4", (1, 1, 2)), ("int8", (1, 2, 2))]
+    ("kind", "sizes"),
+    [
+        ("nf4", (1, 2, 1)),
+        pytest.param("nf4", (1, 1, 2), marks=pytest.mark.slow),
+        pytest.param("int8", (1, 2, 2), marks=pytest.mark.slow),
+    ],
 )
 def test_steps_are_those_of_one_device(kind: str, sizes: tuple[int, int, int]) -> None:
     one, many = _run(kind, 1, 1, 1), _run(kind, *sizes)
