@@ -9,7 +9,8 @@ import pytest
 
 from configs.audit import get_config
 from tests.jobs.inputs import arguments, make_inputs, read_jsonl
-from tga_jax.jobs.experiment import arm_names
+from tga_jax.errors import UserError
+from tga_jax.jobs.experiment import arm_names, check_names
 from tga_jax.main import main
 
 
@@ -69,3 +70,12 @@ def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
     assert arm_names(config) == list(config.experiment.arms)
     config.retrieval.clip, config.experiment.only = "", "zero-shot"
     assert arm_names(config) == ["zero-shot"]  # asked for by name, its check says what is lacking
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [("finetune", "write a sequence"), (("pretrain", "fintune"), "no job 'fintune'")],
+)
+def test_jobs_of_the_arms_are_names_of_jobs(jobs: str | tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=f"config.experiment.jobs=.*{said}"):
+        check_names(jobs)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_json
-from tga_jax.jobs.registry import module_of
+from tga_jax.jobs.registry import JOBS, module_of
 from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
 
@@ -30,10 +30,21 @@ NEEDED = "config.experiment.summary needs it"
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse arms that there are not, keys that they cannot change, and what their jobs refuse."""
     settings = job.config.experiment
+    check_names(settings.jobs)
     for name in arm_names(job.config):
         config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
         for place, inner in enumerate(settings.jobs):
             module_of(inner).check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
+
+
+def check_names(jobs: Sequence[str] | str) -> None:
+    """Refuse a config.experiment.jobs that is no sequence of jobs' names."""
+    key = f"config.experiment.jobs={jobs!r}"
+    if isinstance(jobs, str):
+        raise UserError(f"{key}: write a sequence of names, as in \"('pretrain','finetune')\"")
+    for name in jobs:
+        if name not in JOBS:
+            raise UserError(f"{key}: there is no job {name!r}; there are {', '.join(JOBS)}")
 
 
 def arm_names(config: ConfigDict) -> list[str]:

@@ -179,7 +179,7 @@ def _save(
     result: StepResult | None,
     best_step: int | None,
 ) -> None:
-    """Begin a checkpoint of step `done`, once its loss is known to be finite; the best one stays."""
+    """Begin a checkpoint of step `done`, whose loss must be finite; the best one stays."""
     if result is not None:
         result.values()
     checkpoints.best_step = best_step
