@@ -82,4 +82,6 @@ def test_worker_processes_do_not_hear_what_the_whole_group_is_sent(
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     reason = {signal.SIGINT: "stopped by Ctrl-C", signal.SIGTERM: "stopped by SIGTERM"}[number]
-    assert (process.returncode, said) == (75, f"{reason}\n")
+    # Loading is interrupted where it is, or where nothing answers soon, by the watch, with advice.
+    assert process.returncode == 75
+    assert said in (f"{reason}\n", f"{reason}; run the same command again to go on\n")
