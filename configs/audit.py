@@ -24,8 +24,8 @@ not asked later (docs/audit.md):
         --config.evaluate.development="hod:hod?part=development, texts:my_texts.csv, \\
             plain=scenes:photos?harmful=no&part=development" --config.retrieval.clip=CLIP_FOLDER
 
-The retrieved texts come from an index: run --job=index first (with config.retrieval.clip and
-.corpus). An arm is left out by naming the others, as in
+The retrieved texts come from an index (where config.retrieval.corpus names texts): run --job=index
+first, with config.retrieval.clip and .corpus. An arm is left out by naming the others, as in
 --config.experiment.only=undefended,safety-prompt,ecso.
 """
 
@@ -42,7 +42,7 @@ DEFENCES = {
     "zero-shot": {"prompt": {"retrieved": False}, "evaluate": {"defence": "zero_shot"}},
     "steering": {"prompt": {"retrieved": False}, "evaluate": {"defence": "steering"}},
 }
-NEEDS = {"zero-shot": "retrieval.clip"}
+NEEDS = {"retrieved-text": "retrieval.corpus", "zero-shot": "retrieval.clip"}
 
 
 def get_config(variant: str = "") -> ConfigDict:

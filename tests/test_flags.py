@@ -9,7 +9,7 @@ import pytest
 from tga_jax.errors import UserError
 from tga_jax.flags import choose_jobs, parse_flags
 
-KEYS = "(tga_jax/config.py has all keys)"
+KEYS = "(docs/config.md has all keys)"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def wrong_key(argv: Sequence[str]) -> str:
 def no_such_key(key: str, meant: Sequence[str]) -> str:
     """What is said of an unknown key; `meant` may have the name that it should end with."""
     hint = f"; did you mean {'.'.join([*key.split('.')[:-1], meant[0]])}?" if meant else ""
-    return f"there is no config key {key}{hint} (tga_jax/config.py has all keys)"
+    return f"there is no config key {key}{hint} (docs/config.md has all keys)"
 
 
 def unknown_key(message: str, argv: Sequence[str]) -> str:

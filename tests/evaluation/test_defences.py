@@ -32,6 +32,11 @@ def test_a_strength_that_breaks_the_model_is_not_taken_for_a_cautious_one() -> N
     assert choose([*tried, Tried(0.1, 116, 150, 2, 50)], 0.05) == 0.1
 
 
+def test_nothing_is_added_where_the_model_gives_no_direction() -> None:
+    defence = Steering(None, 0.0)
+    assert defence.shift is None and defence.settings == {"name": "steering", "strength": 0.0}
+
+
 def test_what_is_added_is_the_direction_at_its_layer() -> None:
     shift = Steering(Direction(2, 3, "texts", (1.0, -2.0)), 0.5).shift
     assert shift.dtype == np.float32

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.jobs.analysis import command, make_analysis_inputs
-from tests.jobs.inputs import Killed, read_jsonl
+from tests.jobs.inputs import Killed, read_jsonl, write_jsonl
 from tga_jax.analysis.held_out import HeldOutFigures
 from tga_jax.main import main
 
@@ -123,9 +123,21 @@ def test_the_best_checkpoint_is_kept_and_taken(
     assert "finished before" in capfd.readouterr().err
 
 
+def test_a_probe_of_one_kind_is_refused_before_any_stage_is_trained(
+    inputs: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    harmful = [row for row in read_jsonl(inputs / "q.jsonl") if row["harmful"]]
+    write_jsonl(tmp_path / "q.jsonl", harmful)
+    probe = f"--config.held_out.benchmarks=questions:{tmp_path}/q.jsonl?images={inputs}/images"
+    assert main(held_out(inputs, tmp_path / "run", probe, job="pretrain,finetune")) == 2
+    assert "has no harmless request" in capfd.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "pretrain").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (("--config.data.validation=20",), "config.data.validation=20"),
         (("--config.finetune.best=loss",), "config.finetune.best='loss'"),
         (("--config.finetune.best=probe_auc", "--config.held_out.benchmarks="), "held_out.bench"),
         (("--config.held_out.benchmarks=", "--config.data.validation=0"), "nothing is held out"),

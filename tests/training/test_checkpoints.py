@@ -162,7 +162,10 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, item: str, damage: str) -> 
     assert str(tmp_path / "c" / "4") in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_checkpoint_that_shows_late_is_waited_for(tmp_path: Path) -> None:
+def test_a_checkpoint_that_shows_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints_module.hosts, "several", lambda: True)
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(4, _state(), DATA)
     checkpoints.wait()
@@ -176,7 +179,10 @@ def test_a_checkpoint_that_never_shows_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints_module, "VISIBLE_SECONDS", 0.1)
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "finetune" / "checkpoints")
+    with pytest.raises(UserError, match="/7 is not there, though .*finetune/done.json names it"):
+        checkpoints.restore(7, abstract_state(_state()))
+    monkeypatch.setattr(checkpoints_module.hosts, "several", lambda: True)
     with pytest.raises(UserError, match="/7 is not there for process 0: is --workdir one folder"):
         checkpoints.restore(7, abstract_state(_state()))
     checkpoints.close()

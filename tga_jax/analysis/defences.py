@@ -7,13 +7,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from tga_jax.analysis.direction import find_direction, text_prompts
+from tga_jax.analysis.direction import NoDirection, find_direction, text_prompts
 from tga_jax.analysis.prompts import analysis_profile
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
-from tga_jax.evaluation.development import KEY, all_items, chosen
+from tga_jax.evaluation.development import KEY, all_items, check_apart, chosen
 from tga_jax.evaluation.ecso import Ecso, Prompts
 from tga_jax.evaluation.examinee import Examinee, items_digest
 from tga_jax.evaluation.judges import Judge
@@ -26,8 +26,14 @@ from tga_jax.run.model import OpenModel
 NAMES = ("none", "ecso", "zero_shot", "steering")
 
 
-def check_defence(job: Job, before: Sequence[str]) -> None:
-    """Refuse a config.evaluate.defence that there is not, or that lacks what it needs."""
+def check_defence(job: Job, before: Sequence[str], asked: Sequence[Benchmark]) -> None:
+    """Refuse a config.evaluate.defence that there is not, or that lacks what it needs.
+
+    Args:
+        job: whose configuration it is.
+        before: jobs that run earlier.
+        asked: the benchmarks whose figures count, where they are there already.
+    """
     cfg = job.config.evaluate
     if cfg.defence not in NAMES:
         raise UserError(f"config.evaluate.defence={cfg.defence!r}: of {', '.join(NAMES)}")
@@ -49,7 +55,7 @@ def check_defence(job: Job, before: Sequence[str]) -> None:
                 f"{KEY} is empty: the defence {cfg.defence} chooses on harmful and harmless "
                 "questions that are not asked later; name them as KIND:PATH"
             )
-        check_benchmarks(job, before, cfg.development)
+        check_apart(check_benchmarks(job, before, cfg.development), asked)
 
 
 def chooses(job: Job) -> bool:
@@ -114,7 +120,10 @@ def _steering(
     folder, rate = job.workdir / "defence", cfg.development_over_refusal
 
     def make() -> dict[str, Any]:
-        direction = find_direction(job, model, examinee, prompts)
+        try:
+            direction = find_direction(job, model, examinee, prompts)
+        except NoDirection as problem:
+            return {"strength": 0.0, "tried": [], "direction": None, "why": str(problem)}
         job.say(f"steering: direction of {direction.kind}, at layer {direction.layer}")
         strengths = cfg.steering.strengths
         tried = try_strengths(
@@ -135,6 +144,8 @@ def _steering(
         "judge": judge.version,
     }
     found = chosen(folder, signature, make)
-    why = "" if found["strength"] else ", as within the bound none refuses more than the model does"
+    none = "within the bound none refuses more than the model does"
+    why = "" if found["strength"] else f", as {found.get('why', none)}"
     job.say(f"steering: strength {found['strength']:g}{why} -> {folder / 'choice.json'}")
-    return Steering(Direction(**found["direction"]), found["strength"])
+    direction = found["direction"] and Direction(**found["direction"])
+    return Steering(direction, found["strength"])

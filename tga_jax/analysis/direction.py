@@ -18,6 +18,10 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
 
 
+class NoDirection(UserError):
+    """The model gives no direction to steer along."""
+
+
 def text_prompts(job: Job, development: Sequence[Benchmark]) -> list[Prompt]:
     """The harmful and harmless texts among the development benchmarks, and images' captions.
 
@@ -44,8 +48,8 @@ def find_direction(
     """The direction at config.evaluate.steering.layer, or at the first safety layer.
 
     Raises:
-        UserError: the model has no such layer, refuses all or none of the texts, or has no safety
-            layers.
+        UserError: the model has no such layer.
+        NoDirection: it refuses all or none of the texts, or has no safety layers.
     """
     analyst = Analyst(job.config, model, prompts)
     decoder, layer = model.llava.config.decoder, job.config.evaluate.steering.layer
@@ -56,9 +60,9 @@ def find_direction(
     sums = analyst.first_pass(examinee.params)
     kind = direction_kind(sums)
     if kind is None:
-        raise UserError(
+        raise NoDirection(
             f"{KEY}: the model refuses all of its texts, or none: that gives no refusal direction "
-            "to steer along; name other texts, or leave this defence out"
+            "to steer along; name other texts"
         )
     layer = layer or _first_safety_layer(sums, analyst.apologies)
     found = reference_of(sums, decoder.layers, decoder.width)
@@ -69,5 +73,5 @@ def find_direction(
 def _first_safety_layer(sums: Sums, apologies: tuple[int, ...]) -> int:
     layers, reason = safety_layers_of(sums, apologies)
     if layers is None:
-        raise UserError(f"{reason}; or name the layer: config.evaluate.steering.layer")
+        raise NoDirection(f"{reason}; or name the layer: config.evaluate.steering.layer")
     return int(layers.partition("-")[0])

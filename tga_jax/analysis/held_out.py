@@ -18,7 +18,8 @@ from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.errors import UserError
 from tga_jax.evaluation import metrics
-from tga_jax.evaluation.asked import check_missing, read_benchmarks
+from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
+from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.examinee import question
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import apology_tokens, system_text
@@ -36,8 +37,18 @@ from tga_jax.training.held_out import CHOICES, Figures
 from tga_jax.training.step import TrainState, nested
 
 
-def check_held_out(config: ConfigDict, stage: str) -> None:
+def check_held_out(job: Job, before: Sequence[str]) -> None:
     """Refuse keys of held-out figures that have no such value or nothing to be taken of."""
+    check_keys(job.config, job.name)
+    config = job.config
+    if config[job.name].evaluate_every and config.held_out.benchmarks:
+        benchmarks = check_benchmarks(job, before, config.held_out.benchmarks)
+        if benchmarks:
+            chosen_items(config.held_out, benchmarks)
+
+
+def check_keys(config: ConfigDict, stage: str) -> None:
+    """Refuse values of the keys that there are not, or that need another key."""
     cfg, key = config[stage], f"config.{stage}"
     if cfg.evaluate_every < 0:
         raise UserError(f"{key}.evaluate_every={cfg.evaluate_every}: must be 0 or more")
@@ -168,9 +179,13 @@ def probe_items(job: Job) -> Sequence[EvalItem]:
     Raises:
         UserError: there are none of one kind, or a benchmark lacks something.
     """
-    cfg = job.config.held_out
-    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    benchmarks = read_benchmarks(job, job.config.held_out.benchmarks)
     check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
+    return chosen_items(job.config.held_out, benchmarks)
+
+
+def chosen_items(cfg: ConfigDict, benchmarks: Sequence[Benchmark]) -> Sequence[EvalItem]:
+    """The requests of config.held_out, as `probe_items` says."""
     found: list[EvalItem] = []
     for harmful in (True, False):
         items = [i for one in benchmarks for i in one.items if i.harmful is harmful]

@@ -14,13 +14,16 @@ from tga_jax.evaluation.wrappers import draw_images
 from tga_jax.run.job import Job
 
 
-def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> None:
+def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> list[Benchmark]:
     """Refuse benchmarks that are not there or not whole; nothing is drawn and no image is read.
 
     Args:
         job: whose config.evaluate.benchmarks they are.
         before: jobs that run earlier; "miniature" writes benchmarks of its own.
         text: stands in for config.evaluate.benchmarks.
+
+    Returns:
+        The benchmarks; none where an earlier job writes them.
 
     Raises:
         UserError: one is missing, or lacks files and config.evaluate.partial is not set.
@@ -30,7 +33,7 @@ def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> None:
     if not entries:
         raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
     if "miniature" in before:
-        return
+        return []
     images = Path(config.data.image_dir) if config.data.image_dir else None
     drawings = job.workdir / "evaluate"
     benchmarks = [
@@ -38,6 +41,7 @@ def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> None:
     ]
     lost = [part.what for benchmark in benchmarks for part in benchmark.missing]
     check_missing(benchmarks, f": {lost[0]}" if lost else "", partial=config.evaluate.partial)
+    return benchmarks
 
 
 def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:

@@ -33,6 +33,12 @@ def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
         return []
     development = read_benchmarks(job, text)
     check_missing(development, f" ({KEY})", partial=job.config.evaluate.partial)
+    check_apart(development, asked)
+    return development
+
+
+def check_apart(development: Sequence[Benchmark], asked: Sequence[Benchmark]) -> None:
+    """Refuse development benchmarks that have an image or a text which is asked, too."""
     known = {about(item): b.name for b in asked for item in b.items}
     shared = [item for item in all_items(development) if about(item) in known]
     if shared:
@@ -43,7 +49,6 @@ def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
             "defence chooses must not be seen before: ?part=development here and ?part=test "
             "there divide a benchmark"
         )
-    return development
 
 
 def all_items(benchmarks: Sequence[Benchmark]) -> list[EvalItem]:

@@ -49,13 +49,15 @@ class Direction:
 class Steering(Defence):
     """Adds a direction at its layer, so many times."""
 
-    direction: Direction
+    direction: Direction | None  # None: the model gives none, and nothing is added
     strength: float
     name = "steering"
 
     @functools.cached_property
-    def shift(self) -> np.ndarray:  # type: ignore[override]
+    def shift(self) -> np.ndarray | None:  # type: ignore[override]
         """float32[L, D], zero at all layers but one."""
+        if self.direction is None:
+            return None
         shift = np.zeros((self.direction.layers, len(self.direction.vector)), np.float32)
         shift[self.direction.layer - 1] = self.strength * np.array(
             self.direction.vector, np.float32
@@ -65,6 +67,8 @@ class Steering(Defence):
     @property
     def settings(self) -> dict[str, Any]:
         """The strength, and where and of what the direction is."""
+        if self.direction is None:
+            return {"name": self.name, "strength": 0.0}
         return {
             "name": self.name,
             "strength": self.strength,

@@ -31,10 +31,10 @@ from tga_jax.run.model import open_model
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks that are not there or not whole, judges, a model or an index."""
     config = job.config
-    check_benchmarks(job, before)
+    asked = check_benchmarks(job, before)
     make_judges(job)
     check_decoding(config.generate)
-    check_defence(job, before)
+    check_defence(job, before, asked)
     check_compared(config.evaluate.compare)
     check_model(config, before=before)
     check_index(job, before)

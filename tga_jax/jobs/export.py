@@ -110,7 +110,8 @@ def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.A
     del params  # the kernels below take its room
     llava = dataclasses.replace(model.llava, config=with_quantised(model.llava.config, ""))
     job.say(
-        f"kernels: those of {model.source.name}, which were kept as {job.config.model.quantize}"
+        f"writes the full matrices of {model.source.name}, not their {job.config.model.quantize} "
+        "form, with the adapters merged into them"
     )
     return model.source.load(leaves_of(job.config, llava, model.mesh)) | kept
 

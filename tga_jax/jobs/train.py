@@ -12,7 +12,6 @@ from tga_jax.analysis.held_out import HeldOutFigures, check_held_out
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
-from tga_jax.evaluation.asked import check_benchmarks
 from tga_jax.files import digest, read_log
 from tga_jax.parallel.devices import GIB
 from tga_jax.parallel.mesh import mesh_of
@@ -65,9 +64,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_counts(config[name], name)
     check_dtypes(config)
     check_rates(config[name], name)
-    check_held_out(config, name)
-    if config[name].evaluate_every and config.held_out.benchmarks:
-        check_benchmarks(job, before, config.held_out.benchmarks)
+    check_held_out(job, before)
     compiler_options(config.compiler_options)
     profile_config(job, name)
     check_trackers(config.trackers, first=hosts.is_first())

@@ -160,10 +160,10 @@ def headline_table(arms: Sequence[Arm], differences: Differences) -> Table:
 
 
 def arms_table(arms: Sequence[Arm]) -> Table | None:
-    """A row an arm, where there are more than two: one table of all headlines."""
-    if len(arms) < 3:
-        return None
+    """A row an arm, where there are more than two or defences: one table of all headlines."""
     found, timed = list(first_lines(arms).values()), _timed(arms)
+    if len(arms) < (2 if timed else 3):
+        return None
     rows = [
         (arm.name, evaluate_profile(arm),
          *(figure_text(line.headline.metric, line.of(arm)) for line in found),

@@ -31,7 +31,7 @@ from tga_jax.run.model import (
     image_transform,
     open_source,
 )
-from tga_jax.run.sample_files import image_folder, named_sets, samples_key
+from tga_jax.run.sample_files import check_split, image_folder, named_sets, samples_key
 from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
@@ -45,6 +45,7 @@ WRITERS = {
 def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:
     """Refuse samples, files of texts beside them, or an image folder that are not there."""
     config = job.config
+    check_split(config.data)
     for path, _ in named_sets(config, stage):
         if not path and not is_prepared(job.workdir / "data") and MAKES_SAMPLES not in before:
             raise UserError(

@@ -85,10 +85,7 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
             was made from.
     """
     data = config.data
-    if data.split not in (TRAIN, VALIDATION):
-        raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
-    if not 0 <= data.validation < 1:
-        raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
+    check_split(data)
     found = (_found(config, workdir, path, weight) for path, weight in named_sets(config, stage))
     return SampleFiles(
         key=samples_key(config, stage),
@@ -96,6 +93,14 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
         is_mixture=_is_mixture(config, stage),
         texts={name: Path(data[name]) if data[name] else None for name in SIDE_FILES},
     )
+
+
+def check_split(data: ConfigDict) -> None:
+    """Refuse values of config.data.split and config.data.validation that there are not."""
+    if data.split not in (TRAIN, VALIDATION):
+        raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
+    if not 0 <= data.validation < 1:
+        raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
 
 
 def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.config import STAGES
+from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.hf.checkpoint_digest import checkpoint_digest
 from tga_jax.models.llava import Llava
@@ -21,6 +22,7 @@ from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import Leaves, param_leaves, random_params
 
 Flat = dict[str, jax.Array]
+SHAPING = {"model": ("quantize",), "lora": ("rank", "targets")}  # what arrays depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,7 @@ def load_params(
     """
     leaves = leaves_of(job.config, model.llava, model.mesh, factors)
     if weights.stage is not None:
+        check_trained_shapes(job, weights.stage)
         checkpoints = Checkpoints(job.workdir / weights.stage / "checkpoints")
         params = checkpoints.restore_params(weights.step, leaves)
         checkpoints.close()
@@ -107,6 +110,20 @@ def load_params(
     scale = job.config.model.projector_scale
     made = random_params(model.llava, new, seed=job.config.seed, projector_scale=scale)
     return params | made
+
+
+def check_trained_shapes(job: Job, stage: str) -> None:
+    """Refuse keys by which the model's arrays are others than the stage's checkpoints hold."""
+    path = job.workdir / stage / "settings.json"
+    found = shared_files.read_json(path, missing_ok=True) or {}
+    for section, keys in SHAPING.items():
+        for key in keys:
+            was, now = found.get(section, {}).get(key), job.config[section][key]
+            if was is not None and was != now:
+                raise UserError(
+                    f"{path.parent} was trained with config.{section}.{key}={was!r}, now it is "
+                    f"{now!r}: set it as it was"
+                )
 
 
 def leaves_of(

@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.training.step import TrainState
 
@@ -146,6 +147,11 @@ class Checkpoints:
         """Wait for a checkpoint that the first process sees, and this host perhaps not yet."""
         folder, end = self.folder / str(step), time.monotonic() + VISIBLE_SECONDS
         while not folder.exists():
+            if not hosts.several():
+                raise UserError(
+                    f"checkpoint {folder} is not there, though {self.folder.parent / 'done.json'} "
+                    "names it: delete that file, and the stage is trained again"
+                )
             if time.monotonic() > end:
                 raise UserError(
                     f"checkpoint {folder} is not there for process {jax.process_index()}: "
