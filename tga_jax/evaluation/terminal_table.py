@@ -29,7 +29,8 @@ def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
     if row["metric"] in COUNTS:
         return f"{row['value']:.0f}", "", str(row["count"])
     if row["metric"] == SECONDS:
-        return f"{row['value']:.3g}", "", str(row["count"])
+        compiling = "with compiling" if row.get("with_compiling") else ""
+        return f"{row['value']:.3g}", compiling, str(row["count"])
     low, high = row["interval"]
     interval = f"{low:.3f} .. {high:.3f}"
     if "p_value" in row:

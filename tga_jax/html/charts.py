@@ -211,7 +211,9 @@ def _apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def padded(low: float, high: float) -> tuple[float, float]:
-    """A range with some air; one without extent gets some."""
+    """A range with some air; one without extent gets some. Nothing but 0 may be of shares."""
+    if low == high == 0:
+        return 0.0, 1.0
     air = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - air, high + air
 

@@ -16,7 +16,7 @@ from tga_jax.html.render import render
 from tga_jax.html.tables import Term
 from tga_jax.report.collect import Arm
 from tga_jax.report.identity import profile_text
-from tga_jax.training.metric_table import METRICS
+from tga_jax.training.metric_table import HELD_OUT, METRICS
 
 POINTS = 120  # of a training curve
 
@@ -102,7 +102,8 @@ def training(arms: Sequence[Arm]) -> Markup | None:
                 chart = line_chart(
                     series, title=name, x_label="step", height=200, width=340, markers=False
                 )
-                panels.append({"title": name, "lines": [], "chart": chart, "note": ""})
+                title = Term(name, "held_out") if metric.reduction == HELD_OUT else name
+                panels.append({"title": title, "lines": [], "chart": chart, "note": ""})
     if not panels:
         return None
     lead = "Means of neighbouring steps. With a guide, its terms are part of the loss."

@@ -162,6 +162,14 @@ ENTRIES = (
         "How alike the model's hidden states are for an image and for its caption, from -1 to 1. "
         "Centred: after the mean caption state is taken from both.",
     ),
+    Entry(
+        "held_out",
+        "Held-out figures and probe",
+        "Taken on the way through training, of what is not trained on. The loss and the cosine are "
+        "of samples that were kept out. The probe asks harmful and harmless requests and reads "
+        "only whether the answer would begin with an apology; its AUC says how well the refusal "
+        "margin tells the two kinds apart.",
+    ),
 )
 
 
