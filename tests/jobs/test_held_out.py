@@ -105,7 +105,9 @@ def test_training_is_the_same_without_them(inputs: Path, whole: Path, tmp_path: 
     assert [one["loss"] for one in plain] == [one["loss"] for one in lines]
 
 
-@pytest.mark.parametrize("name", ["held_out_loss", "held_out_cos", "probe_auc"])
+@pytest.mark.parametrize(
+    "name", ["held_out_loss", "probe_auc", pytest.param("held_out_cos", marks=pytest.mark.slow)]
+)
 def test_the_best_checkpoint_is_kept_and_taken(
     inputs: Path, tmp_path: Path, name: str, capfd: Capture
 ) -> None:

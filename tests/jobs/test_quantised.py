@@ -117,6 +117,7 @@ def test_the_export_is_the_checkpoint_with_adapters_merged(inputs: Path, run: Pa
     assert (run / "export-peft" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_to_the_same_weights(
     inputs: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
