@@ -8,9 +8,9 @@ that made docs/miniature_steps.png stands in docs/miniature.md.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from examples.drawing import axes_of, options, save
 from tga_jax.config import STAGES
 from tga_jax.files import read_log
 
@@ -29,12 +29,7 @@ def points(arm: Path, figure: str) -> list[tuple[int, float]]:
 
 def plot(arms: list[Path], out: Path) -> None:
     """A line for each arm and kind of image, in percent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes = axes_of(7, 4)
     for number, arm in enumerate(arms):
         for name, (kind, line) in KINDS.items():
             steps, shares = zip(*points(arm, name), strict=True)
@@ -43,21 +38,14 @@ def plot(arms: list[Path], out: Path) -> None:
     second = max(row["step"] for row in read_log(arms[0] / STAGES[0] / "metrics.jsonl"))
     axes.axvline(second, color="0.6", linewidth=1)
     axes.annotate("second stage", (second, 97), xytext=(4, 0), textcoords="offset points")
-    axes.set_xlabel("step")
-    axes.set_ylabel("answer would begin with an apology, %")
     axes.set_ylim(0, 102)
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    label = "answer would begin with an apology, %"
+    save(axes, out, x_label="step", y_label=label, fontsize=8)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("docs/miniature_steps.png"))
-    args = parser.parse_args()
+    args = options(__doc__, "docs/miniature_steps.png")
     plot(sorted(path for path in (args.workdir / "arms").iterdir() if path.is_dir()), args.out)
 
 

@@ -7,9 +7,10 @@ Reads the arms of `--config=configs/miniature.py:full` from summary.json: one se
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
+
+from examples.drawing import axes_of, options, save
 
 ARMS = {0: "baseline", 1: "weight-1", 3: "weight-3", 9: "tga-answer", 27: "weight-27"}
 KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy answers"}
@@ -17,32 +18,19 @@ KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy ans
 
 def plot(summary: dict[str, dict[str, float]], out: Path) -> None:
     """Harmful images refused against harmless ones named, in percent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.8))
+    axes = axes_of(6, 3.8)
     names = [100 * summary[arm]["naming_accuracy"] for arm in ARMS.values()]
     for kind, label in KINDS.items():
         refused = [100 * summary[arm][kind] for arm in ARMS.values()]
         axes.plot(names, refused, "o-", label=label)
         for weight, name, share in zip(ARMS, names, refused, strict=True):
             axes.annotate(str(weight), (name, share), xytext=(5, 5), textcoords="offset points")
-    axes.set_xlabel("harmless images named, %")
-    axes.set_ylabel("harmful images refused, %")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    save(axes, out, x_label="harmless images named, %", y_label="harmful images refused, %")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("docs/miniature_weights.png"))
-    args = parser.parse_args()
+    args = options(__doc__, "docs/miniature_weights.png")
     plot(json.loads((args.workdir / "summary.json").read_text()), args.out)
 
 

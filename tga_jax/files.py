@@ -133,6 +133,16 @@ def _json_text(value: Any, **settings: Any) -> str:
     return text
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        out |= flat(inner, f"{prefix}.{key}" if prefix else key)
+    return out
+
+
 # --- reading ---
 
 

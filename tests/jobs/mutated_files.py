@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.jobs.mutation import Mutation, mutate_bytes, mutate_key, odd_value
 from tga_jax.config import base_config
-from tga_jax.run.fingerprint import flat
+from tga_jax.files import flat
 
 SECTIONS = (
     "data",

@@ -13,6 +13,7 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.development import KEY
 from tga_jax.evaluation.examinee import Examinee
+from tga_jax.evaluation.items import lacking_kind
 from tga_jax.evaluation.steering import Direction
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
@@ -33,12 +34,12 @@ def text_prompts(job: Job, development: Sequence[Benchmark]) -> list[Prompt]:
         development, image_prompt=cfg.image_prompt, scene_prompt=cfg.scene_prompt, limit=cfg.limit
     )
     texts = [prompt for prompt in prompts if prompt.kind != "images"]
-    for harmful, word in ((True, "harmful"), (False, "harmless")):
-        if not any(prompt.harmful is harmful for prompt in texts):
-            raise UserError(
-                f"{KEY}: has no {word} texts and no captions of {word} images, from which steering "
-                "takes the refusal direction; add texts:FILE"
-            )
+    word = lacking_kind(prompt.harmful for prompt in texts)
+    if word:
+        raise UserError(
+            f"{KEY}: has no {word} texts and no captions of {word} images, from which steering "
+            "takes the refusal direction; add texts:FILE"
+        )
     return texts
 
 

@@ -21,8 +21,8 @@ from tga_jax.evaluation import metrics
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.examinee import question
-from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.profiles import apology_tokens, system_text
+from tga_jax.evaluation.items import EvalItem, lacking_kind
+from tga_jax.evaluation.profiles import apology_tokens, evaluated_system
 from tga_jax.inference.generate import prefill, refusal_margin
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
@@ -135,8 +135,7 @@ class RefusalProbe:
         config = job.config
         items = probe_items(job)
         self._harmful = [item.harmful for item in items]
-        asked, base = config.evaluate, model.prompts.base_system(config.prompt)
-        system = system_text(asked.profile, base=base, custom=asked.system)
+        system = evaluated_system(config, base=model.prompts.base_system(config.prompt))
         prompter = make_prompter(config, model.prompts, system=system)
         batcher, size = Batcher.of(config.data, model), config.held_out.batch_size
         self._batches = lambda: batcher.batches(
@@ -145,7 +144,7 @@ class RefusalProbe:
             batch_size=size,
             image_dir=lambda row: items[row].image_dir or Path(),
         )
-        apologies = apology_tokens(model.source.tokenizer.tokenizer, asked.apologies)
+        apologies = apology_tokens(model.source.tokenizer.tokenizer, config.evaluate.apologies)
 
         def margins(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
             inputs = (batch[name] for name in ("tokens", "segments", "images"))
@@ -186,14 +185,13 @@ def probe_items(job: Job) -> Sequence[EvalItem]:
 
 def chosen_items(cfg: ConfigDict, benchmarks: Sequence[Benchmark]) -> Sequence[EvalItem]:
     """The requests of config.held_out, as `probe_items` says."""
-    found: list[EvalItem] = []
-    for harmful in (True, False):
-        items = [i for one in benchmarks for i in one.items if i.harmful is harmful]
-        if not items:
-            kind = "harmful" if harmful else "harmless"
-            raise UserError(
-                f"config.held_out.benchmarks={cfg.benchmarks!r} has no {kind} request: the probe "
-                "compares harmful ones with harmless ones"
-            )
-        found += items[: cfg.limit or len(items)]
+    items = [item for one in benchmarks for item in one.items]
+    kind = lacking_kind(item.harmful for item in items)
+    if kind:
+        raise UserError(
+            f"config.held_out.benchmarks={cfg.benchmarks!r} has no {kind} request: the probe "
+            "compares harmful ones with harmless ones"
+        )
+    kinds = ([item for item in items if item.harmful is mark] for mark in (True, False))
+    found = [item for those in kinds for item in those[: cfg.limit or len(those)]]
     return sorted(found, key=lambda item: (item.image is None, len(item.text)))

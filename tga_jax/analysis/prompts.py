@@ -10,7 +10,12 @@ from typing import Any
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.profiles import PROFILES, apology_tokens, system_text
+from tga_jax.evaluation.profiles import (
+    PROFILES,
+    apology_tokens,
+    evaluated_system,
+    system_text,
+)
 
 # A caption is read in the place of its image ("scenes"); "texts" have no image at all.
 KINDS = ("images", "scenes", "texts")
@@ -108,8 +113,7 @@ def analysis_system(config: Any, *, base: str) -> str | None:
     """The system text of the analysed prompts; None: the template's own."""
     cfg = config.analyze
     if not cfg.profile:
-        given = config.evaluate
-        return system_text(given.profile, base=base, custom=given.system)
+        return evaluated_system(config, base=base)
     if cfg.profile not in PROFILES:
         raise UserError(f"config.analyze.profile={cfg.profile!r}: of {', '.join(PROFILES)}")
     if cfg.profile == "custom" and not cfg.system:

@@ -61,7 +61,7 @@ class Ecso(Defence):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The prompts."""
+        """The defence's name and its prompts, which decide what it answers."""
         return {"name": self.name, **dataclasses.asdict(self.prompts)}
 
     def answers(

@@ -17,7 +17,7 @@ from tga_jax.evaluation.defence import Defence
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.pace import FILE, Time, seconds_a_question
-from tga_jax.evaluation.profiles import apology_tokens, system_text
+from tga_jax.evaluation.profiles import apology_tokens, evaluated_system
 from tga_jax.evaluation.summary import Result
 from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.models.llava import Params
@@ -42,7 +42,7 @@ class Examinee:
         self._job, self._model = job, model
         self.weights = current_weights(job)
         cfg, base = job.config.evaluate, model.prompts.base_system(job.config.prompt)
-        system = system_text(cfg.profile, base=base, custom=cfg.system)
+        system = evaluated_system(job.config, base=base)
         self.prompter = make_prompter(job.config, model.prompts, system=system)
         self.system = base if system is None else system
         tokenizer = model.source.tokenizer.tokenizer

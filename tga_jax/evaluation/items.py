@@ -6,7 +6,7 @@ A scene is how results are broken down: "" (not at all), "gun", or of two parts 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,15 @@ def scene_groups(scene: str) -> tuple[str, ...]:
     if second:
         return (ALL, first, f"*/{second}", scene)
     return (ALL, first) if first else (ALL,)
+
+
+def lacking_kind(marks: Iterable[bool | None]) -> str:
+    """ "harmful" or "harmless", of which there is none; "" where there are both.
+
+    Args:
+        marks: as `EvalItem.harmful`.
+    """
+    there = set(marks)
+    if True not in there:
+        return "harmful"
+    return "" if False in there else "harmless"

@@ -43,6 +43,12 @@ def system_text(profile: str, *, base: str, custom: str) -> str | None:
     return custom
 
 
+def evaluated_system(config: Any, *, base: str) -> str | None:
+    """The system text of config.evaluate's profile, as `system_text` says."""
+    cfg = config.evaluate
+    return system_text(cfg.profile, base=base, custom=cfg.system)
+
+
 def apology_tokens(tokenizer: Any, texts: Sequence[str]) -> tuple[int, ...]:
     """Ids of the tokens that an apology begins with, at an answer's start or after a blank.
 

@@ -23,6 +23,7 @@ from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
 from tga_jax.evaluation.development import KEY, all_items
 from tga_jax.evaluation.examinee import Examinee, items_digest, look_up_texts, verdicts_of
+from tga_jax.evaluation.items import lacking_kind
 from tga_jax.evaluation.judges import Judge
 from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.run.work import Work
@@ -134,9 +135,9 @@ def try_strengths(
         UserError: there are no harmful or no harmless development images.
     """
     kept = [_images_alone(benchmark) for benchmark in development]
-    for harmful, word in ((True, "harmful"), (False, "harmless")):
-        if not any(item.harmful is harmful for item in all_items(kept)):
-            raise UserError(f"{KEY}: has no {word} images, on which steering chooses its strength")
+    word = lacking_kind(item.harmful for item in all_items(kept))
+    if word:
+        raise UserError(f"{KEY}: has no {word} images, on which steering chooses its strength")
     return [
         _try(examinee, Steering(direction, strength), kept, judge, folder)
         for strength in sorted({0.0, *map(float, strengths)})

@@ -48,11 +48,11 @@ def check_names(jobs: Sequence[str] | str) -> None:
 
 
 def arm_names(config: ConfigDict) -> list[str]:
-    """The arms of config.experiment.only, or else all whose needs (config.experiment.needs) are
-    given."""
+    """The arms of config.experiment.only; without it, all that lack no key which they need."""
     settings = config.experiment
     if not settings.only:
-        return [name for name in settings.arms if name not in lacking(config)]
+        left_out = lacking(config)
+        return [name for name in settings.arms if name not in left_out]
     names = settings.only.split(",")
     for name in names:
         if name not in settings.arms:

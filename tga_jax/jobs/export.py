@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel, open_model, with_quantised
+from tga_jax.run.model import OpenModel, open_model, unquantised
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
 from tga_jax.run.weights import (
@@ -47,8 +46,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError(f"config.export.dtype={dtype!r}: one of {', '.join(DTYPES)}")
     llava = check_model(config, before=before)
     if llava is not None:
-        llava = dataclasses.replace(llava, config=with_quantised(llava.config, ""))
-        check_export_room(llava, dtype, job.workdir)
+        check_export_room(unquantised(llava), dtype, job.workdir)
 
 
 def run(job: Job) -> None:
@@ -72,7 +70,7 @@ def run(job: Job) -> None:
     export_folder(
         folder,
         params=params,
-        config=with_quantised(model.llava.config, ""),
+        config=unquantised(model.llava).config,
         source_config=model.source.hf_config,
         tokenizer=with_end_text(model.source.tokenizer, end_text),
         image_settings=model.image_settings,
@@ -108,12 +106,11 @@ def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.A
     check_base(job)
     kept = {path: value for path, value in params.items() if not is_quantised(path)}
     del params  # the kernels below take its room
-    llava = dataclasses.replace(model.llava, config=with_quantised(model.llava.config, ""))
     job.say(
         f"writes the full matrices of {model.source.name}, not their {job.config.model.quantize} "
         "form, with the adapters merged into them"
     )
-    return model.source.load(leaves_of(job.config, llava, model.mesh)) | kept
+    return model.source.load(leaves_of(job.config, unquantised(model.llava), model.mesh)) | kept
 
 
 def check_base(job: Job) -> None:

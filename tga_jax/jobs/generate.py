@@ -33,10 +33,10 @@ def check(job: Job, before: Sequence[str]) -> None:
         raise UserError("no questions: set config.generate.questions to a JSONL file")
     if MAKES_MODELS not in before:
         questions = read_questions(Path(config.generate.questions))
-        for question in questions:
-            if question.image:
-                folder = image_folder(config)
-                resolve_image(folder, question.image, record_id=str(question.id))
+        shown = [question for question in questions if question.image]
+        folder = image_folder(config) if shown else Path()
+        for question in shown:
+            resolve_image(folder, question.image or "", record_id=str(question.id))
         twice = sum(map(bool, repeats(questions)))
         if twice:
             job.say(f"{twice} questions have the question_id of another one before them")

@@ -14,7 +14,7 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
-from tga_jax.evaluation.profiles import system_text
+from tga_jax.evaluation.profiles import evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
@@ -132,11 +132,10 @@ def answered(
     """Yields the lines that a killed run did not leave, a batch at a time."""
     tokens = config.oracle.tokens or model.source.config.image_tokens
     base = model.prompts.base_system(config.prompt)
-    cfg = config.evaluate
     prompter = make_prompter(
         config,
         model.prompts,
-        system=system_text(cfg.profile, base=base, custom=cfg.system),
+        system=evaluated_system(config, base=base),
         image_tokens=tokens,
         answer_states=True,
     )
@@ -163,7 +162,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """All that decides what is answered."""
     cfg, base = config.oracle, model.prompts.base_system(config.prompt)
-    system = system_text(config.evaluate.profile, base=base, custom=config.evaluate.system)
+    system = evaluated_system(config, base=base)
     return {
         "weights": weights.tag,
         "checkpoint": model_digest(model, weights),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -251,13 +252,14 @@ def held_out_of(job: Job, stage: Stage, figures: HeldOutFigures | None, *, done:
     cfg, log = job.config[stage.name], job.workdir / stage.name / "metrics.jsonl"
     if figures is None:
         return HeldOut.never()
-    lines = hosts.broadcast_from_first(lambda: list(read_log(log)) if log.exists() else [])
+
+    def measured() -> list[dict[str, Any]]:
+        lines = read_log(log) if cfg.best and log.exists() else ()
+        return [line for line in lines if cfg.best in line and line["step"] <= done]
+
+    before = hosts.broadcast_from_first(measured)
     return HeldOut(
-        figures,
-        every=cfg.evaluate_every,
-        steps=stage.steps,
-        best=cfg.best,
-        before=[line for line in lines if line["step"] <= done],
+        figures, every=cfg.evaluate_every, steps=stage.steps, best=cfg.best, before=before
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
-from tga_jax.run.fingerprint import flat
+from tga_jax.files import flat
 
 
 def differences(config: ConfigDict) -> dict[str, tuple[Any, Any]]:

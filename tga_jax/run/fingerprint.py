@@ -19,7 +19,7 @@ from tga_jax import __version__
 from tga_jax.data.image_files import ImagePlace, Member, is_archive
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.errors import UserError
-from tga_jax.files import digest, file_digest
+from tga_jax.files import digest, file_digest, flat
 
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "grain", "numpy", "transformers")
 LISTS = ("config.retrieval.corpus", "config.retrieval.data")  # paths with commas between them
@@ -131,16 +131,6 @@ def _size(path: str) -> int | None:
         return os.stat(path).st_size
     except OSError:  # a link to nothing
         return None
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    out: dict[str, Any] = {}
-    for key, inner in value.items():
-        out |= flat(inner, f"{prefix}.{key}" if prefix else key)
-    return out
 
 
 def stat_digest(places: Iterable[ImagePlace]) -> str:

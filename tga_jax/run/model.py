@@ -148,6 +148,11 @@ def with_quantised(config: LlavaConfig, kind: str) -> LlavaConfig:
     return dataclasses.replace(config, decoder=dataclasses.replace(decoder, quantize=kind))
 
 
+def unquantised(llava: Llava) -> Llava:
+    """The model with all kernels as floats."""
+    return dataclasses.replace(llava, config=with_quantised(llava.config, ""))
+
+
 def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:
     """The model's shapes, with the adapters that `config.lora` asks for."""
     if not lora.rank:

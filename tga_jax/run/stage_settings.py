@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.cluster import shared_files
 from tga_jax.errors import UserError
-from tga_jax.run.fingerprint import flat
+from tga_jax.files import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle

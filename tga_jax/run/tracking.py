@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tga_jax.files import flat
 from tga_jax.models.llava import Llava
-from tga_jax.run.fingerprint import flat
 from tga_jax.run.job import Job
 from tga_jax.run.stage import trained_counts
 from tga_jax.run.stage_settings import Settings

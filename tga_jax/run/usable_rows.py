@@ -19,6 +19,7 @@ from tga_jax.data.records import Record
 from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
 from tga_jax.data.sample_sets import SampleSet, read_json_sets
 from tga_jax.data.side_texts import SideTexts, text_warnings
+from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json
 from tga_jax.training.metrics import Progress
 
@@ -106,9 +107,21 @@ def check_samples(
                 write_json(path, found)
         return found
 
-    def check_now() -> dict[str, Any]:
+    def say_missing() -> None:
         for line in missing_lines(samples.records, image_dir):
             say(line)
+
+    def check_now() -> dict[str, Any]:
+        try:
+            found = checked_now()
+        except UserError:
+            say_missing()
+            raise
+        if found.skipped:  # else no image is missing, and looking for each again is not free
+            say_missing()
+        return found.to_json()
+
+    def checked_now() -> Checked:
         return check_set(
             samples,
             max_bad_fraction=max_bad_fraction,
@@ -116,7 +129,7 @@ def check_samples(
             prompter=prompter,
             workers=cores() if large else 0,
             progress=_now_and_then(Progress("samples checked", len(samples.records))),
-        ).to_json()
+        )
 
     # All processes must draw from the same samples, whatever a shared disk shows to each.
     checked = Checked.from_json(hosts.broadcast_from_first(check))

@@ -65,7 +65,7 @@ class HeldOut:
 
     @classmethod
     def never(cls) -> HeldOut:
-        """None are taken."""
+        """Held-out figures of a stage for which none are wanted: they are never due."""
         return cls(lambda state: {}, every=0, steps=0)
 
     def _compare(self, step: int, figures: Mapping[str, Any]) -> None:

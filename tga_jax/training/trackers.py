@@ -247,20 +247,12 @@ def _run_id(path: Path) -> str:
 
 def _all_tables(about: About) -> dict[str, Table]:
     """The tables, with configuration and hyper-parameters among them; empty ones are left out."""
-    pairs = {"config": _flat(about.config), "hyperparameters": about.hyperparameters}
+    pairs = {"config": files.flat(about.config), "hyperparameters": about.hyperparameters}
     listed = {
         name: [{"key": key, "value": _plain(value)} for key, value in values.items()]
         for name, values in pairs.items()
     }
     return {name: table for name, table in {**listed, **about.tables}.items() if table}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
-        out |= {f"{prefix}{key}": value} if inner is None else inner
-    return out
 
 
 def _plain(value: Any) -> Any:
