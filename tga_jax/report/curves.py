@@ -33,8 +33,8 @@ def layers(arms: Sequence[Arm]) -> Markup | None:
     if not panels:
         return None
     lead = (
-        "How the hidden states develop from the first layer to the last. Bands are 95% intervals "
-        "of a share or a mean; scenes are captions read in the place of their images."
+        "These curves show how the hidden states develop from the first layer to the last. Bands "
+        "are 95% intervals. Scenes are captions that the model reads in place of their images."
     )
     return render("panels.html", lead=lead, names=[], panels=panels, small=True)
 
@@ -69,7 +69,7 @@ def where_refusal_arises(arm: Arm) -> str | None:
         return None
     layers = arm.analysis.get("safety_layers")
     if layers:
-        text = f"at layers {layers} of {arm.analysis['layers']}"
+        text = f"refusal of text arises at layers {layers} of {arm.analysis['layers']}"
     else:
         text = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
     last = max((value.layer for value in arm.layers), default=0)
@@ -78,8 +78,8 @@ def where_refusal_arises(arm: Arm) -> str | None:
         for value in arm.layers
         if (value.metric, value.layer) == ("apology_top1_share", last) and "harmful" in value.set
     ]
-    told = f"; at the end an apology comes first for {', '.join(shares)}" if shares else ""
-    return f"{arm.name}: {text}{told}."
+    told = f" At the last layer an apology comes first for {', '.join(shares)}." if shares else ""
+    return f"In {arm.name}, {text}.{told}"
 
 
 def kind_of(name: str) -> str:
@@ -106,7 +106,7 @@ def training(arms: Sequence[Arm]) -> Markup | None:
                 panels.append({"title": title, "lines": [], "chart": chart, "note": ""})
     if not panels:
         return None
-    lead = "Means of neighbouring steps. With a guide, its terms are part of the loss."
+    lead = "Each point is a mean over neighbouring steps. The loss includes the guide's terms."
     names = [arm.name for arm in arms]
     return render("panels.html", lead=lead, names=names, panels=panels, small=True)
 

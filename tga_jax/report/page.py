@@ -114,12 +114,12 @@ def _title(report: Report) -> str:
     title = f"Report: {report.run.workdir.resolve().name}"
     if not is_mixed(report.run.arms):
         return title
-    return f"{title}. Its figures are under different prompts ({profile_text(report.run.arms)})"
+    return f"{title}. Its figures come from different prompts ({profile_text(report.run.arms)})"
 
 
 def _verdict(report: Report) -> list[str]:
     if not report.pair:
-        return ["No model has been evaluated or trained here yet; see below what there is."]
+        return ["No model has been evaluated or trained here yet. What there is, is shown below."]
     arms = report.run.arms
     found = lines(arms)
     return verdict(found, arms, report.reference, report.pair[-1], report.differences)
@@ -130,7 +130,7 @@ def _remarks(report: Report) -> list[tuple[str, Any]]:
         return []
     found = remarks(lines(report.pair), report.reference, report.pair[-1], report.differences)
     where = (curves.where_refusal_arises(arm) for arm in report.pair)
-    return found + [("Where refusal of text arises", text) for text in where if text]
+    return found + [("Layers", text) for text in where if text]
 
 
 def tables(report: Report) -> list[Table]:
