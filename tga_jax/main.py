@@ -2,14 +2,14 @@
 
     tga --config=NAME --workdir=DIR [--job=a,b] [--config.KEY=VALUE ...]
 
-or `python -m tga_jax.main` with the same flags. NAME is a configuration of the list below, with
-:VARIANT behind it where it has some, or the path of a file of your own. Jobs run in the order
-given; without --job, those of config.jobs. Every output lies under the workdir, and the same
-command run again goes on where it stopped.
+`python -m tga_jax.main` takes the same flags. NAME is a configuration of the list below, or the
+path of a file of your own. A variant follows a colon, as in audit:defences. Jobs run in the order
+in which you name them; without --job, those of config.jobs run. Every output lies under the
+workdir. The same command, run again, goes on where it stopped.
 
-On several hosts, start it on each of them with a workdir that all share. Cloud TPU, GKE and SLURM
-say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processes=N --process=K.
-One host with several GPUs needs nothing of this: all its devices are used.
+On several hosts, start the command on each of them, with a workdir that all share. Cloud TPU, GKE
+and SLURM tell the processes of each other; elsewhere add --coordinator=HOST:PORT --processes=N
+--process=K. One host with several GPUs needs none of these flags, because it uses all its devices.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def ablate(
     """
     for key, value in (("caption_noise", caption_noise), ("retrieved_share", retrieved_share)):
         if not 0 <= value <= 1:
-            raise UserError(f"config.data.{key}={value}: must lie in 0..1")
+            raise UserError(f"config.data.{key}={value} must lie in 0..1")
     if not caption_noise and retrieved_share == 1:
         return records
     donors = _donors(has_flags(records), caption_noise, seed)

@@ -109,7 +109,7 @@ class Archive:
             self.entries = {inner: e for name, e in found if (inner := _inside(name)) is not None}
         except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise UserError(
-                f"{path}: is no readable archive ({error}); was it loaded to its end?"
+                f"{path}: is no readable archive ({error}); download it again"
             ) from error
 
     def read(self, entry: Entry) -> bytes:

@@ -39,7 +39,9 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> ImageP
     """
     where = f"record {record_id}: image {name!r}"
     if not is_inside(name):
-        raise UserError(f"{where}: must be a name inside the image folder, without '..'")
+        raise UserError(
+            f"{where}: the image must have a name inside the image folder, without '..'"
+        )
     root = Path(image_dir)
     try:
         path = place_of(root, name)
@@ -113,7 +115,8 @@ def open_image(file: ImageFile, *, where: str) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{where}: too large ({error}; at most {MAX_PIXELS} pixels); shrink it"
+            f"{where}: the image is too large ({error}; at most {MAX_PIXELS} pixels are "
+            "allowed); shrink it"
         ) from error
     except UnidentifiedImageError as error:  # whose text has the address of a file in memory
         raise UserError(f"{where}: not a readable image (of no known format)") from error
@@ -278,4 +281,4 @@ def load_pixels(
 
 def _check_area(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise UserError(f"its shape is too extreme: it would become {width} x {height} pixels")
+        raise UserError(f"it is too long or too wide: it would become {width} x {height} pixels")

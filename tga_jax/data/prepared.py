@@ -32,7 +32,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     report = read_json(path, advice="run job prepare again")
     if report.get("made_from", {}).get("version") != VERSION:
-        raise UserError(f"{folder}: another version made this data; run job prepare again")
+        raise UserError(
+            f"{folder}: another version of the program made this data; run job prepare again"
+        )
     return report
 
 

@@ -47,7 +47,7 @@ def allowed_bad(fraction: float, rows: int) -> int:
         UserError: it is no share.
     """
     if not 0 <= fraction <= 1:
-        raise UserError(f"config.data.max_bad_fraction={fraction}: must lie in 0..1")
+        raise UserError(f"config.data.max_bad_fraction={fraction} must lie in 0..1")
     return math.floor(fraction * rows)
 
 

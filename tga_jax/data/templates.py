@@ -247,7 +247,7 @@ def make_template(name: str, *, bos: str, eos: str, system: str | None = None) -
             to_assistant = "<|im_end|>\n<|im_start|>assistant\n"
             return TurnTemplate(first, f"\n{user}", to_assistant, "", "<|im_end|>")
     raise UserError(
-        f"config.prompt.template (or a stage's template): there is no {name!r}; there are auto, "
+        f"config.prompt.template (or a stage's template): there is no {name!r}; name one of auto, "
         f"{', '.join(TEMPLATE_NAMES)}"
     )
 

@@ -30,7 +30,9 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
     guide = config.guide
     for key, allowed in (("form", FORMS), ("center", CENTERS)):
         if guide[key] not in allowed:
-            raise UserError(f"config.guide.{key}={guide[key]!r}: one of {', '.join(allowed)}")
+            raise UserError(
+                f"config.guide.{key}={guide[key]!r} must be one of {', '.join(allowed)}"
+            )
     off = guide.form == "none" or bool(stage and not config[stage].guide)
     guided = guided_layers(guide, workdir, needed=not off)
     answers = guide.answer_layers if guide.answer_layers and guide.answer_weight else guided

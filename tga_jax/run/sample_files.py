@@ -98,9 +98,9 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
 def check_split(data: ConfigDict) -> None:
     """Refuse values of config.data.split and config.data.validation that there are not."""
     if data.split not in (TRAIN, VALIDATION):
-        raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
+        raise UserError(f"config.data.split={data.split!r} must be {TRAIN!r} or {VALIDATION!r}")
     if not 0 <= data.validation < 1:
-        raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
+        raise UserError(f"config.data.validation={data.validation} must be at least 0 and below 1")
 
 
 def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:
