@@ -142,7 +142,7 @@ def tables(report: Report) -> list[Table]:
     found.append(arms_table(report.run.arms))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report.pair, report.differences), judges_table(report.pair)]
-    found.append(oracle_table(report.run.arms))
+    found += [oracle_table(report.run.arms), curves.training_table(report.pair)]
     return [table for table in found if table is not None and table.rows]
 
 
