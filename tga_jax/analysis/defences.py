@@ -13,7 +13,14 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
-from tga_jax.evaluation.development import KEY, all_items, check_apart, chosen, few_images
+from tga_jax.evaluation.development import (
+    DEVELOPMENT,
+    KEY,
+    all_items,
+    check_apart,
+    chosen,
+    few_images,
+)
 from tga_jax.evaluation.ecso import Ecso, Prompts
 from tga_jax.evaluation.examinee import Examinee, items_digest
 from tga_jax.evaluation.judges import Judge
@@ -55,7 +62,7 @@ def check_defence(job: Job, before: Sequence[str], asked: Sequence[Benchmark]) -
                 f"{KEY} is empty: the defence {cfg.defence} chooses on harmful and harmless "
                 "questions that are not asked later; name them as KIND:PATH"
             )
-        check_apart(check_benchmarks(job, before, cfg.development), asked)
+        check_apart(check_benchmarks(job, before, DEVELOPMENT), asked)
 
 
 def chooses(job: Job) -> bool:

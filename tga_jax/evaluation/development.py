@@ -15,7 +15,8 @@ from tga_jax.evaluation.result import FEW
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
-KEY = "config.evaluate.development"
+DEVELOPMENT = "evaluate.development"  # the key of the configuration, under config
+KEY = f"config.{DEVELOPMENT}"
 
 
 def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
@@ -28,10 +29,9 @@ def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
     Raises:
         UserError: one is missing or incomplete, or has an image or a text that is asked, too.
     """
-    text = job.config.evaluate.development
-    if not text:
+    if not job.config.evaluate.development:
         return []
-    development = read_benchmarks(job, text)
+    development = read_benchmarks(job, DEVELOPMENT)
     check_missing(development, f" ({KEY})", partial=job.config.evaluate.partial)
     check_apart(development, asked)
     return development

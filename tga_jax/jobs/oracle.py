@@ -31,7 +31,7 @@ from tga_jax.training.step import nested
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks or a model that are not there, and values without a meaning."""
     check_values(job.config.oracle)
-    check_benchmarks(job, before, job.config.oracle.benchmarks)
+    check_benchmarks(job, before, "oracle.benchmarks")
     llava = check_model(job.config, before=before)
     if llava is not None:
         layers_of(job.config.oracle, llava)
@@ -89,7 +89,7 @@ def read_items(job: Job) -> list[EvalItem]:
         UserError: there are none of one kind.
     """
     cfg = job.config.oracle
-    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    benchmarks = read_benchmarks(job, "oracle.benchmarks")
     check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
     items = captioned(benchmarks, cfg.limit)
     counts = {kind: sum(item.harmful is kind for item in items) for kind in (True, False)}

@@ -121,7 +121,8 @@ def _named(arm: Arm, row: Json) -> str:
 
 
 def _name(row: Json) -> str:
-    return NAMES.get(row["match"], row["match"])
+    name: str = row["match"]
+    return NAMES.get(name, name)
 
 
 def _cosines(arm: Arm, row: Json) -> list[float]:
@@ -166,7 +167,8 @@ def _figure(found: Json) -> Figure | None:
     """The share that is refused; None where nothing was judged."""
     if found["refused"] is None:
         return None
-    return Figure(found["refused"], *found["interval"], found["count"], found.get("few", False))
+    low, high = found["interval"]
+    return Figure(found["refused"], low, high, found["count"], found.get("few", False))
 
 
 def _difference(row: Json) -> Figure | None:
