@@ -63,6 +63,33 @@ def test_an_audit_of_ability_alone_ends_with_its_page(
     assert "nothing to analyse" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "job", "more"),
+    [
+        ("evaluate.benchmarks", "evaluate", ""),
+        ("evaluate.development", "evaluate", "--config.evaluate.defence=steering"),
+        ("analyze.benchmarks", "analyze", ""),
+        ("oracle.benchmarks", "oracle", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("textx:a.csv", "'textx:a.csv': there is no kind 'textx'"),
+        ("a.csv", "'a.csv': expected KIND:PATH"),
+        ("texts:a.csv, texts:b.csv", "two are called 'texts'"),
+        ("texts:a.csv?control=x", "texts: control='x' is no benchmark of this run"),
+    ],
+)
+def test_a_malformed_list_of_benchmarks_names_its_own_key(
+    inputs: Path, tmp_path: Path, key: str, job: str, more: str, text: str, problem: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    flags = [f"--config.{key}={text}", f"--job={job}", *([more] if more else [])]
+    assert audit(inputs, tmp_path, *flags) == 2
+    assert f"error: config.{key}: {problem}" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_defence_is_asked_the_same_and_stands_in_one_table(
     inputs: Path, tmp_path: Path

@@ -20,7 +20,7 @@ from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
 from tga_jax.figure import Figure
-from tga_jax.html.formats import difference_text, figure_text, p_text
+from tga_jax.html.formats import difference_text, figure_text, number_text, p_text
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
 from tga_jax.report.differences import differences
@@ -240,6 +240,11 @@ def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
     training = tmp_path / "training"
     shutil.copytree(run / "arms" / "tga" / "finetune", training / "finetune")
     assert report(training) == 0 and "figures (job evaluate)" in page_of(training)
+    rows = [json.loads(line) for line in (training / "finetune" / "metrics.jsonl").open()]
+    ends = [number_text(row["lm_loss"]) for row in (rows[0], rows[-1])]
+    line = f"| training | finetune | language loss | 10 to 1,000 | {' | '.join(ends)} |"
+    assert line in (training / "report" / "tables.md").read_text()
+    assert all(f">{end}</td>" in page_of(training) for end in ends)
     summary = tmp_path / "summary"
     summary.mkdir()
     shutil.copyfile(run / "summary.json", summary / "summary.json")

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tga_jax.data.image_files import ImagePlace, Member, is_inside, place_of
+from tga_jax.data.image_files import ImagePlace, Member, name_inside, place_of
 from tga_jax.errors import UserError
 
 ImageFile = ImagePlace | str | BinaryIO  # on a disk, in an archive, or in memory
@@ -35,15 +35,13 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> ImageP
     """Returns where image `name` lies, which must be inside `image_dir`, or in an archive there.
 
     Raises:
-        UserError: for an absolute name, "..", a symlink that leads outside, a missing file.
+        UserError: for a path outside of it, "..", a symlink that leads outside, a missing file.
     """
     where = f"record {record_id}: image {name!r}"
-    if not is_inside(name):
-        raise UserError(
-            f"{where}: the image must have a name inside the image folder, without '..'"
-        )
     root = Path(image_dir)
     try:
+        if name_inside(root, name) is None:
+            raise UserError(f"{where}: must be a name inside the image folder, without '..'")
         path = place_of(root, name)
         file = path.archive if isinstance(path, Member) else path
         resolved = file.resolve()

@@ -62,8 +62,6 @@ def run(job: Job) -> None:
     if is_finished(folder, settings):
         job.say(f"finished before: {folder}")
         return
-    for line in missing_lines(inputs.records, image_dir):
-        job.say(line)
     splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
     for record in inputs.records:
         splits[split_of(record, share)].append(record)
@@ -74,7 +72,12 @@ def run(job: Job) -> None:
     began = time.monotonic()
     with temporary_folder(job.workdir / "prepare.tmp") as temporary:
         new = temporary / "data"
-        counts = write(job.config, new, splits, tally, image_dir)
+        try:
+            counts = write(job.config, new, splits, tally, image_dir)
+        except Exception:
+            say_missing(job, tally, inputs, image_dir)
+            raise
+        say_missing(job, tally, inputs, image_dir)
         report = tally.report(counts) | about_ids(inputs) | {"made_from": settings}
         finish(new, report, tally)
         if folder.exists():
@@ -180,6 +183,15 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def say_missing(job: Job, tally: Tally, inputs: Inputs, image_dir: Path) -> None:
+    """Which images of which sets are not there.
+
+    Where no row was left out none is missing, and looking for each again is not free.
+    """
+    for line in missing_lines(inputs.records, image_dir) if tally.skipped else ():
+        job.say(line)
 
 
 def say_findings(job: Job, report: dict[str, Any]) -> None:

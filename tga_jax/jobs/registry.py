@@ -8,7 +8,7 @@ from typing import NamedTuple
 # jobs are for one process.
 TOGETHER = (
     "caption", "index", "retrieve", "pretrain", "finetune", "score", "generate", "analyze",
-    "evaluate", "export",
+    "evaluate", "export", "experiment",
 )  # fmt: skip
 FIRST_ALONE = ("inspect", "prepare", "report", "judge")
 

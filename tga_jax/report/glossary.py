@@ -164,6 +164,16 @@ ENTRIES = (
         "For the centred cosine, the mean caption state is subtracted from both first.",
     ),
     Entry(
+        "oracle",
+        "Matched states (job oracle)",
+        "Free embeddings stand in an image's place and are fitted until the model's states are "
+        "those of the image's caption: the mean over the image's tokens, the state where the "
+        "answer begins, or every token. Centred: after the mean caption state is taken from both. "
+        "The cosine says how near they came, on the layers that were matched. 'The caption "
+        "itself' is the most that can be had, 'random embeddings' what a meaningless image does. "
+        "The interval of the difference is Newcombe's, with both shares taken as independent.",
+    ),
+    Entry(
         "held_out",
         "Held-out figures and probe",
         "These figures are measured during training, on data that is not trained on. The loss and "

@@ -29,6 +29,7 @@ from tga_jax.report.glossary import glossary
 from tga_jax.report.headlines import Difference, Place, lines
 from tga_jax.report.identity import is_mixed, model_lines, profile_text
 from tga_jax.report.judges import judges, judges_table
+from tga_jax.report.oracle import oracle, oracle_table
 from tga_jax.report.provenance import provenance
 from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.verdict import remarks, verdict
@@ -80,6 +81,7 @@ def page(report: Report) -> str:
         ("examples", "Examples", cards.examples(arms, report.examples, blur=report.blur)),
         ("answers", "All answers", browse(data)),
         ("layers", "Layer by layer", curves.layers(arms)),
+        ("oracle", "What matched states would do", oracle(run.arms, arms)),
         ("seeds", "Over seeds", over_seeds(run.arms, arms)),
         ("arms", "All models", all_arms(run.arms, arms)),
         ("training", "Training", curves.training(arms)),
@@ -140,6 +142,7 @@ def tables(report: Report) -> list[Table]:
     found.append(arms_table(report.run.arms))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report.pair, report.differences), judges_table(report.pair)]
+    found += [oracle_table(report.run.arms), curves.training_table(report.pair)]
     return [table for table in found if table is not None and table.rows]
 
 
