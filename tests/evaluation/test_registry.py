@@ -89,7 +89,7 @@ def test_two_questions_of_one_id_and_a_wrong_limit(tmp_path: Path) -> None:
     row: dict[str, object] = {"id": 1, "prompt": "p", "label": "safe"}
     with pytest.raises(UserError, match="two questions of id 1"):
         load_texts(tmp_path / "t.jsonl", [row, row], {})
-    with pytest.raises(UserError, match="limit='all': not a number"):
+    with pytest.raises(UserError, match="limit='all': must be a number"):
         load_texts(tmp_path / "t.jsonl", [row], {"limit": "all"})
 
 

@@ -223,7 +223,7 @@ def examine(
         return []
     if done:
         replies = read_replies(path)
-        job.say(f"{benchmark.name}: {len(replies)} answers from before")
+        job.say(f"{benchmark.name}: {len(replies)} answers were there from an earlier run")
     with hosts.alone():
         results = judged(benchmark, replies, judges, folder)
     retrieved = examinee.settings["retrieved"]

@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     settings = settings_of(config, model, weights, items, matchings)
     work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
     if work.is_done(folder / "oracle.json"):
-        job.say(f"finished before: {folder / 'oracle.json'}")
+        job.say(f"was finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()
     params = nested(load_params(job, model, weights))
