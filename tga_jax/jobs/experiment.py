@@ -80,21 +80,25 @@ def run(job: Job) -> None:
     names = arm_names(job.config)
     for name, key in ({} if settings.only else lacking(job.config)).items():
         job.say(f"arm {name} is left out: it needs config.{key}")
-    if settings.processes > 1 and len(names) > 1 and not hosts.several():
+    side_by_side = settings.processes > 1 and len(names) > 1
+    if side_by_side and hosts.several():
+        job.say("config.experiment.processes is for one process: arm follows arm here")
+    if side_by_side and not hosts.several():
         run_side_by_side(names, settings.processes, arm_command)
     else:
         for name in names:
             run_arm(job, name)
     if settings.summary and hosts.is_first():
-        found = {name: job.workdir / "arms" / name for name in settings.arms}
-        write_json(
-            job.workdir / "summary.json",
-            summary(
-                {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()},
-                settings.summary.to_dict(),
-            ),
-        )
-        job.say(f"-> {job.workdir / 'summary.json'}")
+        write_summary(job)
+
+
+def write_summary(job: Job) -> None:
+    """Write summary.json of the arms that are finished, in the first process."""
+    settings, path = job.config.experiment, job.workdir / "summary.json"
+    found = {name: job.workdir / "arms" / name for name in settings.arms}
+    finished = {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()}
+    write_json(path, summary(finished, settings.summary.to_dict()))
+    job.say(f"-> {path}")
 
 
 def arm_command(name: str) -> list[str]:
