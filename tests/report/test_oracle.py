@@ -78,7 +78,7 @@ def test_every_match_has_its_refusals_and_what_they_differ_by() -> None:
 
 def test_the_sentence_claims_what_the_intervals_carry() -> None:
     text = meaning(asked("m", *USUAL))
-    assert text.startswith("m, with the caption itself in the image's place: 100.0%")
+    assert text.startswith("With the caption itself in the image's place, m refuses 100.0%")
     carries, none = text.split("No clear difference")
     assert "where the answer begins, centred (+100.0 points" in carries.split("clearly more")[1]
     assert "mean of the image, centred" in none and "random" not in text

@@ -33,10 +33,10 @@ UNJUDGED = "Matched states whose answers got no verdict"
 EFFECTS = CARRIES, REVERSED, ALIKE, UNJUDGED
 NEAR = 0.8  # a cosine below this has not answered what a match would do
 LEAD = (
-    "No image is looked at here. In its place stand free embeddings, fitted for each sample alone "
-    "until the model's states are those of its caption; then the model answers. What it refuses "
-    "then is about the most that training the guide on these states can carry over from texts to "
-    "images."
+    "No image is read here. Free embeddings stand in its place. They are fitted for each sample "
+    "alone, until the model's states match those of the caption, and then the model answers. What "
+    "it refuses then is about the most that training the guide on these states can carry over from "
+    "texts to images."
 )
 
 
@@ -60,9 +60,10 @@ def how(arm: Arm) -> str:
     found = arm.oracle["settings"]
     near = f", held near the model's own ({found['near_weight']})" if found["near_weight"] else ""
     return (
-        f"{arm.name}: {found['tokens']} free embeddings{near} in the place of each image, fitted "
-        f"in {found['steps']} steps on layers {found['layers'] or DASH}; prompt profile "
-        f"{found['profile']}, judge {found['judge']['name']}."
+        f"{arm.name} was given {found['tokens']} free embeddings{near} in the place of each image, "
+        f"fitted in {found['steps']} steps on layers {found['layers'] or DASH}, under "
+        "prompt profile "
+        f"{found['profile']}. The judge is {found['judge']['name']}."
     )
 
 
@@ -82,17 +83,18 @@ def meaning(arm: Arm) -> str:
 def _of_caption(arm: Arm, row: Json) -> str:
     shares = [_figure(row[kind]) for kind in KINDS]
     if None in shares:
-        return f"{arm.name}: answers to the captions got no verdict of the judge."
+        return f"The answers of {arm.name} to the captions got no verdict from the judge."
     harmful, benign = (figure_text("dsr", share) for share in shares)
     text = (
-        f"{arm.name}, with the caption itself in the image's place: {harmful} of the harmful "
-        f"samples and {benign} of the harmless ones are refused"
+        f"With the caption itself in the image's place, {arm.name} refuses {harmful} of the "
+        "harmful "
+        f"samples and {benign} of the harmless ones"
     )
     difference = _difference(row)
     if difference is not None and difference.value > 0 and difference.excludes_zero:
         return f"{text}."
     return (
-        f"{text}, which is not clearly more of the harmful ones: matching its states can carry "
+        f"{text}. This is not clearly more of the harmful ones, so matching its states can carry "
         "over no refusals, and the other rows say little."
     )
 
@@ -114,8 +116,8 @@ def _named(arm: Arm, row: Json) -> str:
         text += f" ({difference_text('dsr', difference, unit=True)})"
     if cosines and min(cosines) < NEAR:
         text += (
-            f", though the cosine came only to {min(cosines):.2f} on a layer, so that this is no "
-            "answer yet (config.oracle.steps)"
+            f", though the cosine reached only {min(cosines):.2f} on a layer, so that this is no "
+            "answer yet (raise config.oracle.steps)"
         )
     return text
 
