@@ -172,12 +172,12 @@ def test_an_edited_index_is_refused(tmp_path):
         open_index(folder, clip_digest="other")
     x = np.load(folder / "embeddings.npy")
     np.save(folder / "embeddings.npy", -x)
-    with pytest.raises(UserError, match="embeddings.npy: not what"):
+    with pytest.raises(UserError, match="embeddings.npy: it has changed"):
         open_index(folder, clip_digest="d")
     np.save(folder / "embeddings.npy", x)
     texts = (folder / "texts.jsonl").read_text()
     (folder / "texts.jsonl").write_text(texts.replace("thing 3", "thong 3"))
-    with pytest.raises(UserError, match="texts.jsonl: not what"):
+    with pytest.raises(UserError, match="texts.jsonl: it has changed"):
         open_index(folder, clip_digest="d")
     (folder / "texts.jsonl").write_text(texts)
     about = json.loads((folder / "index.json").read_text())
