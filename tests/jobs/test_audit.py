@@ -88,8 +88,8 @@ def test_an_audit_of_ability_alone_ends_with_its_page(
     ("text", "problem"),
     [
         ("textx:a.csv", "'textx:a.csv': there is no kind 'textx'"),
-        ("a.csv", "'a.csv': expected KIND:PATH"),
-        ("texts:a.csv, texts:b.csv", "two are called 'texts'"),
+        ("a.csv", "'a.csv': write it as KIND:PATH"),
+        ("texts:a.csv, texts:b.csv", "two benchmarks are called 'texts'"),
         ("texts:a.csv?control=x", "texts: control='x' is no benchmark of this run"),
     ],
 )
