@@ -78,8 +78,8 @@ def test_every_match_has_its_refusals_and_what_they_differ_by() -> None:
 
 def test_the_sentence_claims_what_the_intervals_carry() -> None:
     text = meaning(asked("m", *USUAL))
-    assert text.startswith("m, with the caption itself in the image's place: 100.0%")
-    carries, none = text.split("No clear difference")
+    assert text.startswith("With the caption itself in the image's place, m refuses 100.0% [")
+    carries, none = text.split("It makes no clear difference")
     assert "where the answer begins, centred (+100.0 points" in carries.split("clearly more")[1]
     assert "mean of the image, centred" in none and "random" not in text
 
@@ -102,7 +102,7 @@ def test_a_page_of_an_oracle_alone_names_the_model_and_links_its_terms() -> None
     report = Report(Run(Path("m"), [found], {}, {}), (found,), {}, [])
     text = page(report)
     assert '<section id="oracle">' in text and 'href="#term-oracle"' in text
-    assert 'id="term-oracle"' in text and "layers 2-3" in text and "5 free embeddings" in text
+    assert 'id="term-oracle"' in text and "layers 2-3." in text and "5 free embeddings" in text
     assert "m is a/folder" in text and "abc123" in text and escape(meaning(found)) in text
     assert "where the answer begins, centred" in markdown(report)
 
