@@ -12,7 +12,7 @@ from markupsafe import escape
 from tests.report.constructed import arm, row
 from tga_jax.evaluation.metrics import wilson
 from tga_jax.report.collect import Arm, Run
-from tga_jax.report.oracle import meaning, oracle, oracle_table
+from tga_jax.report.oracle import how, meaning, oracle, oracle_table
 from tga_jax.report.page import Report, markdown, page
 
 LAYERS = 4
@@ -95,6 +95,13 @@ def test_the_sentence_claims_what_the_intervals_carry() -> None:
 )
 def test_what_cannot_be_said_is_said(matches: list[dict[str, Any]], said: str) -> None:
     assert said in meaning(asked("m", *matches))
+
+
+def test_embeddings_that_were_held_near_are_called_so() -> None:
+    found = asked("m", *USUAL)
+    assert "near" not in how(found)
+    found.oracle["settings"]["near_weight"] = 0.5
+    assert "5 free embeddings that were held near the model's own (weight 0.5) stood" in how(found)
 
 
 def test_a_page_of_an_oracle_alone_names_the_model_and_links_its_terms() -> None:

@@ -58,7 +58,8 @@ def oracle(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:
 def how(arm: Arm) -> str:
     """With how many embeddings, on which layers and under which prompt a model was asked."""
     found = arm.oracle["settings"]
-    near = f", held near the model's own ({found['near_weight']})" if found["near_weight"] else ""
+    weight = found["near_weight"]
+    near = f" that were held near the model's own (weight {weight})" if weight else ""
     return (
         f"In {arm.name}, {found['tokens']} free embeddings{near} stood in the place of each image. "
         f"They were fitted in {found['steps']} steps on layers {found['layers'] or DASH}. The "
