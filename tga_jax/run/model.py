@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.alignment.layers import parse_layers
 from tga_jax.data.images import ImageTransform
+from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.models.attention import BACKENDS, choose_backend
@@ -37,7 +38,7 @@ class OpenModel:
 
     source: Source
     image_settings: dict[str, Any]
-    transform: ImageTransform
+    transform: ImageTransform | TileTransform
     llava: Llava
     prompts: PromptStyle
     mesh: Mesh
@@ -82,20 +83,25 @@ def image_settings(source: Source, pad_to_square: str) -> dict[str, Any]:
     if pad_to_square not in ("auto", "yes", "no"):
         raise UserError(f"config.data.pad_to_square={pad_to_square!r}: 'auto', 'yes' or 'no'")
     settings = dict(source.image_settings)
+    if pad_to_square == "yes" and source.config.tiling is not None:
+        raise UserError(
+            f"config.data.pad_to_square='yes': {source.name} takes images in tiles, not as squares"
+        )
     if pad_to_square != "auto":
         settings["pad_to_square"] = pad_to_square == "yes"
     return settings
 
 
-def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform:
-    """Images -> pixels of the size that the vision tower takes."""
+def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform | TileTransform:
+    """Images -> pixels of the size that the vision tower takes, or several tiles of that size."""
     transform, side = ImageTransform(**settings), source.config.vision.image_size
+    tiling = source.config.tiling
     if transform.size != (side, side):
         raise UserError(
             f"{source.name}: its processor makes images of {transform.size} pixels, "
             f"its vision tower takes {side} x {side}"
         )
-    return transform
+    return transform if tiling is None else TileTransform(transform, tiling)
 
 
 def compute_of(config: ConfigDict, remat: str, platform: str | None) -> Compute:
