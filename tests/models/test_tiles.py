@@ -25,7 +25,7 @@ from tga_jax.models.tiling import TiledImages, images_of, layout_of  # noqa: E40
 
 pytestmark = pytest.mark.parity
 
-NAMES = ["LlavaNext"]
+NAMES = ["LlavaNext", "LlavaOnevision"]
 # (height, width): square, wide, portrait, tiny, long and thin, huge, and just beside a tie
 SIZES = [
     (32, 32), (64, 64), (100, 100), (48, 200), (200, 48), (3, 5), (1, 1), (7, 400), (400, 7),

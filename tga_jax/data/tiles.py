@@ -59,8 +59,7 @@ class TileTransform:
 
     def room(self, tiles: int) -> int:
         """For how many tiles a row has room that holds `tiles`: one of a few numbers."""
-        steps = (half << power for power in range(tiles.bit_length() + 1) for half in (2, 3))
-        return min(size for size in (0, 1, self._most, *steps) if size >= tiles)
+        return room_for(tiles, self._most)
 
     def rooms(self, images: int) -> int:
         """How many different rooms there are for rows of up to so many images."""
@@ -72,6 +71,12 @@ class TileTransform:
 
     def _resolution(self, image: Image.Image) -> Size:
         return best_resolution((image.height, image.width), self.tiling.pinpoints)
+
+
+def room_for(tiles: int, most: int) -> int:
+    """The least of 0, 1, 2, 3, 4, 6, 8, 12, ... and `most`, those of one image, that holds them."""
+    steps = (half << power for power in range(tiles.bit_length() + 1) for half in (2, 3))
+    return min(size for size in (0, 1, most, *steps) if size >= tiles)
 
 
 def _fitting(size: Size, room: Size) -> Size:

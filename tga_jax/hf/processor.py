@@ -94,9 +94,7 @@ def check_tiles(folder: Path, config: LlavaConfig) -> None:
     kind = _image_processor_type(path, raw)
     wanted = f"{LLAVAS[llava_type(config)].name}ImageProcessor"
     if (config.tiling is not None or kind in TILED) and kind != wanted:
-        raise UserError(
-            f"{path}: image processor {kind} is not for this model, {wanted} is"
-        )
+        raise UserError(f"{path}: image processor {kind} is not for this model, {wanted} is")
     if config.tiling is None:
         return
     pinpoints = (DEFAULTS[kind] | raw).get("image_grid_pinpoints")
@@ -156,7 +154,8 @@ def tile_processor_config(config: LlavaConfig) -> dict[str, Any]:
         "size": side,
     }
     if config.tiling.most is None:  # as LLaVA-NeXT's files have it
-        found |= {"size": {"shortest_edge": side["height"]}, "crop_size": side}
+        edge = {"shortest_edge": side["height"]}
+        found |= {"size": edge, "crop_size": side, "do_center_crop": True}
     return found
 
 

@@ -138,6 +138,13 @@ def layout_of(size: Size, config: LlavaConfig, *, newlines: bool = False) -> Lay
     )
 
 
+def most_tokens(config: LlavaConfig) -> int:
+    """The most tokens that an image can take."""
+    if config.tiling is None:
+        return config.image_tokens
+    return max(layout_of(point, config).tokens for point in config.tiling.pinpoints)
+
+
 def _joined(whole: np.ndarray, grid: np.ndarray, newline: np.ndarray | int) -> np.ndarray:
     """[P, S] of the whole image, then [rows, columns, S] of the grid, each row with its newline."""
     height, _, sources = grid.shape

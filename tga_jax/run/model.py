@@ -19,6 +19,7 @@ from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.models.quantised import KINDS
+from tga_jax.models.tiling import most_tokens
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 
@@ -55,6 +56,12 @@ def open_model(job: Job, mesh: Mesh) -> OpenModel:
     transform = image_transform(source, settings)
     compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
     job.say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
+    tokens = most_tokens(source.config)
+    if tokens >= config.data.max_length:
+        job.say(
+            f"an image takes up to {tokens} tokens in {source.name}, by its size; samples that are "
+            f"then beyond config.data.max_length={config.data.max_length} are left out"
+        )
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     llava = Llava(as_configured(source.config, config), norm, compute)
     prompts = PromptStyle.of(config, job.workdir, source, say=job.say)
