@@ -20,7 +20,7 @@ from tga_jax.data.tiles import ImageLayouts, TileTransform, tile_arrays
 from tga_jax.errors import UserError
 from tga_jax.hf.processor import read_image_settings
 from tga_jax.models.config import DecoderConfig, LlavaConfig, Tiling, VisionConfig
-from tga_jax.models.tiling import NEWLINE, layout_of
+from tga_jax.models.tiling import NEWLINE, layout_of, most_tokens
 
 NAMES = ["LlavaNext", "LlavaOnevision"]
 SIZES = [(60, 40), (40, 60), (97, 31), (13, 90), (2, 3), (1, 1), (300, 200), (33, 500), (641, 480)]
@@ -85,10 +85,12 @@ def test_published_models_get_as_many_tokens_as_in_transformers(name: str) -> No
     for size in [(336, 336), (384, 384), (480, 640), (427, 640), (2304, 2304), (1, 5000), *sizes]:
         found = layout_of(tuple(size), PUBLISHED[name]).tokens
         assert found == image_tokens_of_transformers(name, tuple(size)), size
+        assert found <= most_tokens(PUBLISHED[name])
 
 
 def test_known_numbers_of_tokens() -> None:
     """By hand: 576 of the whole image; of 48 x 48 features the rows that 640 x 480 covers."""
+    assert most_tokens(PUBLISHED["LlavaNext"]) == 576 + 48 * 48 + 48
     layout = layout_of((480, 640), PUBLISHED["LlavaNext"])
     assert (layout.tiles, layout.tokens) == (5, 576 + 36 * 48 + 36)
     square = layout_of((1152, 1152), PUBLISHED["LlavaOnevision"])

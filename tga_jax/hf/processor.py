@@ -119,7 +119,8 @@ def write_processor(
         config: of the model; gives the patch size and the feature selection.
         image_token: the text that stands for an image.
     """
-    name = LLAVAS[llava_type(config)].name
+    model_type = llava_type(config)
+    name = LLAVAS[model_type].name
     outer: dict[str, Any] = {
         "processor_class": f"{name}Processor",
         "image_token": image_token,
@@ -141,6 +142,12 @@ def write_processor(
     if config.tiling is not None:
         inner |= tile_processor_config(config)
     write_json(folder / "preprocessor_config.json", inner)
+    if model_type == "llava_onevision":  # its processor has a part for videos, too
+        kept = ("image_mean", "image_std", "resample", "rescale_factor", "size", "processor_class")
+        video = {"video_processor_type": f"{name}VideoProcessor"}
+        write_json(
+            folder / "video_preprocessor_config.json", video | {key: inner[key] for key in kept}
+        )
 
 
 def tile_processor_config(config: LlavaConfig) -> dict[str, Any]:

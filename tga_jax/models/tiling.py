@@ -107,7 +107,7 @@ def best_resolution(size: Size, pinpoints: Sequence[Size]) -> Size:
     return max(pinpoints, key=kept)
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(128)
 def layout_of(size: Size, config: LlavaConfig, *, newlines: bool = False) -> Layout:
     """What the tokens of an image show, for a model with a `Tiling`.
 
@@ -139,10 +139,16 @@ def layout_of(size: Size, config: LlavaConfig, *, newlines: bool = False) -> Lay
 
 
 def most_tokens(config: LlavaConfig) -> int:
-    """The most tokens that an image can take."""
-    if config.tiling is None:
-        return config.image_tokens
-    return max(layout_of(point, config).tokens for point in config.tiling.pinpoints)
+    """A number of tokens that no image exceeds; without merging the most that one can take."""
+    tiling, tile, side = config.tiling, config.image_tokens, config.vision.image_size
+    if tiling is None:
+        return tile
+    most = math.inf if tiling.most is None else int(MERGE_ABOVE**2 * tiling.most * tile)
+    patches = side // config.vision.patch_size
+    grids = ((height // side, width // side) for height, width in tiling.pinpoints)
+    return tile + max(
+        int(min(rows * columns * tile, most)) + rows * patches for rows, columns in grids
+    )
 
 
 def _joined(whole: np.ndarray, grid: np.ndarray, newline: np.ndarray | int) -> np.ndarray:
