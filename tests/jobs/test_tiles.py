@@ -22,7 +22,8 @@ pytestmark = pytest.mark.parity
 # Rows of 384 tokens, and ten tiles beside them.
 FLAGS = (
     "--config.finetune.steps=2", "--config.finetune.save_every=2", "--config.data.buckets=(384,)",
-    "--config.data.max_length=384",    "--config.guide.answer_weight=0.5", "--config.generate.max_new_tokens=6",
+    "--config.data.max_length=384", "--config.guide.answer_weight=0.5",
+    "--config.generate.max_new_tokens=6",
 )  # fmt: skip
 JOBS = "inspect,finetune,score,generate,evaluate,analyze,export"
 
