@@ -124,5 +124,6 @@ def settings_of(
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
         "pictures": model.image_settings,
         "max_length": config.data.max_length,
+        "newlines": config.guide.newlines,
         "prompts": digest([[p.set for p in prompts], items_digest([p.item for p in prompts])]),
     }

@@ -212,7 +212,9 @@ def train_stage(
         trained = train(
             state,
             DeviceBatches(loader, model.mesh),
-            StepCompiler(stage.jitted(state), most=most_shapes(job.config, stage.name)),
+            StepCompiler(
+                stage.jitted(state), most=most_shapes(job.config, stage.name, model.transform)
+            ),
             config=loop_config(job, stage),
             checkpoints=checkpoints,
             log=log,

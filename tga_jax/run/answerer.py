@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from tga_jax.data.example import Example
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
@@ -20,6 +21,7 @@ from tga_jax.files import digest
 from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.inference.generate import Decoding, make_generate
 from tga_jax.models.llava import Params
+from tga_jax.models.tiling import images_of
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.model import OpenModel
@@ -109,16 +111,21 @@ class Answerer:
             shift: float32[L, D], added to the layers' outputs; None: nothing is.
         """
         progress, done = Progress(self._title, len(rows)), 0
+
+        def encode(row: int) -> Example:
+            folder = image_dir(row) if questions[row].image else Path()
+            return self._prompter.encode_question(questions[row], folder)
+
         for batch in self._batcher.batches(
             rows,
-            lambda row: self._prompter.encode_question(questions[row]),
+            encode,
             batch_size=self._batch_size,
             image_dir=image_dir,
         ):
             size = batch.arrays["tokens"].shape[0]
             numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
-            inputs = [batch.arrays[name] for name in ("tokens", "segments", "images")]
+            inputs = batch.arrays["tokens"], batch.arrays["segments"], images_of(batch.arrays)
             cold, began = self._is_new(inputs, shift), time.monotonic()
             out = self._generate(params, *inputs, keys, shift)
             tokens, margins = out if self._has_margin else (out, None)
@@ -132,9 +139,9 @@ class Answerer:
                 for i, row in enumerate(batch.rows)
             }
 
-    def _is_new(self, inputs: Sequence[jax.Array], shift: np.ndarray | None) -> bool:
+    def _is_new(self, inputs: Any, shift: np.ndarray | None) -> bool:
         """Whether no batch of these shapes was asked before."""
-        shapes = (*(array.shape for array in inputs), shift is None)
+        shapes = (*(array.shape for array in jax.tree.leaves(inputs)), shift is None)
         new = shapes not in self._seen
         self._seen.add(shapes)
         return new

@@ -76,6 +76,8 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
     """config.guide as it counts in the stage: with the layers that "auto" stands for."""
     guide = config.guide.to_dict()
     del guide["layers_from"]
+    if not guide["newlines"]:  # as before there was the key
+        del guide["newlines"]
     if guide["form"] != "none" and config[stage].guide:
         guide["layers"] = guided_layers(config.guide, workdir)
     return guide
