@@ -52,14 +52,14 @@ _TESTED = """
 ## What is tested
 
 The tests build tiny models of each class with random weights, as published weights were not at
-hand, and compare them with transformers in float32. For each kind of language model and each tower
-they compare every layer's states, the logits, and decoding with a cache. For the newer kinds they
-also compare greedy answers and the gradient of a guide, and check that the export loads without missing
-or unexpected tensors. Import and export give the same bits. For images in tiles they also compare
-the pixels, the number of tokens of hundreds of sizes, and what each token shows, and all jobs run
-on a tiny model of each class. See
-`tests/models/test_parity.py`, `test_families.py` and `test_tiles.py`, `tests/hf/test_weights.py`
-and `test_original.py`, `tests/data/test_tiles.py` and `tests/jobs/test_tiles.py`.
+hand, and compare them with transformers in float32. For each kind of language model and each
+tower they compare every layer's states, the logits, and decoding with a cache. For the newer
+kinds they also compare greedy answers and the gradient of a guide, and check that the export
+loads without missing or unexpected tensors. Import and export give the same bits. For images in
+tiles they also compare the pixels, the number of tokens of hundreds of sizes, and what each token
+shows, and all jobs run on a tiny model of each class. See `tests/models/test_parity.py`,
+`test_families.py` and `test_tiles.py`, `tests/hf/test_weights.py` and `test_original.py`,
+`tests/data/test_tiles.py` and `tests/jobs/test_tiles.py`.
 
 ## Where we decide
 
