@@ -20,7 +20,8 @@ from tga_jax.report.headlines import Difference, lines
 from tga_jax.report.identity import model_lines
 from tga_jax.report.judges import judges_table
 from tga_jax.report.page import Report, page
-from tga_jax.report.verdict import remarks, verdict
+from tga_jax.report.remarks import remarks
+from tga_jax.report.verdict import verdict
 from tga_jax.report.warnings import warnings
 
 SCENARIOS = [f"{number:02}-Scene" for number in range(2, 14)]

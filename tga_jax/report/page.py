@@ -31,8 +31,9 @@ from tga_jax.report.identity import is_mixed, model_lines, profile_text
 from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.oracle import oracle, oracle_table
 from tga_jax.report.provenance import provenance
+from tga_jax.report.remarks import remarks
 from tga_jax.report.seeds import seeds_tables
-from tga_jax.report.verdict import remarks, verdict
+from tga_jax.report.verdict import verdict
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
 JOBS = {  # section -> the job that it needs
