@@ -60,7 +60,7 @@ def run(job: Job) -> None:
     folder = top / weights.tag
     work = Work(folder, "samples", settings)
     if work.is_done(folder / "summary.json"):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
     else:
         analyst = Analyst(job.config, model, prompts)
         params = nested(load_params(job, model, weights))

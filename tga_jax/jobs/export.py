@@ -63,7 +63,7 @@ def run(job: Job) -> None:
     }
     work = Work(job.workdir, "export", signature)
     if work.is_done(folder):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
         return
     name = template(config, model.prompts, weights)
     end_text = make_prompter(config, model.prompts, template=name).end_text

@@ -12,7 +12,6 @@ from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
-from tga_jax.evaluation.examinee import provenance
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.profiles import evaluated_system
@@ -21,7 +20,7 @@ from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.model import OpenModel, open_model, provenance
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
@@ -47,7 +46,7 @@ def run(job: Job) -> None:
     settings = settings_of(config, model, weights, items, matchings)
     work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
     if work.is_done(folder / "oracle.json"):
-        job.say(f"finished before: {folder / 'oracle.json'}")
+        job.say(f"was finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()
     params = nested(load_params(job, model, weights))
@@ -69,11 +68,12 @@ def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
     for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
         if cfg[key] < least:
-            raise UserError(f"config.oracle.{key}={cfg[key]}: must be {least} or more")
+            raise UserError(f"config.oracle.{key}={cfg[key]} must be {least} or more")
     for name in names_of(cfg):
         if name not in MATCHES:
             raise UserError(
-                f"config.oracle.matches: there is no match {name!r}; of {', '.join(MATCHES)}"
+                f"config.oracle.matches: there is no match {name!r}; name one of "
+                f"{', '.join(MATCHES)}"
             )
 
 
@@ -97,7 +97,7 @@ def read_items(job: Job) -> list[EvalItem]:
         if not counts[kind]:
             key = "oracle" if cfg.benchmarks else "evaluate"
             raise UserError(
-                f"config.{key}.benchmarks: no question about a {word} image with a caption"
+                f"config.{key}.benchmarks: there is no question about a {word} image with a caption"
             )
     job.say(f"{counts[True]} harmful and {counts[False]} benign captioned images")
     return items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.models.quantised import KINDS
 from tga_jax.models.tiling import most_tokens
+from tga_jax.run.fingerprint import versions
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 
@@ -66,6 +68,15 @@ def open_model(job: Job, mesh: Mesh) -> OpenModel:
     llava = Llava(as_configured(source.config, config), norm, compute)
     prompts = PromptStyle.of(config, job.workdir, source, say=job.say)
     return OpenModel(source, settings, transform, llava, prompts, mesh)
+
+
+def provenance(model: OpenModel) -> dict[str, Any]:
+    """Returns what names a model and this run and decides no answer: its source, date, versions."""
+    return {
+        "source": model.source.origin,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": versions(),
+    }
 
 
 def open_source(model: ConfigDict) -> Source:

@@ -97,7 +97,7 @@ def claim_folder(job: Job, settings: Settings) -> None:
         if not (data == changed and job.config[job.name].accept_changed_data):
             refuse_others(path.parent, found, settings)
         if data:
-            job.say(f"going on with other data than before: {', '.join(data)} changed")
+            job.say(f"goes on with other data than before: {', '.join(data)} changed")
     if found != settings:
         shared_files.write_json(path, settings)
 
