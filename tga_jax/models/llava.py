@@ -132,13 +132,14 @@ class Llava:
         pool: Bool[Array, "batch spans length"] | None = None,
         shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
-        slots: int = 0,
+        room: int | None = None,
     ) -> DecoderOutput:
         """The decoder's blocks on input embeddings; see `Decoder.__call__`.
 
-        With `slots` or `cache` the output has a cache.
+        With `room` or `cache` the output has a cache.
         """
-        keeping = Decoder(self.config.decoder, self.compute, keep=bool(slots) or cache is not None)
+        keep = room is not None or cache is not None
+        keeping = Decoder(self.config.decoder, self.compute, keep=keep)
         out = keeping.apply(
             {"params": chosen_adapters(params["decoder"], self.config.decoder)},
             embeddings,
@@ -147,7 +148,7 @@ class Llava:
             pool=pool,
             shift=shift,
             cache=cache,
-            slots=slots,
+            room=room,
         )
         return cast(DecoderOutput, out)
 
