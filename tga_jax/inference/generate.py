@@ -98,7 +98,8 @@ def make_generate(
     ) -> Any:
         prompts = tokens, segments, images, keys
         answers = begin(model, decoding, params, *prompts, shift, apologies=apologies)
-        answers = extend(model, decoding, params, answers, jnp.any, shift)
+        layers = for_decoding(model, params)
+        answers = extend(model, decoding, layers, answers, jnp.any, shift)
         return (answers.tokens, answers.margins) if apologies else answers.tokens
 
     return jax.jit(generate, out_shardings=out_sharding)
@@ -141,7 +142,10 @@ def extend(
     goes_on: Callable[[Array], Array],
     shift: Float[Array, "layers width"] | None = None,
 ) -> Answers:
-    """Add tokens to the live answers while one is live and `goes_on`: bool[B], live -> bool[]."""
+    """Add tokens to the live answers while one is live and `goes_on`: bool[B], live -> bool[].
+
+    `params` are those of `for_decoding`.
+    """
 
     def step(answers: Answers) -> Answers:
         places = answers.lengths + answers.counts - 1
@@ -153,6 +157,11 @@ def extend(
     return jax.lax.while_loop(
         lambda answers: jnp.any(answers.live) & goes_on(answers.live), step, answers
     )
+
+
+def for_decoding(model: Llava, params: Params) -> Params:
+    """The parameters as a loop over tokens reads them fastest; costs a CPU a copy of them."""
+    return model.by_layer(params) if jax.default_backend() == "cpu" else params
 
 
 def prefill(

@@ -5,7 +5,8 @@ Letters: B rows, G prompts of a group, T their padded length, N new tokens.
 Prompts come in groups of one shape. A group is run by itself, and its cache is put into free rows
 of the cache of all; then all rows go on until there is room for the next group. So the devices
 work on full batches whatever the lengths of the answers are, and the host is asked once a group.
-There is one program for each shape of a group, and one for each length of the cache.
+There is a program for each shape of a group, and one for each length of the cache, of which there
+are fewer: what is never seen costs little there.
 
 On a mesh a group's prompts go to rows on the same devices, so that no cache is sent.
 """
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from tga_jax.inference.generate import Answers, Decoding, begin, extend
+from tga_jax.inference.generate import Answers, Decoding, begin, extend, for_decoding
 from tga_jax.models.llava import Llava, Params
 
 
@@ -82,6 +83,7 @@ class Refill:
         *,
         rows: int,
         group: int,
+        lengths: Sequence[int],
         ways: int = 1,
         apologies: tuple[int, ...] = (),
         out_sharding: Any = None,
@@ -93,12 +95,19 @@ class Refill:
             decoding: how tokens are chosen.
             rows: how many answers are in the making at once, B.
             group: how many prompts a group has, G.
+            lengths: of prompts, that the cache is made for; the last holds the longest prompt.
             ways: how many shards the mesh cuts rows and groups into; it divides both.
             apologies: token ids whose margin is wanted.
             out_sharding: of what the host reads: whole on every device.
         """
         self._rows, self._group, self._ways, self._seen = rows, group, ways, set[Any]()
-        self._begin = jax.jit(functools.partial(begin, model, decoding, apologies=apologies))
+        self._lengths, self._by_layer = lengths, jax.jit(functools.partial(for_decoding, model))
+
+        def first(params: Params, tokens: Array, *rest: Any) -> Answers:
+            new = begin(model, decoding, params, tokens, *rest, apologies=apologies)
+            return _longer(new, self._length(tokens) - tokens.shape[1])
+
+        self._begin = jax.jit(first)
         self._empty = jax.jit(functools.partial(_empty, rows))
         self._longer = jax.jit(_longer, static_argnums=1)
         self._put = jax.jit(functools.partial(_put, ways), donate_argnums=0)
@@ -123,13 +132,15 @@ class Refill:
             shift: float[L, D], see `make_generate`; None: none.
         """
         waiting, answers, owners = iter(groups), None, dict[int, _Owner]()
+        layers = self._by_layer(params)
         group = next(waiting, None)
         while group is not None or owners:
             while group is not None and (rows := self._free_rows(owners, len(group.names))):
                 answers = self._admit(params, answers, group, rows, owners, shift)
                 group = next(waiting, None)
             wanted = (self._group if group is not None else self._rows) // self._ways
-            inputs = params, answers, np.int32(wanted), shift
+            assert answers is not None
+            inputs = layers, answers, np.int32(wanted), shift
             shape = ("go on", answers.cache.segments.shape, shift is None)
             (answers, read), seconds, cold = self._timed(shape, self._go_on, *inputs)
             live, tokens, margins = map(np.asarray, read)
@@ -169,7 +180,7 @@ class Refill:
         new, seconds, cold = self._timed(shape, self._begin, params, *inputs)
         if answers is None:
             answers = self._empty(new)
-        lacking = group.tokens.shape[1] - (answers.cache.segments.shape[1] - answers.cache.room)
+        lacking = new.cache.segments.shape[1] - answers.cache.segments.shape[1]
         if lacking > 0:
             answers = self._longer(answers, lacking)
         # Filling goes to a row that there is not, and is dropped.
@@ -178,6 +189,10 @@ class Refill:
         for name, row in zip(group.names, rows, strict=True):
             owners[row] = _Owner(name, seconds / len(rows), cold)
         return self._put(answers, new, places)
+
+    def _length(self, tokens: Array) -> int:
+        """How many columns of the cache are for prompts of this padded length."""
+        return min(length for length in self._lengths if length >= tokens.shape[1])
 
     def _timed(
         self, shape: Any, program: Callable[..., Any], *inputs: Any

@@ -225,9 +225,12 @@ class Decoder(nn.Module):
         cache = cache.add(positions, segments)
         visible = Visibility(positions, cache.positions, segments, cache.segments, True, cfg.window)
         block = DecoderBlock(cfg, self.compute, keep=True, parent=None)
-        stacked = self.blocks.variables["params"], windowed_layers(cfg), shift
+        blocks = self.blocks.variables["params"]
         for i, past in enumerate(cache.layers):
-            params, windowed, added = jax.tree.map(operator.itemgetter(i), stacked)
+            layer = operator.itemgetter(i)
+            windowed, added = jax.tree.map(layer, (windowed_layers(cfg), shift))
+            # `Llava.by_layer` may have cut them out before the loop that this is in.
+            params = blocks[str(i)] if "0" in blocks else jax.tree.map(layer, blocks)
             inputs = x, rotation, visible, None, windowed, added, past
             x, (_, kept) = block.apply({"params": params}, *inputs)
             layers.append(cast(LayerCache, kept))

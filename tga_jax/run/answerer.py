@@ -23,6 +23,7 @@ from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import batch_shards, replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
+from tga_jax.run.prompts import answered_buckets, prompt_buckets
 from tga_jax.training.metrics import Progress
 
 # A batch is refilled when a quarter of it is free: a row waits little, and a prefill is not tiny.
@@ -72,7 +73,9 @@ class Answerer:
         """
         self._prompter, self._title = prompter, title
         self._key = jax.random.key(config.seed)
-        self._batcher = Batcher.of(config.data, model)
+        self._batcher = dataclasses.replace(
+            Batcher.of(config.data, model), buckets=answered_buckets(config.data)
+        )
         self._tokenizer = model.source.tokenizer.tokenizer
         cfg = config.generate
         check_decoding(cfg)
@@ -91,6 +94,7 @@ class Answerer:
             self.decoding,
             rows=self._batcher.rounded(cfg.batch_size),
             group=self._batcher.rounded(self._group),
+            lengths=prompt_buckets(config.data),
             ways=batch_shards(model.mesh),
             apologies=apologies,
             out_sharding=replicated(model.mesh),

@@ -109,6 +109,19 @@ def prompt_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     return _checked(data, "buckets") or default_buckets(max_length or data.max_length)
 
 
+def answered_buckets(data: ConfigDict) -> tuple[int, ...]:
+    """The padded lengths of questions, closer together: `config.data.buckets`, or those up to
+    max_length of which at most a sixteenth, or 31 tokens, are padding."""
+    last = prompt_buckets(data)[-1]
+    close = (n for n in range(32, last, 32) if n % max(32, _power_of_two(n) // 16) == 0)
+    return _checked(data, "buckets") or (*close, last)
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not below it."""
+    return 1 << (number - 1).bit_length()
+
+
 def caption_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     """The padded lengths of the caption pass, likewise from `config.data.caption_buckets`."""
     return _checked(data, "caption_buckets") or default_buckets(max_length or data.max_length)
