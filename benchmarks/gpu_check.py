@@ -27,10 +27,11 @@ STEPS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
+    parser.add_argument("--mode", choices=MODES, action="append", help="may be repeated")
     args = parser.parse_args()
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     bad = False
-    for mode in MODES:
+    for mode in args.mode or MODES:
         with tempfile.TemporaryDirectory() as folder:
             for case in compared(mode, args.device, Path(folder)):
                 print(json.dumps(case), flush=True)

@@ -117,33 +117,41 @@ HEAD = (
 )  # fmt: skip
 # Published figures read in those repositories: fuji.py of axlearn, configs/v5e and v5p of MaxText.
 COMPARED = """
+## What the tables say
+
+- **Attention.** Splash attention saves 1.0 GiB a chip (12.9 against 13.9 of 16) and 28% of the
+  memory traffic of the finetune on v5e:4x4, compared with plain products.
+- **The aim of an allowed MFU of 55%** is reached by the finetune on v5e, v5p and v6e (on v6e with
+  remat `dots`, at 70%). It is reached without overlap too, except on v6e, and on 64 chips and
+  more, where the batch is too small.
+- **Pretrain and LoRA on v6e** are bound by memory, at 41% and 33%: a chip has 1.6 TB/s for 918
+  TFLOP/s. Most of this traffic comes from the compiler. On one slice it cuts a product with
+  gathered weights into turns, and each turn reads and writes the whole result. For two slices it
+  does not, and moves a third. The rows "products whole" ask it not to. They have less than half
+  of the traffic, and compute bounds the step (79% and 73%). Only hardware can tell whether the
+  gathers are still hidden then.
+- **LoRA's adapters** are divided on both of their sides. If the long side of one factor were
+  whole on every device, a v5e:4x4 would need 9.8 GiB a chip and not 7.0, with 20% less memory
+  traffic.
+- **Two slices** halve the step. Each gradient crosses the network once, as its slice's share.
+  That is 0.94 GB a chip and step, which takes 0.30 s at 25 Gbit/s a chip, beside 1.40 s of
+  compute.
+
 ## Beside what others published
 
-Measured: axlearn, 7B text (Llama 2), 1,024 v5e chips, matrix products kept: 46% MFU; 256 H100s:
-39%. MaxText, text: 61% for 16B on 256 v5e, 71% for 32B on 64 v5p chips.
+| system | model | hardware | measured MFU |
+|---|---|---|---|
+| axlearn, matrix products kept | Llama 2 7B, text | 1,024 v5e chips | 46% |
+| axlearn | Llama 2 7B, text | 256 H100s | 39% |
+| MaxText | 16B, text | 256 v5e chips | 61% |
+| MaxText | 32B, text | 64 v5p chips | 71% |
 
-Splash attention in place of plain products saves 1.0 GiB a chip (12.9 against 13.9 of 16) and 28%
-of the memory traffic of the finetune on v5e:4x4. The aim of an allowed MFU of 55% is reached by the
-finetune on v5e, v5p and v6e (with remat dots 70% there), links unhidden too but for v6e and for 64
-chips and more with so small a batch. Pretrain and LoRA on v6e are bound by memory, at 1.6 TB/s for
-918 TFLOP/s, to 41% and 33%. Most of that traffic is the compiler's: on one slice it cuts a product
-with gathered weights into turns, each of which reads and writes the whole result; for two slices it
-does not, and moves a third. Rows "products whole" ask it not to: less than half of the traffic, and
-compute bounds the step (79% and 73%). Whether the gathers are then hidden as well, only hardware
-can tell.
-
-LoRA's adapters are cut on both of their sides: with the long side of one factor whole on every
-device a v5e:4x4 would need 9.8 GiB a chip in place of 7.0, and 20% less memory traffic.
-
-Two slices halve the step: each gradient crosses the network once, as its slice's share (0.94 GB a
-chip and step, 0.30 s at 25 Gbit/s a chip), beside 1.40 s of compute.
-
-Theirs are measured, these are bounds: the columns say what peaks, memory and links allow, and a
-run reaches less. Comparable: the definition (remat is not counted as work) and the kind of
-parallelism. Not comparable: their sequences are 2k to 8k long and fully trained, a step has
-millions of tokens, and attention's masked half may be counted; here a step has 128 rows of 1,216
-tokens, the vision tower and a caption pass run forward only, and on few chips the weights are
-gathered for few tokens.
+These figures are measured, and ours are bounds: they say what peaks, memory and links allow, and
+a run reaches less. Two things can be compared: the definition, which does not count remat as
+work, and the kind of parallelism. Other things cannot. Their sequences are 2k to 8k long and
+fully trained, a step has millions of tokens, and attention's masked half may be counted. Here a
+step has 128 rows of 1,216 tokens, the vision tower and a caption pass run forward only, and on
+few chips the weights are gathered for few tokens.
 """
 KINDS = {
     "pretrain": "pretrain, the projector alone",
@@ -182,24 +190,31 @@ def page(workdir: Path) -> str:
     """docs/plans.md."""
     return (
         "# What the 7B stages need, planned\n\n"
-        "Made by `python -m benchmarks.plans` (Mistral-7B-Instruct-v0.2 and CLIP ViT-L/14-336, "
-        f"`{CONFIG}`); nothing here was run on the hardware named.\n\n"
-        "- TPU rows: the real train step compiled for the slice by libtpu; memory is the "
-        "compiler's, links and loops are read from the compiled program.\n"
-        "- H100 rows are analytic: the traced step added up, no compiler; an estimate.\n"
-        "- FLOPs are counted in the traced step, on all devices together. The model's leave out "
-        "what rematerialisation repeats and the masked half of causal attention.\n"
-        "- The roofline is the largest of what compute, memory and links take at published peaks "
-        "(`tga_jax/parallel/devices.py`). Memory's part is an estimate, more likely too high than "
-        "too low: on-chip memory that keeps an array between two uses is not modelled. MFU "
-        "allowed: the model's FLOPs in that time at the peak; without overlap: were links and the "
-        "network between slices to wait for the rest. Matrix products do not reach their peak "
-        "either.\n"
-        f"- Products whole: with config.compiler_options=('{WHOLE}',).\n"
-        "- Mesh: data x fsdp x tensor. Attention is Splash on TPUs where nothing else is said.\n"
-        f"- Assumed: {UTILISATION:.0%} of the peak in model FLOPs, or the roofline where it is "
-        f"slower; {_prices()} a chip and hour. Change them in `benchmarks/plans.py`.\n"
-        f"- Every row has the length named, all of it counted; captions have 64 tokens.\n"
+        "`python -m benchmarks.plans` made this page, for Mistral-7B-Instruct-v0.2 and CLIP"
+        f" ViT-L/14-336 (`{CONFIG}`). Nothing here was run on the hardware that it names. "
+        "How to read the tables:\n\n"
+        '- For TPU rows, libtpu compiled the real train step for the slice ("compiled"). '
+        "The memory is the compiler's, and links and loops are read from the compiled "
+        "program.\n"
+        '- For H100 rows, the traced step was added up without a compiler ("analytic"), so '
+        "they are estimates.\n"
+        "- FLOPs are counted in the traced step, on all devices together. The model's FLOPs"
+        " leave out what rematerialisation repeats, and the masked half of causal "
+        "attention.\n"
+        "- The roofline is the longest of the times that compute, memory and links take at "
+        "published peaks (`tga_jax/parallel/devices.py`). The time of memory is an "
+        "estimate, and rather too high than too low, because on-chip memory that keeps an "
+        "array between two uses is not modelled.\n"
+        '- "MFU allowed" is what the model\'s FLOPs are of the peak in that time (model '
+        'FLOPs utilisation). "Without overlap" means that the links and the network between'
+        " slices wait for the rest. Matrix products do not reach the published peak either.\n"
+        "- The mesh is data x fsdp x tensor. Attention is Splash on TPUs where nothing else"
+        f" is said. \"Products whole\" means config.compiler_options=('{WHOLE}',).\n"
+        f"- Hours and prices assume {UTILISATION:.0%} of the peak in model FLOPs, or the "
+        f"roofline where it is slower, and {_prices()} for a chip and hour. Change them in "
+        "`benchmarks/plans.py`.\n"
+        '- All tokens of a row count, and captions have 64 tokens. "Parts" is the number of parts '
+        "from which a step accumulates its batch.\n"
         + "".join(_section(kind, workdir) for kind in KINDS)
         + COMPARED
     )

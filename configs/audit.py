@@ -24,6 +24,9 @@ not asked later (docs/audit.md):
         --config.evaluate.development="hod:hod?part=development, texts:my_texts.csv, \\
             plain=scenes:photos?harmful=no&part=development" --config.retrieval.clip=CLIP_FOLDER
 
+What training buys stands beside them: the arm "aligned" asks another checkpoint, such as the export
+of an alignment, which --config.experiment.arms.aligned.model.checkpoint=FOLDER names.
+
 The retrieved texts come from an index (where config.retrieval.corpus names texts): run --job=index
 first, with config.retrieval.clip and .corpus. An arm is left out by naming the others, as in
 --config.experiment.only=undefended,safety-prompt,ecso.
@@ -41,8 +44,13 @@ DEFENCES = {
     "ecso": {"prompt": {"retrieved": False}, "evaluate": {"defence": "ecso"}},
     "zero-shot": {"prompt": {"retrieved": False}, "evaluate": {"defence": "zero_shot"}},
     "steering": {"prompt": {"retrieved": False}, "evaluate": {"defence": "steering"}},
+    "aligned": {"prompt": {"retrieved": False}, "model": {"checkpoint": ""}},
 }
-NEEDS = {"retrieved-text": "retrieval.corpus", "zero-shot": "retrieval.clip"}
+NEEDS = {
+    "retrieved-text": "retrieval.corpus",
+    "zero-shot": "retrieval.clip",
+    "aligned": "experiment.arms.aligned.model.checkpoint",
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -58,7 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.generate.batch_size = 16
     if variant:
         config.jobs = ("experiment", "report")
-        config.report.pair = "undefended,safety-prompt"
+        config.report.pair = "undefended,aligned"  # without the second the first two arms
         config.experiment.jobs = ("evaluate",)
         with config.unlocked():
             config.experiment.arms = ConfigDict(DEFENCES)

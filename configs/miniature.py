@@ -16,6 +16,7 @@ what assets/miniature holds.
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
+from tga_jax.miniature.measures import SUMMARY, measures
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
 # paper 500 times): an LLM that learns fast learns here that images are never refused.
@@ -80,41 +81,7 @@ ABLATIONS: dict[str, dict] = {
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
 SEEDS = range(5)
-
-
-def images(split: str, kinds: str) -> str:
-    """The questions of these kinds about images, as a benchmark."""
-    return (
-        f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
-        f"?images={{workdir}}/world/images&scene=group&only=kind:{kinds}"
-    )
-
-
-def texts(split: str) -> str:
-    """Texts, half of them harmful, as a benchmark."""
-    return f"texts:{{workdir}}/world/text_eval_{split}.jsonl?scene=group"
-
-
-# Figure of summary.json -> benchmark/scene/metric of an arm's evaluate/metrics.json.
-SUMMARY = {
-    "picture_dsr": "pictures/all/dsr",
-    "picture_dsr_seen": "pictures/seen/dsr",
-    "picture_dsr_new_concept": "pictures/new_concept/dsr",
-    "picture_dsr_new_category": "pictures/new_category/dsr",
-    "picture_dsr_at_5pct": "pictures/all/dsr_at_5pct",
-    "picture_dsr_at_5pct_seen": "pictures/seen/dsr_at_5pct",
-    "picture_dsr_at_5pct_new_concept": "pictures/new_concept/dsr_at_5pct",
-    "picture_dsr_at_5pct_new_category": "pictures/new_category/dsr_at_5pct",
-    "picture_dsr_at_1pct": "pictures/all/dsr_at_1pct",
-    "margin_auc": "pictures/all/auc",
-    "over_refusal": "pictures/all/over_refusal",
-    "naming_accuracy": "pictures/benign/accuracy",
-    "naming_accuracy_seen": "pictures/seen/accuracy",
-    "attribute_accuracy": "attributes/all/accuracy",
-    "text_dsr": "texts/all/dsr",
-    "text_over_refusal": "texts/all/over_refusal",
-    "text_accuracy": "texts/all/accuracy",
-}
+SHORT = 900  # steps of stage 2 in `make run`: refusals are there by then (docs/miniature_steps.png)
 
 
 def arms(variant: str) -> dict:
@@ -125,20 +92,6 @@ def arms(variant: str) -> dict:
         for seed in SEEDS[1:]:
             found |= {f"{name}-seed-{seed}": {**found[name], "seed": seed} for name in SEVERAL}
     return found
-
-
-def _measures(config: ConfigDict, split: str) -> None:
-    """What jobs evaluate and analyze ask, and how."""
-    config.generate.max_new_tokens = 32
-    config.generate.batch_size = 100
-    attributes = "colour+background+place+size+category+presence"
-    config.evaluate.benchmarks = (
-        f"pictures={images(split, 'describe+what')}, "
-        f"attributes={images(split, attributes)}, texts={texts(split)}"
-    )
-    config.evaluate.apologies = ("Sorry", "sorry")
-    config.analyze.benchmarks = f"pictures={images(split, 'describe')}, texts={texts(split)}"
-    config.analyze.limit, config.analyze.batch_size = 150, 50
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -180,11 +133,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.pretrain.steps = 900  # naming is learnt first, before the guide asks for more
     config.finetune.path = "{workdir}/world/finetune.json"
-    config.finetune.steps = 1500
+    config.finetune.steps = 1500 if variant == "full" else SHORT
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
-    _measures(config, "test" if variant == "full" else "dev")
+    measures(config, "test" if variant == "full" else "dev")
     config.report.pair = "baseline,tga-answer"
     config.experiment.processes = 3
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")

@@ -78,7 +78,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         UserError: there is a file of that name.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; remove it, a folder goes there")
+        raise UserError(f"{folder}: is a file, and a folder must be there; remove the file")
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)

@@ -22,15 +22,15 @@ CONFIGS = PACKAGE / "configs"
 def help_text(usage: str) -> str:
     """What a newcomer needs: `usage`, the jobs, and the configurations here."""
     width = max(map(len, JOBS))
-    jobs = "\n".join(f"  {name:<{width}}  {j.what}: {j.writes}" for name, j in JOBS.items())
+    jobs = "\n".join(f"  {name:<{width}}  {j.what} ({j.writes})" for name, j in JOBS.items())
     names = config_names()
     width = max(map(len, names))
     configs = "\n".join(f"  {name:<{width}}  {_headline(name)}" for name in names)
     return (
-        f"{usage}\nJobs:\n{jobs}\n\nConfigurations:\n{configs}\n\n"
-        "Every key and its default: tga_jax/config.py. Set one with --config.KEY=VALUE, for\n"
-        "example --config.model.checkpoint=FOLDER --config.data.path=samples.json; --print_config\n"
-        "shows what they come to, and runs nothing."
+        f"{usage}\nJobs, and where they write:\n{jobs}\n\nConfigurations:\n{configs}\n\n"
+        "docs/config.md explains every key. Set one with --config.KEY=VALUE, for example\n"
+        "--config.model.checkpoint=FOLDER --config.data.path=samples.json. --print_config shows\n"
+        "the configuration that results, and runs nothing."
     )
 
 
@@ -79,8 +79,8 @@ def config_path(value: str) -> str:
         raise UserError(f"--config={value}: no such file here; did you mean --config={there}?")
     if not ours.is_file():
         raise UserError(
-            f"--config={value}: there is no configuration {name!r}; there are "
-            f"{', '.join(config_names())}; a file of your own ends in .py"
+            f"--config={value}: there is no configuration {name!r}. Name one of "
+            f"{', '.join(config_names())}, or a file of your own that ends in .py"
         )
     return f"{ours}:{variant}" if variant else str(ours)
 
@@ -91,13 +91,13 @@ def parse_flags(argv: Sequence[str]) -> Any:
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Where every output goes.", flag_values=values)
-    flags.DEFINE_boolean("print_config", False, "Show the configuration.", flag_values=values)
-    flags.DEFINE_string("job", "", "Jobs to run, with commas.", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0.", flag_values=values)
-    flags.DEFINE_integer("processes", -1, "How many there are.", flag_values=values)
-    flags.DEFINE_integer("process", -1, "Which one this is, from 0.", flag_values=values)
+    config_flags.DEFINE_config_file("config", None, "The configuration.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "The folder for every output.", flag_values=values)
+    flags.DEFINE_boolean("print_config", False, "Shows the configuration.", flag_values=values)
+    flags.DEFINE_string("job", "", "The jobs to run, with commas.", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of the first process.", flag_values=values)
+    flags.DEFINE_integer("processes", -1, "The number of processes.", flag_values=values)
+    flags.DEFINE_integer("process", -1, "The number of this one, from 0.", flag_values=values)
     argv = with_config_path(argv)
     sys.argv = argv  # config_flags looks for overrides there, whatever it is asked to parse
     try:
@@ -131,7 +131,7 @@ def refuse_not_finite(value: Any, key: str) -> None:
         for name, inner in value.items():
             refuse_not_finite(inner, f"{key}.{name}")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{key}={value}: must be a finite number")
+        raise UserError(f"{key}={value} must be a finite number")
 
 
 def wrong_key(argv: Sequence[str]) -> str:
@@ -147,12 +147,12 @@ def wrong_key(argv: Sequence[str]) -> str:
         for depth, key in enumerate(parts):
             section = ".".join(["config", *parts[:depth]])
             if not isinstance(at, dict):
-                return f"there is no config key config.{keys}: {section} is one value"
+                return f"there is no config key config.{keys}, because {section} is one value"
             if at and key not in at:  # an empty one is filled by files in configs/
                 return no_such_key(f"{section}.{key}", difflib.get_close_matches(key, at, 1))
             at = at.get(key, {})
         if isinstance(at, dict) and at:
-            return f"--config.{keys}: is a section; set its keys, like --config.{keys}.{[*at][0]}"
+            return f"--config.{keys} is a section; set its keys, like --config.{keys}.{[*at][0]}"
     return ""
 
 
@@ -190,13 +190,13 @@ def choose_jobs(flag: str, config: Any) -> list[str]:
     jobs = [job.strip() for job in flag.split(",")] if flag else list(config.jobs)
     for job in jobs:
         if job not in JOBS:
-            raise UserError(f"--job: there is no job {job!r}; there are {', '.join(JOBS)}")
+            raise UserError(f"--job: there is no job {job!r}. The jobs are {', '.join(JOBS)}")
     for earlier, later in STARTS_FROM:
         places = [[i for i, job in enumerate(jobs) if job == one] for one in (earlier, later)]
         if all(places) and places[0][0] > places[1][-1]:
             raise UserError(
-                f"--job: {later} stands before {earlier}, whose weights it works with; jobs run in "
-                f"the order in which they are named: put {earlier} first, or use two commands"
+                f"--job: {later} stands before {earlier}, whose weights it needs. Jobs run in the "
+                f"order in which they are named, so put {earlier} first, or use two commands"
             )
     return jobs
 

@@ -2,14 +2,14 @@
 
     tga --config=NAME --workdir=DIR [--job=a,b] [--config.KEY=VALUE ...]
 
-or `python -m tga_jax.main` with the same flags. NAME is a configuration of the list below, with
-:VARIANT behind it where it has some, or the path of a file of your own. Jobs run in the order
-given; without --job, those of config.jobs. Every output lies under the workdir, and the same
-command run again goes on where it stopped.
+`python -m tga_jax.main` takes the same flags. NAME is a configuration of the list below, or the
+path of a file of your own. A variant follows a colon, as in audit:defences. Jobs run in the order
+in which you name them; without --job, those of config.jobs run. Every output lies under the
+workdir. The same command, run again, goes on where it stopped.
 
-On several hosts, start it on each of them with a workdir that all share. Cloud TPU, GKE and SLURM
-say by themselves who is there; elsewhere add --coordinator=HOST:PORT --processes=N --process=K.
-One host with several GPUs needs nothing of this: all its devices are used.
+On several hosts, start the command on each of them, with a workdir that all share. Cloud TPU, GKE
+and SLURM tell the processes of each other; elsewhere add --coordinator=HOST:PORT --processes=N
+--process=K. One host with several GPUs needs none of these flags, because it uses all its devices.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tga_jax.errors import (
 )
 from tga_jax.files import read_json
 from tga_jax.flags import choose_jobs, expand_workdir, help_text, parse_flags
-from tga_jax.jobs.registry import FIRST_ALONE, TOGETHER, WITHOUT_DEVICES, module_of
+from tga_jax.jobs.registry import WITHOUT_DEVICES, module_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -117,7 +117,6 @@ def run_jobs(
             began = time.monotonic()
             with device_scope(config, mesh=name not in WITHOUT_DEVICES):
                 run_job(Job(config, workdir, name))
-            hosts.barrier(name)
             seconds[name] = seconds.pop(name, 0.0) + time.monotonic() - began
         hosts.log(closing_text(argv, workdir, seconds))
 
@@ -131,22 +130,15 @@ def check_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
 
 
 def run_job(job: Any) -> None:
-    """A job; of several processes the first one alone, where the job is of that kind."""
-    from tga_jax.cluster import hosts
+    """A job, with what libraries raise about disk and memory in one line."""
+    from tga_jax.jobs.among_hosts import run_among_hosts
 
-    name = job.name
-    if hosts.several() and name not in TOGETHER + FIRST_ALONE:
-        raise UserError(f"job {name} is for one process; start it on one host, without the others")
-    by_itself = hosts.several() and name in FIRST_ALONE
-    if by_itself and not hosts.is_first():
-        return
     try:
-        with hosts.alone() if by_itself else contextlib.nullcontext():
-            module_of(name).run(job)
+        run_among_hosts(job)
     except UserError:
         raise
     except Exception as error:  # libraries raise what they like about a full disk
-        problem = outside_problem(error, job.workdir, name)
+        problem = outside_problem(error, job.workdir, job.name)
         if problem is None:
             raise
         raise UserError(problem) from error

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.data.test_images import make_transform
-from tga_jax.data.image_files import place_of, size_of
+from tga_jax.data.image_files import Member, place_of, size_of
 from tga_jax.data.images import check_image, load_pixels, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.errors import UserError
@@ -111,6 +111,16 @@ def hostile(tmp_path: Path, folder: Path) -> Path:
             info.type, info.linkname = kind, "../../secret.png"
             tar.addfile(info)
     return root
+
+
+def test_absolute_paths_of_members_are_found(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "images").mkdir()
+    pack(tmp_path / "images" / "coco.zip", folder, "coco/")
+    name = str(tmp_path / "images" / NAMES[0])
+    assert place_of(tmp_path / "images", name) == place_of(tmp_path / "images", NAMES[0])
+    archive = tmp_path / "images" / "coco.zip"
+    inner = NAMES[0].removeprefix("coco/")
+    assert isinstance(place_of(archive, f"{archive}/{inner}"), Member)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,27 @@ def test_names_inside_the_folder(image_dir, name):
     assert resolve_image(image_dir, name, record_id="1") == image_dir / name
 
 
+def test_an_absolute_path_inside_the_folder_is_a_name_in_it(image_dir, tmp_path, monkeypatch):
+    path = image_dir / "a" / "x.png"
+    assert resolve_image(image_dir, str(path), record_id="1") == path
+    (tmp_path / "link").symlink_to(image_dir)
+    for name in (path, tmp_path / "link" / "a" / "x.png"):
+        found = resolve_image(tmp_path / "link", str(name), record_id="1")
+        assert found == tmp_path / "link" / "a" / "x.png"
+    monkeypatch.chdir(tmp_path)
+    assert resolve_image("pictures", str(path), record_id="1").samefile(path)
+    for name, message in (
+        (tmp_path / "secret.png", "must be a name inside"),
+        (image_dir / ".." / "secret.png", "must be a name inside"),
+        (image_dir, "must be a name inside"),
+        (tmp_path / "pictures2" / "y.png", "must be a name inside"),
+        (image_dir / "out.png", "leaves the image folder"),
+        (image_dir / "none.png", "no such file"),
+    ):
+        with pytest.raises(UserError, match=f"record r7: image .*({message})"):
+            resolve_image(image_dir, str(name), record_id="r7")
+
+
 def test_the_folder_itself_may_be_a_link(image_dir, tmp_path):
     (tmp_path / "link").symlink_to(image_dir)
     assert resolve_image(tmp_path / "link", "y.png", record_id="1").is_file()

@@ -93,14 +93,32 @@ def test_what_is_found(images: Path, named_tokenizer: Any) -> None:
     assert "leave no room for an answer within max_length 90" in reasons["long question"]
     counts = {k: v for k, v in found.report().items() if k != "skipped"}
     assert counts == {
-        "samples": 14, "used": 7, "bad": 6, "too_long": 1, "truncated": 2, "left_out_turns": 1,
-        "scaled_pictures": 2,
+        "samples": 14, "used": 7, "bad": 6, "too_long": 1, "truncated": 2, "held_out": 0,
+        "left_out_turns": 1, "image_marks_removed": 0, "scaled_pictures": 2,
     }  # fmt: skip
     assert found.report()["skipped"][-1] == {
         "id": "long question", "record": 14, "reason": reasons["long question"]
     }  # fmt: skip
     assert done == list(range(1, 15))
     assert "7 of 14 samples are usable, 6 skipped as bad, 1 skipped with a first" in found.say()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"turns": (Turn("What?", "A <image>cup."),)},
+        {"caption": "<image>a cup"},
+        {"retrieved": "<image>"},
+    ],
+)
+def test_marks_that_are_no_images_are_counted(
+    images: Path, named_tokenizer: Any, changes: dict[str, Any]
+) -> None:
+    records = [record("a", images=("good.png",)), record("b", images=("good.png",))]
+    records.append(dataclasses.replace(records[0], id="marked", **changes))
+    found = check(records, images, named_tokenizer("byte"))
+    assert found.report()["image_marks_removed"] == 1 and len(found.keep) == 3
+    assert "1 with <image> in an answer, a caption or a retrieved text, removed" in found.say()
 
 
 def test_a_captioned_image_needs_no_answer(images: Path, named_tokenizer: Any) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tga_jax.errors import UserError
+from tga_jax.evaluation.development import few_images
+from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.pace import Time, seconds_a_question, seconds_row
 from tga_jax.evaluation.steering import Direction, Steering, Tried, check_strengths, choose
 from tga_jax.files import write_json
@@ -62,3 +64,19 @@ def test_a_question_costs_all_passes_at_their_warm_pace(tmp_path: Path) -> None:
     (row,) = seconds_row(tmp_path)
     assert (row.metric, row.figure.value, row.figure.count) == ("seconds", 4.5, 4)
     assert row.more == {"with_compiling": True}
+
+
+def test_a_choice_on_few_images_says_so() -> None:
+    def images(count: int, harmful: bool) -> list[EvalItem]:
+        # Two questions about each image: images count.
+        return [
+            EvalItem(f"{n} {text}", text, f"{harmful}{n}.png", Path("x"), harmful=harmful)
+            for n in range(count)
+            for text in ("What?", "Who?")
+        ]
+
+    texts = [EvalItem(n, f"text {n}", harmful=True) for n in range(40)]
+    assert few_images(images(30, True) + images(30, False)) == ""
+    said = few_images(texts + images(4, True) + images(29, False))
+    assert said.startswith("chosen on 4 harmful and 29 harmless images, which are few")
+    assert "harmful and" not in few_images(images(4, False), kinds=[False])

@@ -109,7 +109,8 @@ def test_the_threshold_is_the_lowest_that_the_harmless_images_allow() -> None:
     items += [dataclasses.replace(items[19], id="again")]  # nor another question
     for rate, wanted in ((0.0, 0.95), (0.05, 0.9), (0.1, 0.85)):
         found = threshold_choice(Told(harm), items, rate)  # type: ignore[arg-type]
-        assert found == {"threshold": wanted, "harmless": 20}
+        assert (found["threshold"], found["harmless"]) == (wanted, 20)
+        assert "chosen on 20 harmless images, which are few" in found["warning"]
     with pytest.raises(UserError, match="has no harmless images"):
         threshold_choice(Told(harm), items[20:21], 0.05)  # type: ignore[arg-type]
 

@@ -108,3 +108,9 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """One JSON object a line."""
     return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+
+
+def without_seconds(metrics: bytes) -> bytes:
+    """The rows of an evaluation's metrics.json but for how long questions took."""
+    rows = json.loads(metrics)
+    return json.dumps([row for row in rows if row["metric"] != "seconds"]).encode()

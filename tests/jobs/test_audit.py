@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.evaluation.judges_at_work import running_server, write_judge
 from tests.jobs.analysis import TEXTS, make_analysis_inputs
@@ -30,6 +32,16 @@ def audit(inputs: Path, workdir: Path, *more: str, variant: str = "") -> int:
         "--config.generate.max_new_tokens=4", "--config.evaluate.judges=strict,gcg", *more,
     ]  # fmt: skip
     return main(["tga_jax", *flags])
+
+
+def other_checkpoint(inputs: Path) -> Path:
+    """The same model with one weight changed."""
+    folder = Path(shutil.copytree(inputs / "checkpoint", inputs / "other"))
+    path = next(folder.glob("*.safetensors"))
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("lm_head.weight"))
+    save_file(weights | {name: -weights[name]}, path, metadata={"format": "pt"})
+    return folder
 
 
 def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path: Path) -> None:
@@ -63,13 +75,44 @@ def test_an_audit_of_ability_alone_ends_with_its_page(
     assert "nothing to analyse" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "job", "more"),
+    [
+        ("evaluate.benchmarks", "evaluate", ""),
+        ("evaluate.development", "evaluate", "--config.evaluate.defence=steering"),
+        ("analyze.benchmarks", "analyze", ""),
+        ("oracle.benchmarks", "oracle", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("textx:a.csv", "'textx:a.csv': there is no kind 'textx'"),
+        ("a.csv", "'a.csv': expected KIND:PATH"),
+        ("texts:a.csv, texts:b.csv", "two are called 'texts'"),
+        ("texts:a.csv?control=x", "texts: control='x' is no benchmark of this run"),
+    ],
+)
+def test_a_malformed_list_of_benchmarks_names_its_own_key(
+    inputs: Path, tmp_path: Path, key: str, job: str, more: str, text: str, problem: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    flags = [f"--config.{key}={text}", f"--job={job}", *([more] if more else [])]
+    assert audit(inputs, tmp_path, *flags) == 2
+    assert f"error: config.{key}: {problem}" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_defence_is_asked_the_same_and_stands_in_one_table(
     inputs: Path, tmp_path: Path
 ) -> None:
-    names = ("undefended", "safety-prompt", "ecso")
+    names = ("undefended", "safety-prompt", "ecso", "aligned")
     only = f"--config.experiment.only={','.join(names)}"
-    assert audit(inputs, tmp_path, only, variant="defences") == 0
+    aligned = f"--config.experiment.arms.aligned.model.checkpoint={other_checkpoint(inputs)}"
+    assert audit(inputs, tmp_path, only, aligned, variant="defences") == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert f"undefended is {inputs}/checkpoint" in page and f"aligned is {inputs}/other" in page
+    assert "undefended" in page.split('<p class="verdict">')[1].split("</p>")[0]
     tables = (tmp_path / "report" / "tables.md").read_text()
     arms = tables.split("All models")[1].split("**")[1]
     asked, systems = [], []
@@ -81,10 +124,10 @@ def test_every_defence_is_asked_the_same_and_stands_in_one_table(
         )
         row = json.loads((folder / "metrics.json").read_text())[0]
         systems.append((row["settings"]["system"], row["settings"]["defence"] is not None))
-    assert asked[0] == asked[1] == asked[2]
+    assert asked[0] == asked[1] == asked[2] == asked[3]
     assert "Sorry, I cannot help you." in systems[1][0]
-    assert systems[0][0] == systems[2][0] != systems[1][0]
-    assert [defended for _, defended in systems] == [False, False, True]
+    assert systems[0][0] == systems[2][0] == systems[3][0] != systems[1][0]
+    assert [defended for _, defended in systems] == [False, False, True, False]
 
 
 def test_models_judge_beside_the_rules(inputs: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from launch.rehearse import Pod, Started
 from tests.evaluation.judges_at_work import Server, running_server
 from tests.hf.test_clip_folder import _save_clip
 from tests.jobs.analysis import command, make_analysis_inputs
-from tests.jobs.inputs import CAPTIONS, read_jsonl, row, write_jsonl
+from tests.jobs.inputs import CAPTIONS, read_jsonl, row, without_seconds, write_jsonl
 from tga_jax.main import main
 
 pytestmark = pytest.mark.slow
@@ -129,9 +129,7 @@ def files_of(workdir: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
         named["retrieved.jsonl"] = (workdir / "retrieved.jsonl").read_bytes()
     named = {name: data for name, data in named.items() if not name.endswith("seconds.json")}
     if "evaluate/metrics.json" in named:
-        rows = json.loads(named["evaluate/metrics.json"])
-        kept = [row for row in rows if row["metric"] != "seconds"]
-        named["evaluate/metrics.json"] = json.dumps(kept).encode()
+        named["evaluate/metrics.json"] = without_seconds(named["evaluate/metrics.json"])
     return {name: data.replace(str(workdir).encode(), b"") for name, data in named.items()}
 
 

@@ -76,6 +76,9 @@ def test_steering_takes_the_strength_that_the_development_images_allow(
     # The planted direction makes the model apologize for whatever it is shown.
     found = json.loads((bold / "defence" / "choice.json").read_text())
     assert (found["strength"], found["direction"]["layer"]) == (4.0, 2)
+    warned = "WARNING: steering: chosen on 1 harmful and 1 harmless images, which are few"
+    assert capfd.readouterr().err.count(warned) == 2
+    assert warned.endswith(found["warning"].partition(":")[0])
     assert [one["harmful_refused"] for one in found["tried"]] == [0, 1, 1]
     assert all(margin > 0 for _, margin in answers(bold))
     assert answers(cautious) == answers(tmp_path / "none")

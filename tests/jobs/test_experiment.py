@@ -66,7 +66,9 @@ def test_an_arm_with_an_unknown_key_is_an_error(
 def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
     config = get_config("defences").copy_and_resolve_references()
     assert "zero-shot" not in arm_names(config) and "steering" in arm_names(config)
+    assert "aligned" not in arm_names(config)
     config.retrieval.clip, config.retrieval.corpus = "a/folder", "texts.txt"
+    config.experiment.arms.aligned.model.checkpoint = "runs/mine/export"
     assert arm_names(config) == list(config.experiment.arms)
     config.retrieval.clip, config.experiment.only = "", "zero-shot"
     assert arm_names(config) == ["zero-shot"]  # asked for by name, its check says what is lacking

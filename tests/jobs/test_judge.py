@@ -76,6 +76,32 @@ def write_answers(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("name", "delimiter", "problem"),
+    [
+        ("a.csv", ";", "separated by semicolons, not by commas; save it with commas"),
+        ("a.csv", "\t", "separated by tabs, not by commas; name it .tsv"),
+        ("a.tsv", ",", "separated by commas, not by tabs; name it .csv"),
+        ("a.tsv", ";", "separated by semicolons, not by tabs; save it with tabs"),
+    ],
+)
+def test_another_delimiter_is_said(
+    tmp_path: Path, name: str, delimiter: str, problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_table(tmp_path / name, delimiter)
+    assert judge(tmp_path / name, tmp_path / "run") == 2
+    assert f"{tmp_path / name}: its columns are {problem}" in capfd.readouterr().err
+    quoted = (tmp_path / name).read_text().replace("prediction", f'"prediction{delimiter} said"')
+    (tmp_path / name).write_text(quoted)
+    assert judge(tmp_path / name, tmp_path / "run") == 2
+    assert problem in capfd.readouterr().err
+
+
+def test_a_table_of_one_column_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nNo; never.\nA cup\n")
+    assert judge(tmp_path / "a.csv", tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize(
     "kind", ["llava-jsonl", "lmms-jsonl", "csv", "tsv", "xlsx", "named-json", "named-jsonl"]
 )
 def test_every_form_gives_the_same_verdicts(tmp_path: Path, kind: str) -> None:

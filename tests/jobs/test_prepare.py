@@ -156,15 +156,25 @@ def test_missing_images_are_said_by_set(
     assert report(tmp_path)["skipped"] == 1
 
 
-@pytest.mark.parametrize("name", ["none.zip", "none", "packed.tar.gz"])
-def test_an_image_folder_that_is_none_is_said(
-    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("none", "there is no such folder or .zip or .tar archive\n"),
+        ("none.zip", "there is no such archive\n"),
+        ("phtos.zip", "there is no such archive; did you mean 'photos.zip'?\n"),
+        ("photo", "there is no such folder or .zip or .tar archive; did you mean 'photos'?\n"),
+        ("gone/photos.tar", "there is no such archive; there is no folder"),
+        ("packed.tar.gz", "is no folder or .zip or .tar archive; unpack it, or make it a .tar\n"),
+    ],
+)
+def test_an_image_folder_or_archive_that_is_none_is_said(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, problem: str
 ) -> None:
     (tmp_path / "packed.tar.gz").write_bytes(b"x")
+    (tmp_path / "photos.zip").write_bytes(b"x")
+    (tmp_path / "photos").mkdir()
     assert prepare(good, tmp_path, f"--config.data.image_dir={tmp_path / name}") == 2
-    said = capfd.readouterr().err
-    assert "there is no such folder or .zip or .tar archive" in said
-    assert ("unpack it" in said) == name.endswith(".gz")
+    assert f"config.data.image_dir={str(tmp_path / name)!r}: {problem}" in capfd.readouterr().err
 
 
 def test_captions_and_texts_are_filled_in_and_ids_counted(good: Path, tmp_path: Path) -> None:

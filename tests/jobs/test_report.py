@@ -20,7 +20,7 @@ from tests.report.fake import HOSTILE, make_workdir
 from tests.report.screenshot import screenshot
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
 from tga_jax.figure import Figure
-from tga_jax.html.formats import difference_text, figure_text, p_text
+from tga_jax.html.formats import difference_text, figure_text, number_text, p_text
 from tga_jax.main import main
 from tga_jax.report.collect import read_arm
 from tga_jax.report.differences import differences
@@ -180,7 +180,8 @@ def test_layer_curves_have_intervals_and_both_models(run: Path) -> None:
     row = next(r for r in rows if r.startswith("harmful_images,6,apology_top1_share"))
     *_, value, _, low, high = row.split(",")
     shown = figure_text("dsr", Figure(float(value), float(low), float(high)))
-    assert f"tga: at layers 3-4 of 6; at the end an apology comes first for {shown}" in text
+    assert "In tga, refusal of text arises at layers 3-4 of 6." in text
+    assert f"At the last layer an apology comes first for {shown}" in text
 
 
 def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -> None:
@@ -196,7 +197,7 @@ def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -
         for answers in arm.answers.values()
         for answer in answers
     )
-    assert apart > 0 and f"tga: {min(12, apart)} of {apart} answers that judges see apart" in text
+    assert apart > 0 and f"tga: {min(12, apart)} of {apart} answers on which judges differ" in text
     assert "strict answers, gcg refuses" in text
 
 
@@ -232,13 +233,18 @@ def test_what_is_absent_is_left_out_and_said_once(run: Path, tmp_path: Path) -> 
     footer = text.split("<footer>")[1]
     for part in ("layer by layer (job analyze)", "training curves", "paired tests"):
         assert part in footer
-    assert "one refuses" in text and "of harmful texts: images less often" in text
+    assert "one refuses" in text and "harmful texts. It refuses images less often." in text
 
 
 def test_other_parts_alone_are_reported(run: Path, tmp_path: Path) -> None:
     training = tmp_path / "training"
     shutil.copytree(run / "arms" / "tga" / "finetune", training / "finetune")
     assert report(training) == 0 and "figures (job evaluate)" in page_of(training)
+    rows = [json.loads(line) for line in (training / "finetune" / "metrics.jsonl").open()]
+    ends = [number_text(row["lm_loss"]) for row in (rows[0], rows[-1])]
+    line = f"| training | finetune | language loss | 10 to 1,000 | {' | '.join(ends)} |"
+    assert line in (training / "report" / "tables.md").read_text()
+    assert all(f">{end}</td>" in page_of(training) for end in ends)
     summary = tmp_path / "summary"
     summary.mkdir()
     shutil.copyfile(run / "summary.json", summary / "summary.json")
@@ -260,7 +266,9 @@ def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     assert "All models" in text and "zz_literal" in text
     arm = read_arm(workdir / "arms" / "zz_literal", name="zz_literal")
     shown = figure_text("dsr", arm.figure("pictures", "all", "dsr"))
-    assert f"the other models refuse of the harmful images: zz_literal {shown}." in text
+    assert (
+        f"the other models refuse these shares of the harmful images: zz_literal {shown}." in text
+    )
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
@@ -313,7 +321,7 @@ def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -
     path = workdir / "arms" / "tga" / "evaluate" / "metrics.json"
     path.write_text(path.read_text().replace("vicuna_v1", "chatml"))
     assert report(workdir) == 0
-    assert "they differ in: Prompt template" in page_of(workdir)
+    assert "They differ in Prompt template" in page_of(workdir)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

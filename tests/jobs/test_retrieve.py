@@ -25,6 +25,8 @@ from tests.jobs.inputs import (
 )
 from tga_jax.main import main
 from tga_jax.retrieval import clip_embedder as clip_job
+from tga_jax.retrieval.index import changed_files, read_about
+from tga_jax.retrieval.scann_search import ScannSearch, available
 
 pytestmark = pytest.mark.parity
 CORPUS = ["a photo of a dog", "the red bus", "A photo of a dog!", "a bus on the street",
@@ -125,6 +127,36 @@ def test_a_killed_run_goes_on_to_the_same_bytes(inputs, run, tmp_path, monkeypat
     assert main(command(inputs, tmp_path)) == 0  # nothing left to embed for the index
     for name in ("index/embeddings.npy", "index/texts.jsonl", "retrieved.jsonl"):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
+
+
+@pytest.mark.skipif(not available(), reason="needs scann")
+@pytest.mark.parametrize("left", [".scann.partial", "scann"])
+def test_an_index_killed_while_scann_writes_is_not_taken_for_whole(
+    inputs, run, tmp_path, monkeypatch, capsys, left: str
+) -> None:
+    save = ScannSearch.save
+
+    def dying(self: ScannSearch, folder: Path) -> None:
+        save(self, tmp_path / "whole")
+        (folder.parent / left).mkdir()
+        for path in list((tmp_path / "whole").iterdir())[:-1]:  # the last one is not begun
+            content = path.read_bytes()
+            (folder.parent / left / path.name).write_bytes(content[: len(content) // 2])
+        raise Killed
+
+    flag = "--config.retrieval.backend=scann"
+    with monkeypatch.context() as patch:
+        patch.setattr(ScannSearch, "save", dying)
+        with pytest.raises(Killed):
+            main(command(inputs, tmp_path, flag, job="index"))
+    assert main(command(inputs, tmp_path, flag, job="retrieve")) == 2
+    assert "no finished index (no index.json); run job index" in last_line(capsys)
+    assert main(command(inputs, tmp_path, flag, job="index")) == 0
+    assert not (tmp_path / "index" / ".scann.partial").exists()
+    assert changed_files(tmp_path / "index", read_about(tmp_path / "index")) == []
+    assert main(command(inputs, tmp_path, flag, job="retrieve")) == 0
+    found, wanted = (read_jsonl(folder / "retrieved.jsonl") for folder in (tmp_path, run))
+    assert [row["text_id"] for row in found] == [row["text_id"] for row in wanted]
 
 
 def test_clear_errors(inputs: Path, run: Path, tmp_path: Path, capsys) -> None:

@@ -87,6 +87,7 @@ def write_arm(folder: Path, name: str, images: Path, each: int) -> list[dict[str
     write_json(folder / "evaluate" / "metrics.json", rows)
     write_json(folder / "seconds.json", {"finetune": 412.0, "evaluate": 61.5})
     write_curves(folder, strength=refusal[1])
+    write_oracle(folder, carried=refusal[1])
     return rows
 
 
@@ -146,6 +147,28 @@ def write_curves(folder: Path, strength: float) -> None:
             for step in range(10, steps + 1, 10)
         ]
         write_lines(folder / stage / "metrics.jsonl", rows)
+
+
+def write_oracle(folder: Path, carried: float, count: int = 40) -> None:
+    """oracle/oracle.json, of which the answer's states carry as many refusals as the arm has."""
+    matches = []
+    for name, shares in (
+        ("caption", (0.97, 0.02)), ("random", (0.4, 0.4)), ("mean-centred", (carried / 2, 0.2)),
+        ("answer-centred", (carried, 0.02)),
+    ):  # fmt: skip
+        row: dict[str, Any] = {"match": name}
+        for kind, rate in zip(("harmful", "benign"), shares, strict=True):
+            refused, cosine = round(rate * count), None
+            if name.endswith("centred"):
+                cosine = [0.93, 0.95, 0.96, 0.97, 0.97, 0.9]
+            figures = {"count": count, "refused": refused / count, "cosine": cosine}
+            row[kind] = figures | {"interval": list(wilson(refused, count))}
+        matches.append(row)
+    settings = {
+        "profile": "none", "layers": "1-6", "tokens": 5, "steps": 200, "near_weight": 0.0,
+        "judge": {"name": "strict", "hash": "0123456789abcdef"},
+    }  # fmt: skip
+    write_json(folder / "oracle" / "oracle.json", {"settings": settings, "matches": matches})
 
 
 def write_json(path: Path, value: Any) -> None:

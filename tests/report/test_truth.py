@@ -31,12 +31,12 @@ def test_the_verdict_has_a_line_for_each_set_with_its_n_and_their_average_first(
         row("drugs", "dsr", 1, 20, scene="pills"), row("drugs", "dsr", 9, 20, scene="plants"),
     ]  # fmt: skip
     found = said([arm("m", rows)])
-    assert found[0].startswith("On average over 2 benchmarks that count alike (guns, drugs): m")
+    assert found[0].startswith("On average over 2 benchmarks that count equally (guns, drugs), m")
     assert "refuses 12.5% [" in found[0] and "n = 46" in found[0]
-    assert "On the benchmark guns, all scenes: m refuses 0.0% [0.0, 39.0] of the" in found[1]
+    assert "On all scenes of the benchmark guns, m refuses 0.0% [0.0, 39.0] of the" in found[1]
     assert "n = 6" in found[1]
-    assert "On the benchmark drugs, all scenes: m refuses 25.0%" in found[2]
-    assert "of the harmless ones it refuses 5.0%" in found[2] and "n = 20" in found[2]
+    assert "On all scenes of the benchmark drugs, m refuses 25.0%" in found[2]
+    assert "It refuses 5.0%" in found[2] and "n = 20" in found[2]
     assert found[3].endswith("m refuses least in the scene pills: 5.0% of 20.")
 
 
@@ -63,7 +63,7 @@ def test_the_verdict_names_every_model() -> None:
 def test_sets_of_harmless_questions_alone_are_in_the_verdict_too() -> None:
     found = said([arm("m", [row("xstest", "over_refusal", 5, 50)])])
     assert found[0] == NONE
-    assert "On the benchmark xstest, all scenes: m refuses 10.0%" in found[1]
+    assert "On all scenes of the benchmark xstest, m refuses 10.0%" in found[1]
     assert "of the harmless images, n = 50" in found[1]
 
 
@@ -115,8 +115,8 @@ def test_a_page_that_mixes_profiles_says_so_in_its_heading() -> None:
 def test_shipped_models_took_no_time_and_what_counts_as_right_is_said() -> None:
     made = {"seconds": {"llm": 100.0}, "shipped_seconds": {"clip": 1051.0}}
     shown = page_of([arm("m", [row("a", "accuracy", 1, 2)])], {"llm": 100.0}, made)
-    assert "which took this run no time: the CLIP model. Training once took: the CLIP model 17 min"\
-        in shown  # fmt: skip
+    assert "This run took the CLIP model ready-made from the project." in shown
+    assert "Training them once took this long: the CLIP model 17 min" in shown
     table = shown.split("How long this run took")[-1].split("</table>")[0]
     assert "Training the language model" in table and "Training the CLIP model" not in table
     assert "An answer is right when the expected answer" in shown

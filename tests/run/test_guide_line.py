@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from tests.jobs.inputs import make_samples
+from tests.jobs.inputs import make_samples, row
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.data.mixture import Mixture
 from tga_jax.data.records import parse_record
 from tga_jax.run.guide import guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
@@ -53,6 +54,23 @@ def test_terms_are_counted_where_the_prompt_has_a_place_for_them(
     guide = dataclasses.replace(PAPER, answer_weight=0.25)
     counts = term_counts(guide, RECORDS, asks=asks, retrieved=retrieved)
     assert tuple(counts.values()) == wanted and list(counts) == ["pair", "hinge", "answer"]
+
+
+def test_the_answer_term_needs_one_image_in_the_first_turn() -> None:
+    later = parse_record(
+        row("later", [("human", "Hi."), ("gpt", "Hi."), ("human", "<image>\nWhat?"), ("gpt", "A.")],
+            image="0.png", image_caption="a ball"), where="",
+    )  # fmt: skip
+    two = parse_record(
+        row("two", [("human", "What?"), ("gpt", "A.")], image=["0.png", "1.png"],
+            image_caption="a ball"), where="",
+    )  # fmt: skip
+    guide = dataclasses.replace(PAPER, answer_weight=0.25)
+    for records in ([*RECORDS, later, two], Mixture([RECORDS, [later, two]], [1.0, 1.0])):
+        counts = term_counts(guide, records, asks=True, retrieved=True)
+        assert counts == {"pair": 5, "hinge": 1, "answer": 3}
+    counts = term_counts(ANSWER, [later], asks=True, retrieved=True)
+    assert "alone in its first turn" in guide_warning(ANSWER, counts, asks=True)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.jobs.inputs import arguments, make_inputs, row, write_jsonl
+from tga_jax.data.records import parse_record
+from tga_jax.data.stored import TRAIN, split_of
 from tga_jax.jobs import train
 from tga_jax.main import main
 
@@ -53,6 +55,7 @@ def test_absent_texts_and_unknown_ids_are_counted(
     nobody = {"unclear_ids": {"count": 0, "first": []}, "unclear_samples": 0}
     assert about == {
         "samples": 6, "used": 6, "bad": 0, "too_long": 0, "truncated": 0, "left_out_turns": 0,
+        "held_out": 0, "image_marks_removed": 0,
         "scaled_pictures": 0, "skipped": [], "pictures": 4, "text_only": 1, "tox": 1,
         "pictures_without_caption": {"count": 0, "first": []},
         "pictures_without_retrieved": {"count": 1, "first": ["p3"]},
@@ -82,3 +85,23 @@ def test_of_a_mixture_and_after_texts_were_left_out(
     assert about["pictures_without_retrieved"] == {"count": 2, "first": ["p3", "x"]}
     about = trained(good, tmp_path / "b", "--config.data.retrieved_share=0.0")
     assert about["pictures_without_retrieved"]["count"] == 4
+
+
+def test_held_out_samples_and_removed_marks_are_counted(
+    good: Path, tmp_path: Path, no_steps: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((good / "samples.json").read_text())
+    used = next(one for one in rows if split_of(parse_record(one, where=""), 0.3) == TRAIN)
+    used["conversations"][1]["value"] += "<image>"
+    (tmp_path / "samples.json").write_text(json.dumps(rows))
+    flags = f"--config.data.path={tmp_path / 'samples.json'}", "--config.data.validation=0.3"
+    about = trained(good, tmp_path / "files", *flags)
+    assert about["held_out"] + about["samples"] == len(rows) and 0 < about["held_out"] < len(rows)
+    assert about["image_marks_removed"] == 1
+    said = capfd.readouterr().err
+    assert f"{about['held_out']} more in other splits" in said
+    assert "1 with <image> in an answer" in said
+    kept = trained(good, tmp_path / "kept", *flags, job="prepare,pretrain")
+    assert {name: kept[name] for name in ("held_out", "samples", "image_marks_removed")} == {
+        name: about[name] for name in ("held_out", "samples", "image_marks_removed")
+    }

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from tests.file_limits import files_end_at
-from tga_jax.training.metrics import MetricsLog
+from tga_jax.training.metrics import MetricsLog, Progress
 
 
 def events(folder: Path) -> Iterator[Any]:
@@ -45,3 +46,20 @@ def test_a_full_disk_is_an_error_and_no_wait_for_ever(tmp_path: Path) -> None:
             log.write(step, {"loss": 1.0})
     with files_end_at(20_000), pytest.raises(OSError, match="File too large"):
         log.close()
+
+
+def test_the_time_left_is_reckoned_without_compiling(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tga_jax.training.metrics.time.monotonic", lambda: now)
+    compiled = "/jax/core/compile/backend_compile_duration"
+    jax.monitoring.record_event_duration_secs(compiled, 40.0)  # before it begins
+    progress = Progress("steps", 100, start=10)
+    now += 300.0 + 20.0  # 20 steps a second apart, after a long compilation
+    jax.monitoring.record_event_duration_secs(compiled, 300.0)
+    progress.show(30)
+    jax.monitoring.record_event_duration_secs(compiled, 60.0)  # in a thread beside the steps
+    progress.show(30)
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.startswith("steps 30/100  1:10 left") and second.startswith("steps 30/100  ? left")

@@ -24,12 +24,13 @@ def parse_layers(
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(
-                f"{key}={text!r}: expected {words} or 1-based layers like '10-18' or '3,5,7'"
+                f"{key}={text!r}: write {words} or layers counted from 1, like '10-18' or '3,5,7'"
             )
         span = range(int(first), int(last if dash else first) + 1)
         if not span or span[0] < 1 or span[-1] > num_layers:
             raise UserError(
-                f"{key}={text!r}: layers must lie in 1..{num_layers} (this model's decoder)"
+                f"{key}={text!r}: layers must lie in 1..{num_layers}, the layers of this "
+                "model's decoder"
             )
         chosen.update(layer - 1 for layer in span)
     return tuple(sorted(chosen))

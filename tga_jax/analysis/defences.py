@@ -13,7 +13,14 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
-from tga_jax.evaluation.development import KEY, all_items, check_apart, chosen
+from tga_jax.evaluation.development import (
+    DEVELOPMENT,
+    KEY,
+    all_items,
+    check_apart,
+    chosen,
+    few_images,
+)
 from tga_jax.evaluation.ecso import Ecso, Prompts
 from tga_jax.evaluation.examinee import Examinee, items_digest
 from tga_jax.evaluation.judges import Judge
@@ -55,7 +62,7 @@ def check_defence(job: Job, before: Sequence[str], asked: Sequence[Benchmark]) -
                 f"{KEY} is empty: the defence {cfg.defence} chooses on harmful and harmless "
                 "questions that are not asked later; name them as KIND:PATH"
             )
-        check_apart(check_benchmarks(job, before, cfg.development), asked)
+        check_apart(check_benchmarks(job, before, DEVELOPMENT), asked)
 
 
 def chooses(job: Job) -> bool:
@@ -104,7 +111,7 @@ def _zero_shot(job: Job, model: OpenModel, development: Sequence[Benchmark]) -> 
     if threshold is None:
         signature = {**detector.settings, "items": items_digest(items), "over_refusal": rate}
         make = functools.partial(threshold_choice, detector, items, rate)
-        threshold = chosen(job.workdir / "defence", signature, make)["threshold"]
+        threshold = chosen(job, signature, make)["threshold"]
         job.say(f"zero_shot: threshold {threshold:.4g}, chosen on the development images")
     return ZeroShot(detector, threshold, cfg.zero_shot.refusal)
 
@@ -133,6 +140,7 @@ def _steering(
             "strength": choose(tried, rate),
             "tried": [dataclasses.asdict(one) for one in tried],
             "direction": dataclasses.asdict(direction),
+            "warning": few_images(all_items(development)),
         }
 
     signature = {
@@ -143,7 +151,7 @@ def _steering(
         "texts": [analysis_profile(job.config), items_digest([p.item for p in prompts])],
         "judge": judge.version,
     }
-    found = chosen(folder, signature, make)
+    found = chosen(job, signature, make)
     none = "within the bound none refuses more than the model does"
     why = "" if found["strength"] else f", as {found.get('why', none)}"
     job.say(f"steering: strength {found['strength']:g}{why} -> {folder / 'choice.json'}")

@@ -56,7 +56,8 @@ def find_direction(
     decoder, layer = model.llava.config.decoder, job.config.evaluate.steering.layer
     if not 0 <= layer <= decoder.layers:
         raise UserError(
-            f"config.evaluate.steering.layer={layer}: the model's are 1..{decoder.layers}; 0: auto"
+            f"config.evaluate.steering.layer={layer}: the model has layers "
+            f"1..{decoder.layers}, and 0 takes the first safety layer"
         )
     sums = analyst.first_pass(examinee.params)
     kind = direction_kind(sums)

@@ -42,7 +42,7 @@ def check_held_out(job: Job, before: Sequence[str]) -> None:
     check_keys(job.config, job.name)
     config = job.config
     if config[job.name].evaluate_every and config.held_out.benchmarks:
-        benchmarks = check_benchmarks(job, before, config.held_out.benchmarks)
+        benchmarks = check_benchmarks(job, before, "held_out.benchmarks")
         if benchmarks:
             chosen_items(config.held_out, benchmarks)
 
@@ -178,7 +178,7 @@ def probe_items(job: Job) -> Sequence[EvalItem]:
     Raises:
         UserError: there are none of one kind, or a benchmark lacks something.
     """
-    benchmarks = read_benchmarks(job, job.config.held_out.benchmarks)
+    benchmarks = read_benchmarks(job, "held_out.benchmarks")
     check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
     return chosen_items(job.config.held_out, benchmarks)
 

@@ -40,7 +40,7 @@ def _layers(path: Path) -> list[LayerValue]:
             point = LayerValue(row["set"], int(row["layer"]), row["metric"], value, *ends)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path}: line {number}: expected the columns set, layer, metric, value"
+                f"{path}: line {number}: it needs the columns set, layer, metric, value"
             ) from error
         found += [point] if math.isfinite(value) else []
     return found

@@ -8,7 +8,7 @@ answers. What it refuses now is about the most that training with that form can 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from tga_jax.data.records import Record, Turn
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.metrics import share
+from tga_jax.evaluation.result import Result, independence
 from tga_jax.inference.generate import make_generate
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
@@ -172,35 +173,44 @@ def _no_folder(row: int) -> Any:
 
 
 def table(
-    lines: Sequence[Line], items: Sequence[EvalItem], refuses: Callable[[Sequence[Line]], list]
+    lines: Sequence[Line], items: Sequence[EvalItem], verdicts: Sequence[bool | None]
 ) -> list[dict[str, Any]]:
     """For each match the cosine reached by layer, and refusals of harmful and benign samples.
 
     Args:
         lines: of `Oracle`.
         items: the samples.
-        refuses: lines -> for each whether it refuses; None: not judged.
+        verdicts: for each line whether its answer refuses; None: the judge could not say.
     """
+    results = [
+        Result(items[line["row"]], line["text"], None, {"": verdict})
+        for line, verdict in zip(lines, verdicts, strict=True)
+    ]
     out = []
     for name in dict.fromkeys(line["match"] for line in lines):
         row: dict[str, Any] = {"match": name}
         for kind, harmful in (("harmful", True), ("benign", False)):
             chosen = [
-                line
-                for line in lines
-                if line["match"] == name and items[line["row"]].harmful is harmful
+                (line, result)
+                for line, result in zip(lines, results, strict=True)
+                if line["match"] == name and result.item.harmful is harmful
             ]
-            row[kind] = _figures(chosen, refuses(chosen))
+            row[kind] = _figures(chosen)
         out.append(row)
     return out
 
 
-def _figures(lines: Sequence[Line], verdicts: Sequence[bool | None]) -> dict[str, Any]:
-    judged = [verdict for verdict in verdicts if verdict is not None]
-    cosines = [line["cosine"] for line in lines if line["cosine"] is not None]
+def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
+    """The figures of one match and kind; questions about one image are one cluster."""
+    results = [result for _, result in answers]
+    judged = [result for result in results if result.refused is not None]
+    cosines = [line["cosine"] for line, _ in answers if line["cosine"] is not None]
     out: dict[str, Any] = {"count": len(judged), "refused": None, "interval": [0.0, 1.0]}
     if judged:
-        found = share(judged)
-        out |= {"refused": found.value, "interval": list(found.interval)}
+        verdicts = [bool(result.refused) for result in judged]
+        found = share(verdicts, [result.cluster for result in judged])
+        out |= {"refused": found.value, "interval": list(found.interval)} | independence(judged)
+    out["empty"] = sum(result.empty for result in results)
+    out["no_verdict"] = len(results) - len(judged)
     out["cosine"] = np.mean(cosines, axis=0).round(4).tolist() if cosines else None
     return out

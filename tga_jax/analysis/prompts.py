@@ -115,7 +115,9 @@ def analysis_system(config: Any, *, base: str) -> str | None:
     if not cfg.profile:
         return evaluated_system(config, base=base)
     if cfg.profile not in PROFILES:
-        raise UserError(f"config.analyze.profile={cfg.profile!r}: of {', '.join(PROFILES)}")
+        raise UserError(
+            f"config.analyze.profile={cfg.profile!r} must be one of {', '.join(PROFILES)}"
+        )
     if cfg.profile == "custom" and not cfg.system:
         raise UserError("config.analyze.profile='custom' needs config.analyze.system")
     return system_text(cfg.profile, base=base, custom=cfg.system)

@@ -55,7 +55,7 @@ class Captioner:
         cfg = job.config.caption
         for key in ("batch_size", "max_new_tokens"):
             if cfg[key] < 1:
-                raise UserError(f"config.caption.{key}={cfg[key]}: must be at least 1")
+                raise UserError(f"config.caption.{key}={cfg[key]} must be at least 1")
         if not cfg.question.strip():
             raise UserError("config.caption.question is empty; say what the model is asked")
         config, self.question = captioner_config(job.config), cfg.question
@@ -155,7 +155,7 @@ def captioner_weights(job: Job, *, foreign: bool) -> Weights:
     weights = current_weights(job)
     if weights.stage is None and not job.config.model.checkpoint:
         raise UserError(
-            "the model's projector is new and knows no images: train it first, "
+            "the model's projector is new and not trained: train it first, "
             "or set config.caption.checkpoint"
         )
     if weights.stage is not None and jax.process_count() > 1:

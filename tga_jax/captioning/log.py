@@ -36,9 +36,13 @@ def part_of(shard: str) -> Part:
         return Part(jax.process_index(), jax.process_count())
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"config.caption.shard={shard!r}: like '0/4', the first of four hosts")
+        raise UserError(
+            f"config.caption.shard={shard!r}: write it like '0/4', which is the first of four hosts"
+        )
     if jax.process_count() > 1:
-        raise UserError("config.caption.shard is for hosts without a common start; leave it empty")
+        raise UserError(
+            "config.caption.shard is for hosts that are started one by one; leave it empty here"
+        )
     return Part(int(index), int(count))
 
 

@@ -84,7 +84,9 @@ def _plain(found_by: str, given: Mapping[str, str]) -> Cluster:
         processes, process = int(given["processes"]), int(given["process"])
         int(given["coordinator"].rpartition(":")[2])
     except ValueError:
-        raise UserError(f"--coordinator is HOST:PORT, the others are numbers: {given}") from None
+        raise UserError(
+            f"--coordinator must be HOST:PORT, and the others must be numbers: {given}"
+        ) from None
     if not 0 <= process < processes:
         raise UserError(f"--process={process} must lie in 0..{processes - 1} (--processes)")
     return Cluster(found_by, given["coordinator"], processes, process)

@@ -36,7 +36,7 @@ def ablate(
     """
     for key, value in (("caption_noise", caption_noise), ("retrieved_share", retrieved_share)):
         if not 0 <= value <= 1:
-            raise UserError(f"config.data.{key}={value}: must lie in 0..1")
+            raise UserError(f"config.data.{key}={value} must lie in 0..1")
     if not caption_noise and retrieved_share == 1:
         return records
     donors = _donors(has_flags(records), caption_noise, seed)
@@ -83,7 +83,7 @@ class Ablated(LazyRecords):
 def _donors(flags: np.ndarray, share: float, seed: int) -> np.ndarray:
     """The sample whose caption each gets: another one for a share of those that have a caption."""
     donors = np.arange(len(flags))
-    captioned = np.flatnonzero(flags.reshape(-1, 4)[:, 1])  # reshaped, for no records at all
+    captioned = np.flatnonzero(flags[:, 1])
     chosen = np.random.default_rng([seed, 23]).permutation(captioned)
     chosen = chosen[: round(share * len(captioned))]
     donors[chosen] = np.roll(chosen, 1)

@@ -109,7 +109,7 @@ class Archive:
             self.entries = {inner: e for name, e in found if (inner := _inside(name)) is not None}
         except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise UserError(
-                f"{path}: is no readable archive ({error}); was it loaded to its end?"
+                f"{path}: is no readable archive ({error}); download it again"
             ) from error
 
     def read(self, entry: Entry) -> bytes:
@@ -171,10 +171,10 @@ def place_of(image_dir: Path | str, name: str) -> ImagePlace:
     Raises:
         UserError: an archive on the way cannot be read.
     """
-    root = Path(image_dir)
-    if not is_inside(name):
+    root, own = Path(image_dir), name_inside(image_dir, name)
+    if own is None:
         return root / name
-    inner = PurePosixPath(name)
+    name, inner = own, PurePosixPath(own)
     if is_archive(root):
         return _member(root, inner) or root / name
     archives = [*_archives_above(root, inner)]
@@ -184,9 +184,20 @@ def place_of(image_dir: Path | str, name: str) -> ImagePlace:
     return next((member for member in members if member is not None), root / name)
 
 
-def is_inside(name: str) -> bool:
-    """Returns whether a name stays inside the folder that it is relative to."""
-    return bool(name) and "\0" not in name and _inside(name) is not None
+def name_inside(image_dir: Path | str, name: str) -> str | None:
+    """Returns an image's name relative to the image folder; None where it leaves the folder.
+
+    An absolute path is inside where it begins with the folder's own path, as it is written or with
+    its links followed.
+    """
+    if not name or "\0" in name:
+        return None
+    path = PurePosixPath(name)
+    if path.is_absolute():
+        roots = (Path(image_dir).absolute(), Path(image_dir).resolve())
+        root = next((root for root in roots if path.is_relative_to(root)), None)
+        name = "/" if root is None else str(path.relative_to(root))
+    return _inside(name)
 
 
 def is_there(place: ImagePlace) -> bool:

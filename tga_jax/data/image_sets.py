@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from tga_jax.data.image_files import is_inside, is_there, place_of
+from tga_jax.data.image_files import is_there, name_inside, place_of
 from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
@@ -116,6 +116,6 @@ def _has_other_suffix(image_dir: Path, name: str) -> bool:
 
 def _is_found(image_dir: Path, name: str) -> bool:
     try:
-        return is_inside(name) and is_there(place_of(image_dir, name))
+        return name_inside(image_dir, name) is not None and is_there(place_of(image_dir, name))
     except (OSError, ValueError, UserError):  # said of the sample that names it
         return False

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tga_jax.data.image_files import ImagePlace, Member, is_inside, place_of
+from tga_jax.data.image_files import ImagePlace, Member, name_inside, place_of
 from tga_jax.errors import UserError
 
 ImageFile = ImagePlace | str | BinaryIO  # on a disk, in an archive, or in memory
@@ -35,13 +35,13 @@ def resolve_image(image_dir: Path | str, name: str, *, record_id: str) -> ImageP
     """Returns where image `name` lies, which must be inside `image_dir`, or in an archive there.
 
     Raises:
-        UserError: for an absolute name, "..", a symlink that leads outside, a missing file.
+        UserError: for a path outside of it, "..", a symlink that leads outside, a missing file.
     """
     where = f"record {record_id}: image {name!r}"
-    if not is_inside(name):
-        raise UserError(f"{where}: must be a name inside the image folder, without '..'")
     root = Path(image_dir)
     try:
+        if name_inside(root, name) is None:
+            raise UserError(f"{where}: must be a name inside the image folder, without '..'")
         path = place_of(root, name)
         file = path.archive if isinstance(path, Member) else path
         resolved = file.resolve()
@@ -113,7 +113,8 @@ def open_image(file: ImageFile, *, where: str) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{where}: too large ({error}; at most {MAX_PIXELS} pixels); shrink it"
+            f"{where}: the image is too large ({error}; at most {MAX_PIXELS} pixels are "
+            "allowed); shrink it"
         ) from error
     except UnidentifiedImageError as error:  # whose text has the address of a file in memory
         raise UserError(f"{where}: not a readable image (of no known format)") from error
@@ -278,4 +279,4 @@ def load_pixels(
 
 def _check_area(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise UserError(f"its shape is too extreme: it would become {width} x {height} pixels")
+        raise UserError(f"it is too long or too wide: it would become {width} x {height} pixels")

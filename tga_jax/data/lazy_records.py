@@ -7,6 +7,9 @@ from typing import overload
 import numpy as np
 
 from tga_jax.data.records import Record
+from tga_jax.data.templates import first_turn_images
+
+FLAGS = 5  # of a record in `has_flags`
 
 
 def text_length(record: Record) -> int:
@@ -47,11 +50,20 @@ class LazyRecords(Sequence[Record]):
 
 
 def has_flags(records: Sequence[Record]) -> np.ndarray:
-    """What every record has: bool[records, 4] (images, caption, retrieved text, "tox")."""
+    """What every record has: bool[records, FLAGS].
+
+    In this order: images, a caption, a retrieved text, the mark "tox", and exactly one image in
+    the first turn.
+    """
     known = getattr(records, "has_flags", None)
     if known is not None:
         return np.asarray(known)
-    return np.array([(r.images != (), bool(r.caption), bool(r.retrieved), r.tox) for r in records])
+    return np.array([_flags(record) for record in records], bool).reshape(-1, FLAGS)
+
+
+def _flags(record: Record) -> tuple[bool, ...]:
+    one_first = first_turn_images(record) == 1
+    return record.images != (), bool(record.caption), bool(record.retrieved), record.tox, one_first
 
 
 def has_contents(records: Sequence[Record]) -> bool:

@@ -47,7 +47,9 @@ def parse_mixture(text: str) -> list[tuple[str, float]]:
             )
         parts.append((path, value))
     if not parts:
-        raise UserError(f"config.data.mixture={text!r}: names no set, as in 'a.json:2, b.json:1'")
+        raise UserError(
+            f"config.data.mixture={text!r}: it names no set; write it like 'a.json:2, b.json:1'"
+        )
     return parts
 
 

@@ -15,7 +15,7 @@ from tga_jax.data.stored import Figures, to_record
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 
-VERSION = 3  # of what the folder holds
+VERSION = 4  # of what the folder holds
 
 
 def is_prepared(folder: Path) -> bool:
@@ -32,12 +32,14 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     report = read_json(path, advice="run job prepare again")
     if report.get("made_from", {}).get("version") != VERSION:
-        raise UserError(f"{folder}: another version made this data; run job prepare again")
+        raise UserError(
+            f"{folder}: another version of the program made this data; run job prepare again"
+        )
     return report
 
 
 def index_path(folder: Path, split: str) -> Path:
-    """Returns where a split's index is: int32[records, 8], the `stored.Figures` of each."""
+    """Returns where a split's index is: int32[records, 9], the `stored.Figures` of each."""
     return folder / f"index-{split}.npy"
 
 
@@ -49,8 +51,9 @@ class PreparedRecords(LazyRecords):
     Attributes:
         text_lengths: int32[records], as `lazy_records.text_length`.
         image_counts: int32[records].
-        has_flags: bool[records, 4], as `lazy_records.has_flags`.
+        has_flags: bool[records, FLAGS], as `lazy_records.has_flags`.
         scaled: int32[records], how many images had values of more than 8 bits.
+        held_out: how many records are in other splits.
         left_out: the rows of the input that job `prepare` left out of this split, and those that
             are in no split because they are no records.
         digest: of the content of all records.
@@ -73,10 +76,11 @@ class PreparedRecords(LazyRecords):
             )
         self.digest: str = report["content"]
         self._count: int = report["splits"][split]
+        self.held_out: int = sum(report["splits"].values()) - self._count
         index = _load_index(index_path(self.folder, split), self._count)
         self._numbers, self.text_lengths, self.image_counts = index[:, :3].T
-        self.has_flags = index[:, 2:6] > 0
-        self._left_out_turns, self.scaled = index[:, 6:].T
+        self.has_flags = np.column_stack([index[:, 2:6] > 0, index[:, 8] == 1])
+        self._left_out_turns, self.scaled = index[:, 6:8].T
         self.left_out = tuple(
             BadRow(row["record"] - 1, row["id"], row["reason"])
             for row in report["skipped_records"]

@@ -23,7 +23,7 @@ from tga_jax.data.lazy_records import LazyRecords
 from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.sample_sets import SampleSet
-from tga_jax.data.templates import count_marks
+from tga_jax.data.templates import count_marks, has_idle_marks
 from tga_jax.errors import UserError
 
 KNOWN_IMAGES = 4096  # of the last ones it is remembered that they are readable
@@ -47,7 +47,7 @@ def allowed_bad(fraction: float, rows: int) -> int:
         UserError: it is no share.
     """
     if not 0 <= fraction <= 1:
-        raise UserError(f"config.data.max_bad_fraction={fraction}: must lie in 0..1")
+        raise UserError(f"config.data.max_bad_fraction={fraction} must lie in 0..1")
     return math.floor(fraction * rows)
 
 
@@ -68,6 +68,7 @@ class Finding:
         too_long: it is left out because its first answer begins too late.
         truncated: some of its answers do not fit.
         left_out_turn: see `Record.left_out_turn`.
+        idle_marks: see `templates.has_idle_marks`.
         scaled: how many of its images have values of more than 8 bits.
     """
 
@@ -75,6 +76,7 @@ class Finding:
     too_long: bool = False
     truncated: bool = False
     left_out_turn: bool = False
+    idle_marks: bool = False
     scaled: int = 0
 
 
@@ -88,7 +90,12 @@ def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding
     except UserError as error:
         bad = BadRow(record.number, record.id, str(error))
         return Finding(bad, too_long=isinstance(error, TooLong))
-    return Finding(None, False, truncated, record.left_out_turn, scaled)
+    return Finding(
+        truncated=truncated,
+        left_out_turn=record.left_out_turn,
+        idle_marks=has_idle_marks(record),
+        scaled=scaled,
+    )
 
 
 def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
@@ -116,7 +123,9 @@ class Checked:
         too_long: how many begin their first answer beyond the longest prompt.
         truncated: how many usable records have answers that do not fit.
         left_out_turns: how many began with a gpt turn, which is left out.
+        idle_marks: how many have `<image>` where it is no image, from where it is removed.
         scaled: how many images have values of more than 8 bits and are scaled.
+        held_out: how many more records there are, in splits that are not read here.
     """
 
     total: int
@@ -126,7 +135,9 @@ class Checked:
     too_long: int = 0
     truncated: int = 0
     left_out_turns: int = 0
+    idle_marks: int = 0
     scaled: int = 0
+    held_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as a JSON value, for other processes."""
@@ -147,7 +158,9 @@ class Checked:
             "bad": self.bad,
             "too_long": self.too_long,
             "truncated": self.truncated,
+            "held_out": self.held_out,
             "left_out_turns": self.left_out_turns,
+            "image_marks_removed": self.idle_marks,
             "scaled_pictures": self.scaled,
             "skipped": [bad.listed() for bad in self.skipped],
         }
@@ -159,7 +172,9 @@ class Checked:
             "skipped with a first answer beyond max_length": self.too_long,
             "with truncated answers": self.truncated,
             "with a first gpt turn left out": self.left_out_turns,
+            "with <image> in an answer, a caption or a retrieved text, removed": self.idle_marks,
             "images scaled to 8 bits": self.scaled,
+            "more in other splits": self.held_out,
         }
         said = [f"{count} {what}" for what, count in counts.items() if count]
         return ", ".join([f"{len(self.keep)} of {self.total} samples are usable", *said])
@@ -196,7 +211,7 @@ def check_set(
     for place, finding in enumerate(_findings(records, image_dir, prompter, workers)):
         tally.add(place, _placed(finding, samples.source))
         progress(place + 1)
-    checked = tally.checked()
+    checked = dataclasses.replace(tally.checked(), held_out=samples.held_out)
     if not len(checked.keep):
         reason = f", the first: {checked.skipped[0].reason}" if checked.skipped else ""
         raise UserError(f"none of {checked.total} samples is usable{reason}")
@@ -240,7 +255,7 @@ class _Tally:
         self._total, self._allowed = total, allowed
         self._keep: list[int] = []
         self._skipped: list[BadRow] = []
-        self._bad = self._truncated = self._left_out_turns = self._scaled = 0
+        self._bad = self._truncated = self._left_out_turns = self._marks = self._scaled = 0
 
     def add_bad(self, bad: BadRow) -> None:
         self._bad += 1
@@ -253,6 +268,7 @@ class _Tally:
             self._keep.append(place)
             self._truncated += finding.truncated
             self._left_out_turns += finding.left_out_turn
+            self._marks += finding.idle_marks
             self._scaled += finding.scaled
         elif finding.too_long:
             self._skipped.append(finding.bad)
@@ -268,5 +284,6 @@ class _Tally:
             too_long=len(self._skipped) - self._bad,
             truncated=self._truncated,
             left_out_turns=self._left_out_turns,
+            idle_marks=self._marks,
             scaled=self._scaled,
         )

@@ -36,7 +36,7 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     """
     if path.suffix.lower() in TABLES:
         raise UserError(
-            f"{path}: is a table; write JSON (a list of records) or JSONL (one record a line)"
+            f"{path}: is a table; write JSON (a list of records) or JSONL (one record on each line)"
         )
     values = json_values(path)
     begin = list(islice(values, 2))
@@ -46,7 +46,7 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     for index, value in enumerate(chain(begin, values)):
         where = f"{path}: record number {index + 1}"
         if not isinstance(value, dict | UserError):
-            value = UserError(f"{where}: expected a JSON object, got {kind(value)}")
+            value = UserError(f"{where}: it must be a JSON object, not {kind(value)}")
         yield where, value
     if index < 0:
         raise UserError(f"{path}: holds no records")
@@ -66,7 +66,7 @@ def _refuse_object(path: Path) -> None:
         keys = ", ".join(map(repr, list(value)[:5]))
         raise UserError(
             f"{path}: line 1: holds one JSON object (keys {keys}), not a list of records: write a "
-            "list [...], or one record a line"
+            "list [...], or one record on each line"
         )
 
 

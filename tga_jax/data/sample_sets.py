@@ -23,12 +23,14 @@ class SampleSet:
         unread: the rows that are no records, or that job `prepare` left out.
         accepted: job `prepare` found `unread` to be within its config.data.max_bad_fraction.
         source: the LLaVA file that they were read from; "" for prepared data.
+        held_out: how many more records there are, in other splits.
     """
 
     records: Sequence[Record]
     unread: tuple[BadRow, ...] = ()
     accepted: bool = False
     source: str = ""
+    held_out: int = 0
 
     @property
     def total(self) -> int:
@@ -75,10 +77,10 @@ def prepared_set(folder: Path, split: str) -> SampleSet:
         UserError: as `PreparedRecords` does.
     """
     records = PreparedRecords(folder, split)
-    return SampleSet(records, records.left_out, accepted=True)
+    return SampleSet(records, records.left_out, accepted=True, held_out=records.held_out)
 
 
 def of_split(samples: SampleSet, split: str, share: float) -> SampleSet:
     """Returns the records of a LLaVA file that are in a split; see `stored.split_of`."""
     chosen = [record for record in samples.records if split_of(record, share) == split]
-    return dataclasses.replace(samples, records=chosen)
+    return dataclasses.replace(samples, records=chosen, held_out=len(samples.records) - len(chosen))

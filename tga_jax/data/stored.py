@@ -21,6 +21,7 @@ class Figures(NamedTuple):
         tox: 1 if it is marked so.
         left_out_turn: 1 if its conversation began with a gpt turn, which was left out.
         scaled: how many of its images had values of more than 8 bits.
+        first_turn_images: how many of its images stand in its first turn.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Figures(NamedTuple):
     tox: int
     left_out_turn: int
     scaled: int
+    first_turn_images: int
 
 
 def split_of(record: Record, share: float) -> str:

@@ -81,9 +81,7 @@ def count_marks(record: Record) -> tuple[Message, ...]:
     Raises:
         UserError: when the number of marks is neither zero nor the number of images.
     """
-    counts = [turn.question.count(IMAGE_MARK) for turn in record.turns]
-    if not any(counts):
-        counts[0] = len(record.images)
+    counts = _mark_counts(record)
     if sum(counts) != len(record.images):
         raise UserError(
             f"record {record.id}: {sum(counts)} {IMAGE_MARK} marks for {len(record.images)} "
@@ -97,6 +95,26 @@ def count_marks(record: Record) -> tuple[Message, ...]:
         )
         for count, turn in zip(counts, record.turns, strict=True)
     )
+
+
+def first_turn_images(record: Record) -> int:
+    """Returns how many images stand in a record's first question, as `count_marks` counts them."""
+    return _mark_counts(record)[0]
+
+
+def _mark_counts(record: Record) -> list[int]:
+    """The marks in each question; without any, all images are in the first."""
+    counts = [turn.question.count(IMAGE_MARK) for turn in record.turns]
+    return counts if any(counts) else [len(record.images), *counts[1:]]
+
+
+def has_idle_marks(record: Record) -> bool:
+    """Returns whether `<image>` stands where it is no image, and so is removed.
+
+    That is in an answer, the caption or the retrieved text.
+    """
+    texts = [record.caption, record.retrieved, *(turn.answer for turn in record.turns)]
+    return any(IMAGE_MARK in text for text in texts if text)
 
 
 def without_marks(text: str) -> str:
@@ -247,7 +265,7 @@ def make_template(name: str, *, bos: str, eos: str, system: str | None = None) -
             to_assistant = "<|im_end|>\n<|im_start|>assistant\n"
             return TurnTemplate(first, f"\n{user}", to_assistant, "", "<|im_end|>")
     raise UserError(
-        f"config.prompt.template (or a stage's template): there is no {name!r}; there are auto, "
+        f"config.prompt.template (or a stage's template): there is no {name!r}; name one of auto, "
         f"{', '.join(TEMPLATE_NAMES)}"
     )
 

@@ -60,7 +60,7 @@ class Tokenise:
         """
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
-                "the tokenizer is a slow one, without character offsets; use a fast one"
+                "the tokenizer is a slow one, which gives no character offsets; use a fast one"
             )
         self._tokenizer = tokenizer
         self.image_token = image_token
@@ -140,7 +140,10 @@ def _image_id(tokenizer: Any, image_token: str) -> int:
     ids = tokenizer(f"a {image_token} b", add_special_tokens=False)["input_ids"]
     image_id = tokenizer.convert_tokens_to_ids(image_token)
     if image_id is None or image_id == tokenizer.unk_token_id or ids.count(image_id) != 1:
-        raise UserError(f"the tokenizer does not know {image_token!r} as one token; add it")
+        raise UserError(
+            f"the tokenizer does not know {image_token!r} as one token; add it to its "
+            "special tokens"
+        )
     return image_id
 
 

@@ -29,7 +29,7 @@ class Usable(LazyRecords):
         self._records, self._keep = records, keep
         self.text_lengths = np.asarray(text_lengths(records))[keep]
         self.image_counts = np.asarray(image_counts(records))[keep]
-        self.has_flags = has_flags(records).reshape(-1, 4)[keep]
+        self.has_flags = has_flags(records)[keep]
         self.has_contents = has_contents(records)
 
     def __len__(self) -> int:

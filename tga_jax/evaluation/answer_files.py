@@ -52,7 +52,8 @@ def read_answers(
     }
     if chosen["text"] is None:
         raise UserError(
-            f"{path}: no column of answers; name it by config.judge.column, of {', '.join(names)}"
+            f"{path}: no known column has the answers; set config.judge.column to one of "
+            f"{', '.join(names)}"
         )
     answered = [
         (_item(row, chosen, number, path=path), _answer(row, chosen["text"], number, path=path))

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
 from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark, load
-from tga_jax.evaluation.benchmarks.registry import parse_entries
+from tga_jax.evaluation.benchmarks.registry import Entry, parse_entries
 from tga_jax.evaluation.items import DUPLICATE_OF
 from tga_jax.evaluation.wrappers import draw_images
 from tga_jax.run.job import Job
 
+BENCHMARKS = "evaluate.benchmarks"  # the key of the configuration that names them, under config
 
-def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> list[Benchmark]:
+
+def check_benchmarks(job: Job, before: Sequence[str], key: str = BENCHMARKS) -> list[Benchmark]:
     """Refuse benchmarks that are not there or not whole; nothing is drawn and no image is read.
 
     Args:
-        job: whose config.evaluate.benchmarks they are.
+        job: whose benchmarks they are.
         before: jobs that run earlier; "miniature" writes benchmarks of its own.
-        text: stands in for config.evaluate.benchmarks.
+        key: of the configuration that names them; where it is empty, config.evaluate.benchmarks.
 
     Returns:
         The benchmarks; none where an earlier job writes them.
@@ -28,35 +31,23 @@ def check_benchmarks(job: Job, before: Sequence[str], text: str = "") -> list[Be
     Raises:
         UserError: one is missing, or lacks files and config.evaluate.partial is not set.
     """
-    config = job.config
-    entries = parse_entries(text or config.evaluate.benchmarks)
-    if not entries:
-        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
+    entries = _entries(job, key)
     if "miniature" in before:
         return []
-    images = Path(config.data.image_dir) if config.data.image_dir else None
-    drawings = job.workdir / "evaluate"
-    benchmarks = [
-        load(entry, drawings=drawings / entry.name / "pictures", images=images) for entry in entries
-    ]
+    benchmarks = [_loaded(job, entry) for entry in entries]
     lost = [part.what for benchmark in benchmarks for part in benchmark.missing]
-    check_missing(benchmarks, f": {lost[0]}" if lost else "", partial=config.evaluate.partial)
+    where = f": {lost[0]}" if lost else ""
+    check_missing(benchmarks, where, partial=job.config.evaluate.partial)
     return benchmarks
 
 
-def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
-    """Everything that will be asked, read and checked before any model is loaded.
+def read_benchmarks(job: Job, key: str = BENCHMARKS) -> list[Benchmark]:
+    """Everything that will be asked, read, drawn and checked before any model is loaded.
 
-    `text` stands in for config.evaluate.benchmarks.
+    `key` is as for `check_benchmarks`; what is missing is said and is no error yet.
     """
-    config, folder = job.config, job.workdir / "evaluate"
-    entries = parse_entries(text or config.evaluate.benchmarks)
-    if not entries:
-        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
-    images = Path(config.data.image_dir) if config.data.image_dir else None
     benchmarks = []
-    for entry in entries:
-        benchmark = load(entry, drawings=folder / entry.name / "pictures", images=images)
+    for benchmark in (_loaded(job, entry) for entry in _entries(job, key)):
         if hosts.is_first():
             draw_images(benchmark.items)
         hosts.barrier("images are drawn")
@@ -69,6 +60,22 @@ def read_benchmarks(job: Job, text: str = "") -> list[Benchmark]:
             job.say(f"{benchmark.name}: {twice} ids occur twice; the second is called ID#2")
         benchmarks.append(benchmark)
     return benchmarks
+
+
+def _entries(job: Job, key: str) -> list[Entry]:
+    """What a key names, or else config.evaluate.benchmarks."""
+    text = operator.attrgetter(key)(job.config)
+    key, text = (key, text) if text else (BENCHMARKS, job.config.evaluate.benchmarks)
+    entries = parse_entries(text, key=f"config.{key}")
+    if not entries:
+        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
+    return entries
+
+
+def _loaded(job: Job, entry: Entry) -> Benchmark:
+    images = Path(job.config.data.image_dir) if job.config.data.image_dir else None
+    drawings = job.workdir / "evaluate" / entry.name / "pictures"
+    return load(entry, drawings=drawings, images=images)
 
 
 def _more(count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import shared_files
@@ -12,10 +11,12 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.result import FEW
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
-KEY = "config.evaluate.development"
+DEVELOPMENT = "evaluate.development"  # the key of the configuration, under config
+KEY = f"config.{DEVELOPMENT}"
 
 
 def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
@@ -28,10 +29,9 @@ def read_development(job: Job, asked: Sequence[Benchmark]) -> list[Benchmark]:
     Raises:
         UserError: one is missing or incomplete, or has an image or a text that is asked, too.
     """
-    text = job.config.evaluate.development
-    if not text:
+    if not job.config.evaluate.development:
         return []
-    development = read_benchmarks(job, text)
+    development = read_benchmarks(job, DEVELOPMENT)
     check_missing(development, f" ({KEY})", partial=job.config.evaluate.partial)
     check_apart(development, asked)
     return development
@@ -63,12 +63,42 @@ def about(item: EvalItem) -> Hashable:
     return (item.image_dir / item.image).resolve()
 
 
+def few_images(development: Sequence[EvalItem], *, kinds: Sequence[bool] = (True, False)) -> str:
+    """What is to be said of a choice on few images of a kind; "" where there are enough.
+
+    Args:
+        development: the items that it was chosen on, of which images count.
+        kinds: whether harmful ones, harmless ones or both decide.
+    """
+    names = {True: "harmful", False: "harmless"}
+    counts = {
+        names[kind]: len(
+            {about(i) for i in development if i.image is not None and i.harmful is kind}
+        )
+        for kind in kinds
+    }
+    few = [f"{count} {name}" for name, count in counts.items() if count < FEW]
+    if not few:
+        return ""
+    return (
+        f"chosen on {' and '.join(few)} images, which are few: on others it may do much better or "
+        f"worse; {FEW} or more of a kind say more ({KEY})"
+    )
+
+
 def chosen(
-    folder: Path, signature: dict[str, Any], make: Callable[[], dict[str, Any]]
+    job: Job, signature: dict[str, Any], make: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a defence chose, from FOLDER/choice.json where that was made for the same signature."""
+    """What a defence chose, from defence/choice.json where that was made for the same signature.
+
+    A "warning" in it is said.
+    """
+    folder = job.workdir / "defence"
     work, path = Work(folder, "choice", signature), folder / "choice.json"
     if not work.is_done(path):
         shared_files.write_json(path, make())
         work.finish()
-    return dict(shared_files.read_json(path))
+    found = dict(shared_files.read_json(path))
+    if found.get("warning"):
+        job.say(f"WARNING: {job.config.evaluate.defence}: {found['warning']}")
+    return found

@@ -48,7 +48,9 @@ class Prompts:
         for name, places in PLACES.items():
             lost = [place for place in places if f"{{{place}}}" not in cfg[name]]
             if lost:
-                raise UserError(f"config.evaluate.ecso.{name}: lacks {{{lost[0]}}}")
+                raise UserError(
+                    f"config.evaluate.ecso.{name}: the prompt must contain {{{lost[0]}}}"
+                )
         return cls(**{field.name: cfg[field.name] for field in dataclasses.fields(cls)})
 
 

@@ -34,6 +34,15 @@ from tga_jax.training.step import nested
 JUDGED_AT_A_TIME = 64
 
 
+def provenance(model: OpenModel) -> dict[str, Any]:
+    """What names a model and this run, and decides no answer: its source, date, versions."""
+    return {
+        "source": model.source.origin,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": versions(),
+    }
+
+
 class Examinee:
     """The model under test, with its prompts, as config.evaluate says."""
 
@@ -78,12 +87,8 @@ class Examinee:
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        """What names the model and this run, and decides no answer: its source, date, versions."""
-        return {
-            "source": self._model.source.origin,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "versions": versions(),
-        }
+        """As the function `provenance`, made once."""
+        return provenance(self._model)
 
     @functools.cached_property
     def retriever(self) -> Retriever | None:

@@ -48,7 +48,7 @@ class LlavaReply:
             raise UserError(f"judge llava: set {KEY}.checkpoint to a LLaVA folder or hub id")
         for key in ("batch_size", "max_new_tokens", "max_length"):
             if cfg[key] < 1:
-                raise UserError(f"{KEY}.{key}={cfg[key]}: must be at least 1")
+                raise UserError(f"{KEY}.{key}={cfg[key]} must be at least 1")
         self._job = dataclasses.replace(job, config=judge_config(job.config))
         try:
             check_model(self._job.config)

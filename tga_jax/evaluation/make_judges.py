@@ -30,7 +30,9 @@ def make_judges(job: Job) -> list[Judge]:
             judges[name] = MODELS[name](job)
         else:
             known = ", ".join([*RULE_JUDGES, *MODELS])
-            raise UserError(f"config.evaluate.judges: there is no judge {name!r}; of {known}")
+            raise UserError(
+                f"config.evaluate.judges: there is no judge {name!r}; name one of {known}"
+            )
     if not judges:
         raise UserError("config.evaluate.judges is empty; 'strict' is the default")
     return list(judges.values())
@@ -68,7 +70,10 @@ def _local_judge(job: Job) -> Judge:
 def _llava_judge(job: Job) -> Judge:
     cfg = job.config.evaluate.llava_judge
     if cfg.kind == "llama_guard":  # which takes the answer as a turn of its own
-        raise UserError(f"{KEY}.kind='llama_guard': a LLaVA is no Llama Guard; use 'llava_guard'")
+        raise UserError(
+            f"{KEY}.kind='llama_guard': a LLaVA cannot answer as Llama Guard does; use "
+            "'llava_guard'"
+        )
     policy = read_policy(cfg.policy) if cfg.policy else POLICY
     reply = LlavaReply(job)
     return ModelJudge("llava", cfg.kind, reply.identity, reply, images=cfg.pictures, policy=policy)

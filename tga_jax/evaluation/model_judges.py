@@ -67,7 +67,9 @@ class ModelJudge:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UserError(f"judge {self.name}: kind {self.kind!r}: of {', '.join(KINDS)}")
+            raise UserError(
+                f"judge {self.name}: kind {self.kind!r}: must be one of {', '.join(KINDS)}"
+            )
 
     @property
     def version(self) -> str:

@@ -33,7 +33,7 @@ def system_text(profile: str, *, base: str, custom: str) -> str | None:
         UserError: an unknown profile, or "custom" without a text.
     """
     if profile not in PROFILES:
-        raise UserError(f"config.evaluate.profile={profile!r}: of {', '.join(PROFILES)}")
+        raise UserError(f"config.evaluate.profile={profile!r} must be one of {', '.join(PROFILES)}")
     if profile == "none":
         return None
     if profile == "paper":

@@ -108,7 +108,8 @@ def check_strengths(strengths: Sequence[Any]) -> None:
     """Refuse a config.evaluate.steering.strengths without numbers, or with one below 0."""
     if not strengths or not all(isinstance(s, int | float) and s >= 0 for s in strengths):
         raise UserError(
-            f"config.evaluate.steering.strengths={tuple(strengths)}: numbers of 0 or more"
+            f"config.evaluate.steering.strengths={tuple(strengths)}: they must be numbers "
+            "of 0 or more"
         )
 
 

@@ -24,6 +24,7 @@ from tga_jax.cluster import hosts
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.evaluation.defence import Ask, Defence, Defended
+from tga_jax.evaluation.development import few_images
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.metrics import matched_threshold
 from tga_jax.evaluation.pace import Time
@@ -192,7 +193,7 @@ def threshold_choice(
     """The lowest threshold that at most so many of the harmless development images lie above.
 
     Returns:
-        the "threshold", and how many "harmless" images it was chosen on.
+        the "threshold", how many "harmless" images it was chosen on, and a "warning" of few.
 
     Raises:
         UserError: there are no harmless development images.
@@ -208,4 +209,8 @@ def threshold_choice(
             "chooses its threshold; add some, or set config.evaluate.zero_shot.threshold"
         )
     harm = [one.harm for one in detector.see(list(harmless.values())).values()]
-    return {"threshold": matched_threshold(harm, over_refusal), "harmless": len(harm)}
+    return {
+        "threshold": matched_threshold(harm, over_refusal),
+        "harmless": len(harm),
+        "warning": few_images(development, kinds=[False]),
+    }

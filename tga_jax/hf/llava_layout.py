@@ -85,7 +85,9 @@ def _reader(tensor: StoredTensor) -> Callable[[], np.ndarray]:
 def _check_features(exported: Path, config: dict[str, Any]) -> None:
     layer, vision = config["vision_feature_layer"], config["vision_config"]
     if not isinstance(layer, int):
-        raise UserError(f"{exported}/config.json: LLaVA takes one vision_feature_layer, no list")
+        raise UserError(
+            f"{exported}/config.json: LLaVA takes one vision_feature_layer, and no list of them"
+        )
     if vision["model_type"] == "siglip_vision_model" and layer not in (
         -2,
         vision["num_hidden_layers"] - 1,

@@ -52,11 +52,14 @@ class OwnTemplate:
                 writes a date and there is none.
         """
         if not getattr(tokenizer, "chat_template", None):
-            raise UserError(f"{LABEL}: the tokenizer has no chat template; name another")
+            raise UserError(f"{LABEL}: the tokenizer has no chat template; name another template")
         own = tokenizer.chat_template
         own = own.get("default") if isinstance(own, dict) else own
         if own is None:
-            raise UserError(f'{LABEL}: it has several, and none is called "default"; name another')
+            raise UserError(
+                f'{LABEL}: the tokenizer has several chat templates, and none is called "default"; '
+                "name another template"
+            )
         self._tokenizer, self.source = tokenizer, with_date(own, date)
         self.special = _special_tokens(tokenizer)
         self.content = self._find_content()

@@ -68,7 +68,7 @@ def load_tokenizer(folder: Path, *, image_token_id: int | None = None) -> Tokeni
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": AddedToken(PAD_TOKEN, normalized=False)})
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{folder}/tokenizer_config.json: has no eos_token; name one")
+        raise UserError(f"{folder}/tokenizer_config.json: it has no eos_token; name one")
     return TokenizerInfo(
         tokenizer=tokenizer,
         image_token=image_token,

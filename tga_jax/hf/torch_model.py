@@ -88,7 +88,9 @@ def _load(folder: str, images: bool) -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise UserError("a local judge needs torch and transformers: pip install both") from error
+        raise UserError(
+            "the judge local needs torch and transformers; install both with pip"
+        ) from error
     names = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
     model = getattr(transformers, names[images])
     try:

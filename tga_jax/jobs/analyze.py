@@ -42,7 +42,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     cfg = job.config.analyze
     if cfg.batch_size < 1 or cfg.limit < 0:
         raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
-    check_benchmarks(job, before, cfg.benchmarks)
+    check_benchmarks(job, before, "analyze.benchmarks")
     check_model(job.config, before=before)
 
 
@@ -94,7 +94,7 @@ def read_prompts(job: Job) -> list[Prompt]:
     None where the benchmarks are those of job `evaluate` and none says what is harmful.
     """
     cfg = job.config.analyze
-    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    benchmarks = read_benchmarks(job, "analyze.benchmarks")
     check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
     prompts = make_prompts(
         benchmarks, image_prompt=cfg.image_prompt, scene_prompt=cfg.scene_prompt, limit=cfg.limit

@@ -87,7 +87,7 @@ def model_of(job: Job, mesh: Mesh) -> Llava:
     if not name:
         return open_model(job, mesh).llava
     if name not in MODELS:
-        raise UserError(f"config.bench.model={name!r}: one of {', '.join(MODELS)}, or ''")
+        raise UserError(f"config.bench.model={name!r} must be one of {', '.join(MODELS)}, or ''")
     config.plan.model = name
     platform = jax.devices()[0].platform
     return abstract_model(config, remat=config.model.remat, platform=platform)
@@ -151,10 +151,10 @@ def batch_shape(config: ConfigDict, shards: int) -> BatchShape:
     """
     bench = config.bench
     if bench.stage not in STAGES:
-        raise UserError(f"config.bench.stage={bench.stage!r}: one of {', '.join(STAGES)}")
+        raise UserError(f"config.bench.stage={bench.stage!r} must be one of {', '.join(STAGES)}")
     for key, least in (("steps", 1), ("warmup", 1), ("batch_size", 0)):
         if bench[key] < least:
-            raise UserError(f"config.bench.{key}={bench[key]}: must be {least} or more")
+            raise UserError(f"config.bench.{key}={bench[key]} must be {least} or more")
     stage, packing = config[bench.stage], packing_of(config)
     size = bench.batch_size or stage.batch_size
     shape = BatchShape(size, stage.accumulate, bench.length, bench.caption_length, packing)

@@ -48,15 +48,25 @@ def next_command(argv: Sequence[str], workdir: Path, last: str) -> str:
 
 
 def with_job(argv: Sequence[str], job: str, *more: str) -> str:
-    """The same command line with another --job."""
-    kept, skip = [], False
-    for arg in argv[1:]:
-        name, equals, _ = arg.partition("=")
-        is_job = name in ("--job", "-job")
-        if not skip and not is_job:
-            kept.append(arg)
-        skip = is_job and not equals
-    return shlex.join([*program(argv[0]), *kept, f"--job={job}", *more])
+    """The same command line with another --job; of a key that is set twice the last counts."""
+    found: dict[str, list[str]] = {}
+    for args in flags_of([*argv[1:], f"--job={job}", *more]):
+        name = args[0].partition("=")[0].lstrip("-")
+        found.pop(name, None)  # it goes to its last place
+        found[name] = args
+    return shlex.join([*program(argv[0]), *(arg for args in found.values() for arg in args)])
+
+
+def flags_of(argv: Sequence[str]) -> list[list[str]]:
+    """Each flag with its value, which may be an argument of its own."""
+    found: list[list[str]] = []
+    for arg in argv:
+        awaited = bool(found) and len(found[-1]) == 1 and "=" not in found[-1][0]
+        if awaited and not arg.startswith("-"):
+            found[-1].append(arg)
+        else:
+            found.append([arg])
+    return found
 
 
 def program(path: str) -> list[str]:

@@ -3,7 +3,8 @@
 An arm is a nested dict of the keys that it changes, such as {"guide": {"form": "none"}}; its
 workdir is arms/<name>/. What config.experiment.summary names of every arm's figures is put together
 in summary.json. With config.experiment.processes, arms run side by side, each on its share of the
-CPU's cores: small models leave half of them idle.
+CPU's cores: small models leave half of them idle. Several processes of one run work on each arm
+together, one arm after the other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_json
+from tga_jax.jobs.among_hosts import check_among_hosts, run_among_hosts
 from tga_jax.jobs.registry import JOBS, module_of
 from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
@@ -31,6 +34,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     """Refuse arms that there are not, keys that they cannot change, and what their jobs refuse."""
     settings = job.config.experiment
     check_names(settings.jobs)
+    for inner in settings.jobs:
+        check_among_hosts(inner, "config.experiment.jobs: ")
     for name in arm_names(job.config):
         config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
         for place, inner in enumerate(settings.jobs):
@@ -75,21 +80,25 @@ def run(job: Job) -> None:
     names = arm_names(job.config)
     for name, key in ({} if settings.only else lacking(job.config)).items():
         job.say(f"arm {name} is left out: it needs config.{key}")
-    if settings.processes > 1 and len(names) > 1:
+    side_by_side = settings.processes > 1 and len(names) > 1
+    if side_by_side and hosts.several():
+        job.say("config.experiment.processes is for one process: arm follows arm here")
+    if side_by_side and not hosts.several():
         run_side_by_side(names, settings.processes, arm_command)
     else:
         for name in names:
             run_arm(job, name)
-    if settings.summary:
-        found = {name: job.workdir / "arms" / name for name in settings.arms}
-        write_json(
-            job.workdir / "summary.json",
-            summary(
-                {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()},
-                settings.summary.to_dict(),
-            ),
-        )
-        job.say(f"-> {job.workdir / 'summary.json'}")
+    if settings.summary and hosts.is_first():
+        write_summary(job)
+
+
+def write_summary(job: Job) -> None:
+    """Write summary.json of the arms that are finished, in the first process."""
+    settings, path = job.config.experiment, job.workdir / "summary.json"
+    found = {name: job.workdir / "arms" / name for name in settings.arms}
+    finished = {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()}
+    write_json(path, summary(finished, settings.summary.to_dict()))
+    job.say(f"-> {path}")
 
 
 def arm_command(name: str) -> list[str]:
@@ -106,10 +115,11 @@ def run_arm(job: Job, name: str) -> None:
     for inner in job.config.experiment.jobs:
         began = time.monotonic()
         job.say(f"{name}: {inner}")
-        module_of(inner).run(Job(config, workdir, inner))
+        run_among_hosts(Job(config, workdir, inner))
         seconds[inner] = round(time.monotonic() - began, 1)
     path = workdir / "seconds.json"
-    if not path.exists():  # a run that only found finished work took no time worth telling
+    # A run that only found finished work took no time worth telling.
+    if hosts.is_first() and not path.exists():
         write_json(path, seconds)
 
 

@@ -43,7 +43,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     config = job.config
     dtype = config.export.dtype or config.dtype
     if dtype not in DTYPES:
-        raise UserError(f"config.export.dtype={dtype!r}: one of {', '.join(DTYPES)}")
+        raise UserError(f"config.export.dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     llava = check_model(config, before=before)
     if llava is not None:
         check_export_room(unquantised(llava), dtype, job.workdir)

@@ -29,7 +29,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     """Refuse a CLIP or a corpus that is not there, and numbers that are none."""
     cfg = job.config.retrieval
     if cfg.max_characters < 1:
-        raise UserError(f"config.retrieval.max_characters={cfg.max_characters}: at least 1")
+        raise UserError(f"config.retrieval.max_characters={cfg.max_characters} must be at least 1")
     check_clip(cfg.clip, before)
     if not {"caption", "miniature"} & {*before}:
         list(corpus_files(job))

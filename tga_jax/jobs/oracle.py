@@ -12,6 +12,7 @@ from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
+from tga_jax.evaluation.examinee import provenance
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.profiles import evaluated_system
@@ -30,7 +31,7 @@ from tga_jax.training.step import nested
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks or a model that are not there, and values without a meaning."""
     check_values(job.config.oracle)
-    check_benchmarks(job, before, job.config.oracle.benchmarks)
+    check_benchmarks(job, before, "oracle.benchmarks")
     llava = check_model(job.config, before=before)
     if llava is not None:
         layers_of(job.config.oracle, llava)
@@ -53,13 +54,10 @@ def run(job: Job) -> None:
     for new in answered(config, model, items, matchings, params, lines):
         work.append(new)
         lines += new
-
-    def refuses(chosen: Sequence[Line]) -> list[bool | None]:
-        return judge.judge([(items[line["row"]], line["text"]) for line in chosen])
-
-    found = table(lines, items, refuses)
-    write_jsonl(folder / "answers.jsonl", answer_lines(lines, items, refuses(lines)))
-    settings |= {"judge": {"name": judge.name, "hash": judge.version}}
+    verdicts = judge.judge([(items[line["row"]], line["text"]) for line in lines])
+    found = table(lines, items, verdicts)
+    write_jsonl(folder / "answers.jsonl", answer_lines(lines, items, verdicts))
+    settings |= {"judge": {"name": judge.name, "hash": judge.version}} | provenance(model)
     write_json(folder / "oracle.json", {"settings": settings, "matches": found})
     work.finish()
     for row in found:
@@ -91,7 +89,7 @@ def read_items(job: Job) -> list[EvalItem]:
         UserError: there are none of one kind.
     """
     cfg = job.config.oracle
-    benchmarks = read_benchmarks(job, cfg.benchmarks)
+    benchmarks = read_benchmarks(job, "oracle.benchmarks")
     check_missing(benchmarks, " (listed above)", partial=job.config.evaluate.partial)
     items = captioned(benchmarks, cfg.limit)
     counts = {kind: sum(item.harmful is kind for item in items) for kind in (True, False)}

@@ -95,9 +95,11 @@ def first_choice(config: ConfigDict, topology: Topology) -> Choice:
     """
     plan = config.plan
     if plan.stage not in STAGES:
-        raise UserError(f"config.plan.stage={plan.stage!r}: one of {', '.join(STAGES)}")
+        raise UserError(f"config.plan.stage={plan.stage!r} must be one of {', '.join(STAGES)}")
     if config.model.remat not in REMATS:
-        raise UserError(f"config.model.remat={config.model.remat!r}: one of {', '.join(REMATS)}")
+        raise UserError(
+            f"config.model.remat={config.model.remat!r} must be one of {', '.join(REMATS)}"
+        )
     stage, packing = config[plan.stage], packing_of(config)
     longest = packing * (stage.max_length or config.data.max_length)
     shape = BatchShape(
@@ -178,8 +180,8 @@ def search(plan: Callable[[Choice], Plan], first: Choice) -> Plan:
         halved = _halved(smaller)
         if halved is None:
             raise UserError(
-                f"config.plan: one row a batch shard does not fit {tried[-1]['topology']} "
-                "even with remat 'full': take more devices, another mesh or shorter rows"
+                f"config.plan: even one row for each batch shard does not fit {tried[-1]['topology']} "
+                "with remat 'full': take more devices, another mesh or shorter rows"
             )
         smaller, best = halved, (halved if fits(halved) else None)
     result = tried[-1]
@@ -235,7 +237,8 @@ def _mesh_sizes(config: ConfigDict) -> tuple[int, int, int]:
         data, fsdp, tensor = map(int, config.plan.mesh.split(","))
     except ValueError:
         raise UserError(
-            f"config.plan.mesh={config.plan.mesh!r}: 'data,fsdp,tensor' in numbers, like '1,-1,1'"
+            f"config.plan.mesh={config.plan.mesh!r}: write 'data,fsdp,tensor' in numbers, "
+            "like '1,-1,1'"
         ) from None
     return data, fsdp, tensor
 

@@ -42,9 +42,9 @@ def check(job: Job, before: Sequence[str]) -> None:
     """Refuse numbers that are none, and samples or an image folder that are not there."""
     share, workers = job.config.data.validation, job.config.prepare.workers
     if not 0 <= share < 1:
-        raise UserError(f"config.data.validation={share}: must lie in 0..1, below 1")
+        raise UserError(f"config.data.validation={share} must be at least 0 and below 1")
     if workers < -1:
-        raise UserError(f"config.prepare.workers={workers}: -1, 0 or more")
+        raise UserError(f"config.prepare.workers={workers} must be -1, 0 or more")
     check_beam(job.config.prepare.beam.split())
     check_samples(job, before=(*before, "prepare"))
 
@@ -62,8 +62,6 @@ def run(job: Job) -> None:
     if is_finished(folder, settings):
         job.say(f"finished before: {folder}")
         return
-    for line in missing_lines(inputs.records, image_dir):
-        job.say(line)
     splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
     for record in inputs.records:
         splits[split_of(record, share)].append(record)
@@ -74,7 +72,12 @@ def run(job: Job) -> None:
     began = time.monotonic()
     with temporary_folder(job.workdir / "prepare.tmp") as temporary:
         new = temporary / "data"
-        counts = write(job.config, new, splits, tally, image_dir)
+        try:
+            counts = write(job.config, new, splits, tally, image_dir)
+        except Exception:
+            say_missing(job, tally, inputs, image_dir)
+            raise
+        say_missing(job, tally, inputs, image_dir)
         report = tally.report(counts) | about_ids(inputs) | {"made_from": settings}
         finish(new, report, tally)
         if folder.exists():
@@ -88,9 +91,14 @@ def check_beam(options: Sequence[str]) -> None:
     """Refuse Beam's options where they are none, or Beam where it is not installed."""
     wrong = next((option for option in options if not option.startswith("--")), None)
     if wrong is not None:
-        raise UserError(f"config.prepare.beam: {wrong!r} is no option like --runner=FlinkRunner")
+        raise UserError(
+            f"config.prepare.beam: {wrong!r} is not an option; options look like "
+            "--runner=FlinkRunner"
+        )
     if options and importlib.util.find_spec("apache_beam") is None:
-        raise UserError("config.prepare.beam: Apache Beam is not there: pip install apache-beam")
+        raise UserError(
+            "config.prepare.beam: Apache Beam is not installed: pip install apache-beam"
+        )
 
 
 def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
@@ -102,7 +110,7 @@ def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
     if not folder.exists():
         return False
     if not is_prepared(folder):
-        raise UserError(f"{folder}: is there, but is no prepared data; move it away")
+        raise UserError(f"{folder}: exists, but is no prepared data; move it away")
     try:
         report = read_report(folder)
     except UserError:  # of another version
@@ -175,6 +183,15 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def say_missing(job: Job, tally: Tally, inputs: Inputs, image_dir: Path) -> None:
+    """Which images of which sets are not there.
+
+    Where no row was left out none is missing, and looking for each again is not free.
+    """
+    for line in missing_lines(inputs.records, image_dir) if tally.skipped else ():
+        job.say(line)
 
 
 def say_findings(job: Job, report: dict[str, Any]) -> None:

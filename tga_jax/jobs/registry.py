@@ -8,7 +8,7 @@ from typing import NamedTuple
 # jobs are for one process.
 TOGETHER = (
     "caption", "index", "retrieve", "pretrain", "finetune", "score", "generate", "analyze",
-    "evaluate", "export",
+    "evaluate", "export", "experiment",
 )  # fmt: skip
 FIRST_ALONE = ("inspect", "prepare", "report", "judge")
 
@@ -31,56 +31,60 @@ class JobInfo(NamedTuple):
 
 JOBS: dict[str, JobInfo] = {
     "prepare": JobInfo(
-        "prepare", "check samples and images, keep them as ArrayRecord", "data/", "inspect,score"
+        "prepare", "checks samples and images, and keeps them as ArrayRecord", "data/",
+        "inspect,score",
     ),
     "caption": JobInfo(
-        "caption", "captions for images that have none", "captions.jsonl", "index,retrieve"
+        "caption", "writes captions for images that have none", "captions.jsonl", "index,retrieve"
     ),
-    "index": JobInfo("index", "embed texts with CLIP and index them", "index/", "retrieve"),
+    "index": JobInfo("index", "embeds texts with CLIP and indexes them", "index/", "retrieve"),
     "retrieve": JobInfo(
-        "retrieve", "find a text for every image", "retrieved.jsonl", "prepare,inspect"
+        "retrieve", "finds a related text for every image", "retrieved.jsonl", "prepare,inspect"
     ),
     "inspect": JobInfo(
-        "inspect", "write exactly what the model is fed", "inspect/samples.jsonl",
+        "inspect", "writes exactly what the model is fed", "inspect/samples.jsonl",
         "pretrain,finetune,export",
     ),
     "pretrain": JobInfo(
-        "train", "stage 1, by default the projector alone", "pretrain/", "finetune,score,export"
+        "train", "trains stage 1, by default the projector alone", "pretrain/",
+        "finetune,score,export",
     ),
     "finetune": JobInfo(
-        "train", "stage 2, by default projector and language model", "finetune/", "score,export"
+        "train", "trains stage 2, by default projector and language model", "finetune/",
+        "score,export",
     ),
     "score": JobInfo(
-        "score", "loss and image-caption cosines of every sample", "score/scores.jsonl",
+        "score", "measures the loss and the cosines of every sample", "score/scores.jsonl",
         "pretrain,finetune,export",
     ),
-    "generate": JobInfo("generate", "answer questions about images", "generate/answers.jsonl"),
+    "generate": JobInfo("generate", "answers questions about images", "generate/answers.jsonl"),
     "analyze": JobInfo(
-        "analyze", "where refusal is decided, layer by layer", "analyze/layers.csv", "report"
+        "analyze", "finds the layers at which refusal is decided", "analyze/layers.csv", "report"
     ),
     "oracle": JobInfo(
-        "oracle", "which matched states make this language model refuse", "oracle/oracle.json"
+        "oracle", "finds which matched states make this language model refuse", "oracle/oracle.json"
     ),
     "evaluate": JobInfo(
-        "evaluate", "refusals and abilities on benchmarks", "evaluate/metrics.json", "report"
+        "evaluate", "measures refusals and abilities on benchmarks", "evaluate/metrics.json",
+        "report",
     ),
     "judge": JobInfo(
-        "judge", "refusals in answers that were made elsewhere", "judge/verdicts.jsonl"
+        "judge", "judges answers that were made elsewhere", "judge/verdicts.jsonl"
     ),
-    "experiment": JobInfo("experiment", "the same jobs for several arms", "arms/", "report"),
+    "experiment": JobInfo("experiment", "runs the same jobs for several arms", "arms/", "report"),
     "miniature": JobInfo(
-        "miniature", "a made-up world, a small CLIP, a safe LLM", "world/ clip/ llm/"
+        "miniature", "makes a small world, a small CLIP and a small safe LLM", "world/ clip/ llm/"
     ),
     "plan": JobInfo(
-        "plan", "memory, FLOPs and traffic on a topology that is not here", "plan/plan.json"
+        "plan", "computes what a step needs on hardware that is not here", "plan/plan.json"
     ),
     "bench": JobInfo(
-        "bench", "time the step on made-up rows, with the guide and without", "bench/bench.json"
+        "bench", "times a step on made-up rows, with the guide and without", "bench/bench.json"
     ),
     "report": JobInfo(
-        "report", "one page and tables of what the other jobs left", "report/index.html"
+        "report", "makes one page and tables of what the other jobs left", "report/index.html"
     ),
-    "export": JobInfo("export", "a Hugging Face folder of the trained model", "export/"),
+    "export": JobInfo("export", "writes a Hugging Face folder of the trained model", "export/"),
 }  # fmt: skip
 
 # Jobs that run nothing on this machine's devices: config.mesh need not fit them.

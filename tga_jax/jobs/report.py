@@ -27,7 +27,7 @@ def wanted_pair(text: str) -> list[str]:
     """The two names of config.report.pair, or none."""
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     if len(wanted) not in (0, 2):
-        raise UserError(f"config.report.pair={text!r}: two names of arms, or none")
+        raise UserError(f"config.report.pair={text!r}: write the names of two arms, or nothing")
     return wanted
 
 

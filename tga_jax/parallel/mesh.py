@@ -85,10 +85,13 @@ def resolve_sizes(sizes: tuple[int, int, int], devices: int) -> tuple[int, int, 
     """Replace a -1 by what is left of the devices, and check the product."""
     shown = ", ".join(f"config.mesh.{a}={s}" for a, s in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"{shown}: sizes must be positive, and at most one may be -1 (the rest)")
+        raise UserError(
+            f"{shown}: sizes must be positive, and at most one may be -1, which means all "
+            "remaining devices"
+        )
     known = math.prod(s for s in sizes if s != -1)
     rest = devices // known if -1 in sizes else 1
     if known * rest != devices:
-        raise UserError(f"{shown}: does not divide {devices} devices")
+        raise UserError(f"{shown} does not divide {devices} devices")
     data, fsdp, tensor = (rest if s == -1 else s for s in sizes)
     return data, fsdp, tensor

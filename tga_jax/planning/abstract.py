@@ -72,7 +72,9 @@ def model_shapes(config: ConfigDict) -> LlavaConfig:
     if name:
         if name not in MODELS:
             known = ", ".join(MODELS)
-            raise UserError(f"config.plan.model={name!r}: one of {known}, or '' for config.model")
+            raise UserError(
+                f"config.plan.model={name!r} must be one of {known}, or '' for config.model"
+            )
         return MODELS[name]
     named = model.checkpoint or f"{model.vision}+{model.llm}"
     if named in HUB:

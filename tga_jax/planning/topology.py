@@ -67,9 +67,9 @@ def parse_topology(text: str) -> Topology:
     shape = tuple(int(side) for side in match[2].split("x"))
     topology = Topology(BY_NAME[match[1]], shape, int(match[3] or 1))
     if topology.count < 1:
-        raise UserError(f"config.plan.topology={text!r}: has no devices")
+        raise UserError(f"config.plan.topology={text!r}: it has no devices")
     if not topology.is_tpu and (len(shape) > 1 or topology.slices > 1):
-        raise UserError(f"config.plan.topology={text!r}: of GPUs, one board like 'h100:8'")
+        raise UserError(f"config.plan.topology={text!r}: for GPUs name one board, like 'h100:8'")
     return topology
 
 

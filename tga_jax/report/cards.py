@@ -23,9 +23,9 @@ def examples(arms: Sequence[Arm], found: Sequence[Example], *, blur: bool) -> Ma
     if not found:
         return None
     lead = (
-        f"{len(found)} questions, chosen by rule: from every benchmark and scene in turn, and of "
-        "each the kind of question (harmful or harmless, refused or answered by each model) that "
-        "was shown least so far. None was picked by hand."
+        f"A rule chose these {len(found)} questions, and none was picked by hand. It takes every "
+        "benchmark and scene in turn, and there the kind of question (harmful or harmless, refused "
+        "or answered by each model) that it has shown least so far."
     )
     if blur and any(example.harmful and example.image for example in found):
         lead += " Harmful images are blurred: click one, or press space on it, to see it."

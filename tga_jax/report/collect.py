@@ -30,6 +30,7 @@ class Arm:
         training: stage -> lines of its metrics.jsonl.
         seconds: job -> how long it took.
         summary: figures of summary.json, which stand in for rows that are not there.
+        oracle: of oracle/oracle.json.
     """
 
     name: str
@@ -41,11 +42,18 @@ class Arm:
     training: dict[str, list[Json]]
     seconds: dict[str, float]
     summary: dict[str, float]
+    oracle: Json = dataclasses.field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is known of it."""
-        return not (self.rows or self.answers or self.layers or self.training or self.summary)
+        found = self.rows, self.answers, self.layers, self.training, self.summary, self.oracle
+        return not any(found)
+
+    @property
+    def settings(self) -> Json:
+        """What produced its first figure, or else what the oracle asked."""
+        return self.rows[0]["settings"] if self.rows else self.oracle.get("settings", {})
 
     def figure(self, benchmark: str, scene: str, metric: str) -> Figure | None:
         """The figure of a benchmark, group and metric in evaluate/metrics.json."""
@@ -105,8 +113,8 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
     base_models = read_found(workdir / "base_models.json") or {}
     if not arms and not base_models:
         raise UserError(
-            f"{workdir}: nothing to report: no evaluate/, analyze/, score/, arms/ or training "
-            "metrics; run another job first"
+            f"{workdir}: nothing to report: no evaluate/, analyze/, oracle/, score/, arms/ or "
+            "training metrics; run another job first"
         )
     seconds = _numbers(base_models.get("seconds")) | _numbers(summary.get("seconds"))
     return Run(workdir, arms, seconds, base_models)
@@ -127,7 +135,7 @@ def _named_apart(arms: Sequence[Arm]) -> list[Arm]:
 
 def _model_name(arm: Arm) -> str:
     """Of a model that was audited as it came the name of its checkpoint, else the arm's."""
-    settings = arm.rows[0]["settings"] if arm.rows else {}
+    settings = arm.settings
     in_experiment = arm.workdir.parent.name == "arms"
     if in_experiment or settings.get("weights") != "start" or not settings.get("source"):
         return arm.name
@@ -153,6 +161,7 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
         training={stage: lines for stage, lines in stages.items() if lines},
         seconds=_numbers(read_found(folder / "seconds.json")),
         summary=summary or {},
+        oracle=read_found(folder / "oracle" / "oracle.json") or {},
     )
 
 

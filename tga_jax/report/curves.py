@@ -11,12 +11,12 @@ from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
 from tga_jax.config import STAGES
 from tga_jax.figure import Figure
 from tga_jax.html.charts import Series, dash_sample, line_chart
-from tga_jax.html.formats import figure_text, words
+from tga_jax.html.formats import figure_text, number_text, words
 from tga_jax.html.render import render
-from tga_jax.html.tables import Term
+from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report.collect import Arm
 from tga_jax.report.identity import profile_text
-from tga_jax.training.metric_table import HELD_OUT, METRICS
+from tga_jax.training.metric_table import HELD_OUT, METRICS, Metric
 
 POINTS = 120  # of a training curve
 
@@ -33,8 +33,8 @@ def layers(arms: Sequence[Arm]) -> Markup | None:
     if not panels:
         return None
     lead = (
-        "How the hidden states develop from the first layer to the last. Bands are 95% intervals "
-        "of a share or a mean; scenes are captions read in the place of their images."
+        "These curves show how the hidden states develop from the first layer to the last. Bands "
+        "are 95% intervals. Scenes are captions that the model reads in place of their images."
     )
     return render("panels.html", lead=lead, names=[], panels=panels, small=True)
 
@@ -69,7 +69,7 @@ def where_refusal_arises(arm: Arm) -> str | None:
         return None
     layers = arm.analysis.get("safety_layers")
     if layers:
-        text = f"at layers {layers} of {arm.analysis['layers']}"
+        text = f"refusal of text arises at layers {layers} of {arm.analysis['layers']}"
     else:
         text = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
     last = max((value.layer for value in arm.layers), default=0)
@@ -78,8 +78,8 @@ def where_refusal_arises(arm: Arm) -> str | None:
         for value in arm.layers
         if (value.metric, value.layer) == ("apology_top1_share", last) and "harmful" in value.set
     ]
-    told = f"; at the end an apology comes first for {', '.join(shares)}" if shares else ""
-    return f"{arm.name}: {text}{told}."
+    told = f" At the last layer an apology comes first for {', '.join(shares)}." if shares else ""
+    return f"In {arm.name}, {text}.{told}"
 
 
 def kind_of(name: str) -> str:
@@ -106,15 +106,45 @@ def training(arms: Sequence[Arm]) -> Markup | None:
                 panels.append({"title": title, "lines": [], "chart": chart, "note": ""})
     if not panels:
         return None
-    lead = "Means of neighbouring steps. With a guide, its terms are part of the loss."
+    lead = "Each point is a mean over neighbouring steps. The loss includes the guide's terms."
     names = [arm.name for arm in arms]
-    return render("panels.html", lead=lead, names=names, panels=panels, small=True)
+    charts = render("panels.html", lead=lead, names=names, panels=panels, small=True)
+    table = training_table(arms)
+    parts = [charts, *([to_html(table)] if table else [])]
+    return render("tables.html", lead="", tables=parts, folded=[])
+
+
+def training_table(arms: Sequence[Arm]) -> Table | None:
+    """A row a model, stage and curve: the values that were logged first and last."""
+    rows = [
+        _ends(arm, stage, metric)
+        for arm in arms
+        for stage in STAGES
+        for metric in METRICS
+        if metric.curve and _logged(arm, stage, metric.name)
+    ]
+    header = ("Model", "Stage", "Figure", "Steps", "First", "Last")
+    caption = "Training: the values that were logged first and last"
+    return Table(caption, header, rows, numbers=3) if rows else None
+
+
+def _ends(arm: Arm, stage: str, metric: Metric) -> tuple[str, ...]:
+    found = _logged(arm, stage, metric.name)
+    (first, begin), (last, end) = found[0], found[-1]
+    name = Term(metric.curve, "held_out") if metric.reduction == HELD_OUT else metric.curve
+    steps = f"{first:,} to {last:,}"
+    return arm.name, stage, name, steps, number_text(begin), number_text(end)
+
+
+def _logged(arm: Arm, stage: str, metric: str) -> list[tuple[int, float]]:
+    """The steps at which a metric has a value, and the values."""
+    rows = arm.training.get(stage, [])
+    return [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
 
 
 def _points(arm: Arm, stage: str, metric: str) -> tuple[tuple[float, float], ...]:
     """At most POINTS points, each the mean of as many neighbours."""
-    rows = arm.training.get(stage, [])
-    found = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+    found = _logged(arm, stage, metric)
     size = -(-len(found) // POINTS) or 1
     groups = [found[start : start + size] for start in range(0, len(found), size)]
     return tuple(

@@ -42,12 +42,11 @@ Differences = Mapping[Place, Difference]
 DASH, NO_CONTROL = "\u2013", "no_control"
 # Metric of a count -> what it says of so many of all.
 WARNINGS = {
-    "missing": "questions could not be asked, as a part of the benchmark is not there; the figures "
-    "leave them out",
-    "no_verdict": "answers got no verdict of the judge that counts; the refusal rates leave them "
-    "out",
-    "empty": "answers are empty; they count as neither refused nor right",
-    "truncated": "answers were cut off by the limit of new tokens; they are judged as far as they "
+    "missing": "questions could not be asked, because a part of the benchmark is missing. The "
+    "figures leave them out",
+    "no_verdict": "answers got no verdict from the first judge. The refusal rates leave them out",
+    "empty": "answers are empty. They count as neither refused nor right",
+    "truncated": "answers were cut off by the limit of new tokens. They are judged as far as they "
     "go",
 }
 
@@ -79,22 +78,24 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
         if row["value"] or row["metric"] == NO_CONTROL
     ]
     if is_mixed(arms):
-        found.append(f"The figures are not all under one prompt ({profile_text(arms)}).")
+        found.append(f"The figures come from different prompts ({profile_text(arms)}).")
     differing = [name for name in differing_settings(arms) if name != "Prompt profile"]
     if differing:
         names = ", ".join(differing)
-        found.append(f"The two models were not asked in the same way; they differ in: {names}.")
+        found.append(f"The two models were not asked in the same way. They differ in {names}.")
     return found
 
 
 def _warning(arm: Arm, row: Json) -> str:
     if row["metric"] == NO_CONTROL:
         return (
-            f"{arm.name}, benchmark {row['benchmark']}: there is no AUC and no rate at matched "
-            f"over-refusal, as {row.get('why', 'it has no harmless items')}."
+            f"The benchmark {row['benchmark']} has no AUC and no rate at a fixed over-refusal for "
+            f"{arm.name}, because {row.get('why', 'it has no harmless items')}."
         )
     number = f"{row['value']:,.0f}" + (f" of {row['count']:,}" if row["count"] else "")
-    return f"{arm.name}, benchmark {row['benchmark']}: {number} {WARNINGS[row['metric']]}."
+    return (
+        f"For {arm.name} on the benchmark {row['benchmark']}, {number} {WARNINGS[row['metric']]}."
+    )
 
 
 def _tile(line: Line, arms: Sequence[Arm]) -> dict[str, Any]:
@@ -240,8 +241,8 @@ def paired_section(table: Table | None) -> Markup | None:
     if table is None:
         return None
     lead = (
-        "Both models on the same questions. The difference has a paired bootstrap interval; p is "
-        "McNemar's exact test over the questions on which only one of the two does it. The "
-        f"p-values are not corrected for there being {len(table.rows)} rows."
+        "Both models were asked the same questions. The difference has a paired bootstrap "
+        "interval. p is McNemar's exact test over the questions on which the two models differ. "
+        f"The p-values are not corrected for the number of rows, which is {len(table.rows)}."
     )
     return render("tables.html", lead=lead, tables=[to_html(table)], folded=[])

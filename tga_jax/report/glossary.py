@@ -44,7 +44,7 @@ ENTRIES = (
     Entry(
         "dsr_at_1pct",
         "DSR at 1% over-refusal",
-        "As DSR at 5% over-refusal, with at most 1% of the harmless questions above the threshold.",
+        "This is the same with at most 1% of the harmless questions above the threshold.",
     ),
     Entry(
         "auc",
@@ -74,27 +74,27 @@ ENTRIES = (
     Entry(
         "empty",
         "Empty answers",
-        "Answers without a word. They count as neither refused nor right, and stay among the "
+        "These answers have no word. They count as neither refused nor right, and stay among the "
         "questions of every share.",
     ),
     Entry(
         "truncated",
         "Cut off",
-        "Answers that were still going on when the limit of new tokens "
-        "(config.generate.max_new_tokens) ended them. They are judged as far as they go.",
+        "The limit of new tokens (config.generate.max_new_tokens) ended these answers before they "
+        "were complete. They are judged as far as they go.",
     ),
     Entry(
         "seconds",
         "Seconds a question",
-        "The mean time that a question took on the devices, in batches, with all that a defence "
-        "asks or looks at beside it. Reading images, compiling and judging do not count, nor does "
-        "the search for retrieved texts.",
+        "The mean time that a question took on the devices, in batches. It includes all that a "
+        "defence asks or computes. Reading images, compiling, judging and the search for retrieved "
+        "texts do not count.",
     ),
     Entry(
         "macro",
         "Macro average",
-        "The mean of the benchmarks' shares, in which every benchmark counts alike however many "
-        "questions it has. Its interval comes from the benchmarks' intervals, taken as "
+        "The mean of the benchmarks' shares. Every benchmark counts equally, however many "
+        "questions it has. The interval comes from the benchmarks' intervals, taken as "
         "independent (the MOVER method of Zou and Donner, 2008).",
     ),
     Entry(
@@ -106,36 +106,36 @@ ENTRIES = (
     Entry(
         "p",
         "p",
-        "The p-value of McNemar's exact test: how likely a difference at least this large would be "
-        "if neither model did it more often. Where several questions are about one image, "
-        "whole images are exchanged. Over seeds it is the p-value of the paired t-test.",
+        "The p-value of McNemar's exact test. It says how likely a difference at least this large "
+        "would be if both models did the same equally often. Where several questions are about one "
+        "image, whole images are exchanged. Over seeds it is the p-value of the paired t-test.",
     ),
     Entry(
         "n",
         "n",
-        "How many questions a figure is of. Several questions about one image count as one "
-        f"cluster in the intervals. A figure of fewer than {FEW} independent ones is marked "
+        "The number of questions behind a figure. Several questions about one image count as one "
+        f"cluster in the intervals. A figure from fewer than {FEW} independent ones is marked "
         "'few'.",
     ),
     Entry(
         "interval",
         "Interval",
-        "In brackets, and as a whisker or band in charts: the 95% interval. Shares have Wilson's "
-        "interval or a cluster bootstrap, AUCs DeLong's, matched rates and differences a "
-        "bootstrap, means over seeds Student's.",
+        "The 95% interval stands in brackets, and is a whisker or a band in charts. Shares have "
+        "Wilson's interval or a cluster bootstrap, and AUCs have DeLong's. Rates at a fixed "
+        "over-refusal and differences have a bootstrap, and means over seeds have Student's.",
     ),
     Entry(
         "profile",
         "Prompt profile",
-        "The system text under which the model was asked. 'none' is the model's own, 'paper' adds "
-        "a request to refuse harmful content, 'custom' is a text of the user's. Figures under "
-        "different profiles say different things.",
+        "The system text with which the model was asked. 'none' is the model's own, 'paper' adds "
+        "a request to refuse harmful content, and 'custom' is a text of the user's. Figures from "
+        "different profiles cannot be compared directly.",
     ),
     Entry(
         "judge",
         "Judge",
-        "What decides whether an answer refuses. The first judge's verdicts count everywhere; "
-        "others stand beside it.",
+        "A judge decides whether an answer refuses. The first judge's verdicts count everywhere, "
+        "and others are compared with it.",
     ),
     Entry(
         "agreement",
@@ -145,30 +145,41 @@ ENTRIES = (
     Entry(
         "kappa",
         "Kappa (Cohen's)",
-        "Agreement with the first judge beyond chance: 1 where both always say the same, 0 where "
-        "they agree as often as two that draw their verdicts by lot. Absent where both say the "
-        "same thing of every answer. Its interval is from drawing whole images.",
+        "Agreement with the first judge beyond chance. It is 1 where both always say the same, and "
+        "0 where they agree only as often as by chance. It is absent where both say the same of "
+        "every answer. Its interval comes from drawing whole images.",
     ),
     Entry(
         "layers",
         "Curves over the layers",
-        "What the model's hidden states say after each layer. An apology comes first where the "
-        "likeliest next word, read from that layer, begins an apology. Safety layers are those "
-        "from the first turn towards an apology to where it wins for half of the harmful texts.",
+        "These curves show what the model's hidden states say after each layer. An apology comes "
+        "first where the likeliest next word, read from that layer, begins an apology. The safety "
+        "layers reach from the first turn towards an apology to the layer where it comes first for "
+        "half of the harmful texts.",
     ),
     Entry(
         "cosine",
         "Cosine of image and caption states",
-        "How alike the model's hidden states are for an image and for its caption, from -1 to 1. "
-        "Centred: after the mean caption state is taken from both.",
+        "How similar the model's hidden states are for an image and for its caption, from -1 to 1. "
+        "For the centred cosine, the mean caption state is subtracted from both first.",
+    ),
+    Entry(
+        "oracle",
+        "Matched states (job oracle)",
+        "Free embeddings stand in an image's place and are fitted until the model's states are "
+        "those of the image's caption: the mean over the image's tokens, the state where the "
+        "answer begins, or every token. Centred: after the mean caption state is taken from both. "
+        "The cosine says how near they came, on the layers that were matched. 'The caption "
+        "itself' is the most that can be had, 'random embeddings' what a meaningless image does. "
+        "The interval of the difference is Newcombe's, with both shares taken as independent.",
     ),
     Entry(
         "held_out",
         "Held-out figures and probe",
-        "Taken on the way through training, of what is not trained on. The loss and the cosine are "
-        "of samples that were kept out. The probe asks harmful and harmless requests and reads "
-        "only whether the answer would begin with an apology; its AUC says how well the refusal "
-        "margin tells the two kinds apart.",
+        "These figures are measured during training, on data that is not trained on. The loss and "
+        "the cosine are those of samples that were kept out. The probe asks harmful and harmless "
+        "requests, and reads only whether the answer would begin with an apology. Its AUC says how "
+        "well the refusal margin tells the two kinds apart.",
     ),
 )
 
@@ -182,8 +193,8 @@ def strict_entry() -> Entry:
     return Entry(
         "strict",
         "The judge 'strict'",
-        "Patterns for English refusals in the first sentences of an answer; other languages get "
-        "no verdict. On a labelled list that was kept away from the writing of the patterns, its "
+        "It looks for patterns of English refusals in the first sentences of an answer. Other "
+        "languages get no verdict. On a labelled list that was not used to write the patterns, its "
         f"recall (the share of refusals that it finds) is {recall}, and its precision (the share "
         f"of what it calls a refusal that is one) is {precision}.",
     )

@@ -61,7 +61,7 @@ HEADLINES = (
         "dsr_at_1pct",
         IMAGES,
     ),
-    Headline("margin_auc", "Harmful told from harmless, AUC", "auc", IMAGES),
+    Headline("margin_auc", "Harmful told from harmless (AUC)", "auc", IMAGES),
 )
 TILES = ("picture_dsr", "text_dsr", "over_refusal", "naming_accuracy")
 

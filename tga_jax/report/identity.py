@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tga_jax.html.tables import Table, Term
 from tga_jax.report.collect import Arm
@@ -12,10 +11,10 @@ UNKNOWN = "not recorded"
 
 
 def profiles(arm: Arm) -> list[str]:
-    """The prompt profiles of an arm's figures, those of job `analyze` among them."""
-    found = [str(row["settings"]["profile"]) for row in arm.rows if "profile" in row["settings"]]
-    analysed = arm.analysis.get("settings", {}).get("profile")
-    return list(dict.fromkeys([*found, *([str(analysed)] if analysed else [])]))
+    """The prompt profiles of an arm's figures, those of other jobs than `evaluate` among them."""
+    others = [job.get("settings", {}) for job in (arm.analysis, arm.oracle)]
+    found = [settings.get("profile") for settings in (*(r["settings"] for r in arm.rows), *others)]
+    return list(dict.fromkeys(str(profile) for profile in found if profile))
 
 
 def profile_text(arms: Sequence[Arm]) -> str:
@@ -30,8 +29,9 @@ def profile_text(arms: Sequence[Arm]) -> str:
 
 
 def evaluate_profile(arm: Arm) -> str:
-    """The profile under which job `evaluate` asked."""
-    found = dict.fromkeys(str(row["settings"].get("profile", "")) for row in arm.rows)
+    """The profile under which job `evaluate` asked; without it, the one of job `oracle`."""
+    settings = [row["settings"] for row in arm.rows] or [arm.settings]
+    found = dict.fromkeys(str(one.get("profile", "")) for one in settings)
     return " and ".join(filter(None, found)) or "\u2013"
 
 
@@ -42,12 +42,12 @@ def is_mixed(arms: Sequence[Arm]) -> bool:
 
 def model_lines(arms: Sequence[Arm]) -> list[str]:
     """A sentence an arm: what it is, when it was asked, and under which profile."""
-    return [_line(arm) for arm in arms if arm.rows]
+    return [_line(arm) for arm in arms if arm.settings]
 
 
 def _line(arm: Arm) -> str:
-    about = _about(arm)
-    source = about.get("source") or (arm.rows[0].get("model") if arm.rows else None) or UNKNOWN
+    about = arm.settings
+    source = about.get("source") or _model(arm)
     text = f"{arm.name} is {source}"
     if about.get("weights") and about["weights"] != "start":
         text += f", trained here ({about['weights']})"
@@ -60,19 +60,19 @@ def _line(arm: Arm) -> str:
 
 def models_table(arms: Sequence[Arm]) -> Table | None:
     """A row an arm: source, weights, digest, profile, date and versions."""
-    rows = [_row(arm) for arm in arms if arm.rows]
+    rows = [_row(arm) for arm in arms if arm.settings]
     header = ("Name", "Model", "Weights", "Digest", Term("Prompt profile", "profile"), "Date",
               "Versions")  # fmt: skip
     return Table("The models and when they were asked", header, rows, numbers=9) if rows else None
 
 
 def _row(arm: Arm) -> tuple[str, ...]:
-    about = _about(arm)
+    about = arm.settings
     weights = about.get("weights", UNKNOWN)
     versions = ", ".join(f"{k} {v}" for k, v in (about.get("versions") or {}).items())
     return (
         arm.name,
-        str(about.get("source") or arm.rows[0].get("model") or UNKNOWN),
+        str(about.get("source") or _model(arm)),
         "as published" if weights == "start" else str(weights),
         str(about.get("checkpoint", UNKNOWN)),
         evaluate_profile(arm),
@@ -81,6 +81,6 @@ def _row(arm: Arm) -> tuple[str, ...]:
     )
 
 
-def _about(arm: Arm) -> dict[str, Any]:
-    """The settings of its first figure."""
-    return arm.rows[0]["settings"] if arm.rows else {}
+def _model(arm: Arm) -> str:
+    """The model's name where its source was not recorded."""
+    return (arm.rows[0].get("model") if arm.rows else None) or UNKNOWN

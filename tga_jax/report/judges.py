@@ -25,8 +25,8 @@ def judges(arms: Sequence[Arm]) -> Markup | None:
     if table is None:
         return None
     lead = (
-        "The first judge is the one whose verdicts count everywhere else. Agreement is the share "
-        "of answers that two judges see alike, and kappa what of it is more than chance."
+        "The verdicts of the first judge count everywhere else on this page. Agreement is the "
+        "share of answers on which two judges say the same, and kappa corrects it for chance."
     )
     lists = [found for arm in arms if (found := _disagreements(arm))]
     return render("tables.html", lead=lead, tables=[to_html(table)], folded=lists)
@@ -98,11 +98,13 @@ def _disagreements(arm: Arm) -> tuple[str, Markup] | None:
     ]
     if not found:
         return None
-    title = f"{arm.name}: {min(SHOWN, len(found))} of {len(found)} answers that judges see apart"
+    title = f"{arm.name}: {min(SHOWN, len(found))} of {len(found)} answers on which judges differ"
     shown = [found[i * len(found) // SHOWN] for i in range(SHOWN)] if len(found) > SHOWN else found
     rows = [_row(benchmark, answer) for benchmark, answer in shown]
     header = ("Question", "Answer", "Verdicts")
-    table = to_html(Table("Evenly taken; all are in disagreements.jsonl", header, rows, numbers=9))
+    table = to_html(
+        Table("A regular sample; disagreements.jsonl has all of them", header, rows, numbers=9)
+    )
     return title, table
 
 

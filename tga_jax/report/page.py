@@ -29,6 +29,7 @@ from tga_jax.report.glossary import glossary
 from tga_jax.report.headlines import Difference, Place, lines
 from tga_jax.report.identity import is_mixed, model_lines, profile_text
 from tga_jax.report.judges import judges, judges_table
+from tga_jax.report.oracle import oracle, oracle_table
 from tga_jax.report.provenance import provenance
 from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.verdict import remarks, verdict
@@ -80,6 +81,7 @@ def page(report: Report) -> str:
         ("examples", "Examples", cards.examples(arms, report.examples, blur=report.blur)),
         ("answers", "All answers", browse(data)),
         ("layers", "Layer by layer", curves.layers(arms)),
+        ("oracle", "What matched states would do", oracle(run.arms, arms)),
         ("seeds", "Over seeds", over_seeds(run.arms, arms)),
         ("arms", "All models", all_arms(run.arms, arms)),
         ("training", "Training", curves.training(arms)),
@@ -114,12 +116,12 @@ def _title(report: Report) -> str:
     title = f"Report: {report.run.workdir.resolve().name}"
     if not is_mixed(report.run.arms):
         return title
-    return f"{title}. Its figures are under different prompts ({profile_text(report.run.arms)})"
+    return f"{title}. Its figures come from different prompts ({profile_text(report.run.arms)})"
 
 
 def _verdict(report: Report) -> list[str]:
     if not report.pair:
-        return ["No model has been evaluated or trained here yet; see below what there is."]
+        return ["No model has been evaluated or trained here yet. What there is, is shown below."]
     arms = report.run.arms
     found = lines(arms)
     return verdict(found, arms, report.reference, report.pair[-1], report.differences)
@@ -130,7 +132,7 @@ def _remarks(report: Report) -> list[tuple[str, Any]]:
         return []
     found = remarks(lines(report.pair), report.reference, report.pair[-1], report.differences)
     where = (curves.where_refusal_arises(arm) for arm in report.pair)
-    return found + [("Where refusal of text arises", text) for text in where if text]
+    return found + [("Layers", text) for text in where if text]
 
 
 def tables(report: Report) -> list[Table]:
@@ -140,6 +142,7 @@ def tables(report: Report) -> list[Table]:
     found.append(arms_table(report.run.arms))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report.pair, report.differences), judges_table(report.pair)]
+    found += [oracle_table(report.run.arms), curves.training_table(report.pair)]
     return [table for table in found if table is not None and table.rows]
 
 

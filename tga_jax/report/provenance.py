@@ -125,7 +125,7 @@ def _settings(arms: Sequence[Arm]) -> Table:
         if name.partition(".")[0] not in OF_MODELS
     ]
     header = ("Setting", *(arm.name for arm in arms))
-    return Table("Settings under which the figures came about", header, rows, numbers=9)
+    return Table("Settings that produced the figures", header, rows, numbers=9)
 
 
 def _setting(name: str, settings: dict[str, str]) -> str:
@@ -192,6 +192,6 @@ def _shipped(base_models: Json) -> str:
     models = {MODELS.get(name, name): seconds_text(float(value)) for name, value in found.items()}
     times = ", ".join(f"{name} {text}" for name, text in models.items())
     return (
-        f"Taken ready-made from the project, which took this run no time: {' and '.join(models)}. "
-        f"Training once took: {times}."
+        f"This run took {' and '.join(models)} ready-made from the project. Training them once "
+        f"took this long: {times}."
     )

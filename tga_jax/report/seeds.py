@@ -84,7 +84,7 @@ def _table(found: dict[str, Family]) -> Table:
     names = [f"{name}, {len(family)} seeds" for name, family in found.items()]
     header = ("Benchmark/scene", "Figure", *names, *(("Difference", "p") if paired_test else ()))
     caption = "Means over seeds with Student's 95% intervals"
-    caption += "; p of the paired t-test over seeds" if paired_test else ""
+    caption += "; p is that of the paired t-test over seeds" if paired_test else ""
     return Table(caption, header, rows, numbers=2)
 
 

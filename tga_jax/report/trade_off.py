@@ -50,5 +50,5 @@ def _chart(
     label = ability.headline.label
     chart = scatter_chart(points, title=safety.headline.label, x_label=label)
     title = Term(safety.headline.label, safety.headline.metric)
-    note = f"Against {label[0].lower()}{label[1:]}; {profile_text(arms)}"
+    note = f"Plotted against {label[0].lower()}{label[1:]}; {profile_text(arms)}"
     return {"title": title, "lines": [], "chart": chart, "note": note}

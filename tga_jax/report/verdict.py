@@ -69,14 +69,14 @@ def _benchmarks(line: Line) -> list[str]:
 
 
 def where_of(line: Line) -> str:
-    """Like "On the benchmark hod, all scenes"."""
+    """Like "On all scenes of the benchmark hod"."""
     if line.benchmark == MACRO:
         names = ", ".join(words(part.benchmark) for part in line.parts)
-        return f"On average over {len(line.parts)} benchmarks that count alike ({names})"
+        return f"On average over {len(line.parts)} benchmarks that count equally ({names})"
     if not line.benchmark:
         return "By the figures of summary.json"
-    scene = "all scenes" if line.scene == ALL else f"scene {words(line.scene)}"
-    return f"On the benchmark {words(line.benchmark)}, {scene}"
+    scene = "all scenes" if line.scene == ALL else f"the scene {words(line.scene)}"
+    return f"On {scene} of the benchmark {words(line.benchmark)}"
 
 
 def count_of(figure: Figure) -> str:
@@ -96,7 +96,7 @@ def _sentence(
         text = _alone(line, harmless, names, candidate)
     else:
         text = _pair(line, harmless, names, reference, candidate, differences)
-    return f"{where_of(line)}: {text}."
+    return f"{where_of(line)}, {text}."
 
 
 def _alone(line: Line, harmless: Line | None, names: tuple[str, str], candidate: Arm) -> str:
@@ -108,7 +108,7 @@ def _alone(line: Line, harmless: Line | None, names: tuple[str, str], candidate:
     benign = harmless.of(candidate) if harmless else None
     if benign is not None:
         shown = figure_text("over_refusal", benign)
-        text += f"; of the {names[1]} it refuses {shown}{count_of(benign)}"
+        text += f". It refuses {shown} of the {names[1]}{count_of(benign)}"
     return text
 
 
@@ -126,9 +126,9 @@ def _pair(
         than=f" than {reference.name}", between=f"there is no clear difference {both}",
     )  # fmt: skip
     if harmless is not None and harmless.of(candidate) and harmless.of(reference):
-        text += "; " + _compared(
-            harmless, names[1], reference, candidate, differences, who="it",
-            between="there is no clear difference ",
+        text += ". " + _compared(
+            harmless, names[1], reference, candidate, differences, who="It",
+            between="There is no clear difference ",
         )  # fmt: skip
     return text
 
@@ -186,12 +186,12 @@ def _others(line: Line, others: Sequence[Arm], what: str) -> list[str]:
         return []
     if len(found) <= NAMED:
         shown = ", ".join(f"{name} {figure_text('dsr', figure)}" for figure, name in found)
-        return [f"{where_of(line)}, the other models refuse of the {what}: {shown}."]
+        return [f"{where_of(line)}, the other models refuse these shares of the {what}: {shown}."]
     ordered = sorted(found, key=lambda each: each[0].value)
     low, high = (f"{value_text('dsr', f.value)} ({name})" for f, name in (ordered[0], ordered[-1]))
     return [
         f"{where_of(line)}, {len(found)} other models refuse between {low} and {high} of the "
-        f"{what}; the table of all models has each."
+        f"{what}. The table of all models has each of them."
     ]
 
 
@@ -218,14 +218,17 @@ def remarks(
         difference = difference_of(line, differences)
         if key not in ABOUT or not (own and other and difference):
             continue
-        values = f"{value_text(metric, own.value)} against {value_text(metric, other.value)}"
+        values = (
+            f"{value_text(metric, own.value)} for {candidate.name} and "
+            f"{value_text(metric, other.value)} for {reference.name}"
+        )
         clear = (
-            ("higher" if difference.figure.value > 0 else "lower")
+            ("This is clearly higher" if difference.figure.value > 0 else "This is clearly lower")
             if difference.figure.excludes_zero
-            else "no clear difference"
+            else "This is no clear difference"
         )
         change = difference_text(metric, difference.figure, unit=True)
-        text = f"{line.headline.label}, {_inside(line)}: {values}, {clear} ({change})."
+        text = f'{where_of(line)}, "{line.headline.label}" is {values}. {clear} ({change}).'
         out.append((ABOUT[key], text))
     order = list(ABOUT.values())
     return sorted(out, key=lambda remark: order.index(remark[0]))
@@ -240,8 +243,8 @@ def _gap_remark(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
     if image is None or text is None:
         return []
     shown = (
-        f"{figure_text('dsr', image)} of harmful images are refused against "
-        f"{figure_text('dsr', text)} of harmful texts: {_gap(image, text)}."
+        f"The model refuses {figure_text('dsr', image)} of the harmful images and "
+        f"{figure_text('dsr', text)} of the harmful texts. {_gap(image, text)}."
     )
     return [("Images against texts", shown)]
 
@@ -249,27 +252,21 @@ def _gap_remark(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
 def _ability_remarks(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
     """What the model can do, on every benchmark that has right answers."""
     return [
-        ("Ability", f"{line.headline.label}, {_inside(line)}: {figure_text('accuracy', figure)}"
-         f"{count_of(figure)}.")
+        ("Ability", f'{where_of(line)}, "{line.headline.label}" is '
+         f"{figure_text('accuracy', figure)}{count_of(figure)}.")
         for line in found
         if line.headline.metric == "accuracy" and (figure := line.of(candidate)) is not None
     ]  # fmt: skip
 
 
-def _inside(line: Line) -> str:
-    """`where_of` inside a sentence."""
-    text = where_of(line)
-    return text[0].lower() + text[1:]
-
-
 def _gap(image: Figure, text: Figure) -> str:
-    """Two independent shares whose intervals meet are not told apart."""
+    """What two independent shares say; those whose intervals meet are not told apart."""
     if None in (image.low, image.high, text.low, text.high):
-        return "a difference without intervals"
+        return "The difference has no interval"
     assert image.high is not None and image.low is not None
     assert text.high is not None and text.low is not None
     if image.high < text.low:
-        return "images less often"
+        return "It refuses images less often"
     if image.low > text.high:
-        return "images more often"
-    return "no clear difference"
+        return "It refuses images more often"
+    return "This is no clear difference"

@@ -35,12 +35,14 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
-            raise UserError(f"config.retrieval.choice={self.choice!r}: 'nearest' or 'sampled'")
+            raise UserError(
+                f"config.retrieval.choice={self.choice!r} must be 'nearest' or 'sampled'"
+            )
         if self.top_k < 1:
-            raise UserError(f"config.retrieval.top_k={self.top_k}: must be at least 1")
+            raise UserError(f"config.retrieval.top_k={self.top_k} must be at least 1")
         for key in ("noise", "duplicate_jaccard"):
             if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"config.retrieval.{key}={getattr(self, key)}: must lie in 0..1")
+                raise UserError(f"config.retrieval.{key}={getattr(self, key)} must lie in 0..1")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

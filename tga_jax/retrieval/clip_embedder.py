@@ -92,7 +92,7 @@ class ClipEmbedder:
         self.width: int = self.source.config.embedding
         self.transform = ImageTransform(**self.source.image_settings)
         if batch_size < 1:
-            raise UserError(f"config.retrieval.batch_size={batch_size}: must be at least 1")
+            raise UserError(f"config.retrieval.batch_size={batch_size} must be at least 1")
         ways = batch_shards(mesh)
         self.batch_size = -(-batch_size // ways) * ways
 

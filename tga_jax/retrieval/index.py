@@ -63,7 +63,7 @@ def choose_backend(wanted: str, *, say: Say = _to_stderr) -> str:
         UserError: an unknown name, or "scann" where there is none.
     """
     if wanted not in BACKENDS:
-        raise UserError(f"config.retrieval.backend={wanted!r}: one of {', '.join(BACKENDS)}")
+        raise UserError(f"config.retrieval.backend={wanted!r} must be one of {', '.join(BACKENDS)}")
     if wanted == "exact":
         return wanted
     if available():
@@ -130,7 +130,9 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no finished index (no index.json); run job index")
     found = about.get("version") if isinstance(about, dict) else None
     if found != VERSION:
-        raise UserError(f"{path}: version {found}, this program reads {VERSION}; run job index")
+        raise UserError(
+            f"{path}: it has version {found}, and this program reads {VERSION}; run job index"
+        )
     return dict(about)
 
 
@@ -169,12 +171,13 @@ def open_index(
             f"not with this one ({clip_digest}); set config.retrieval.clip or run job index"
         )
     for path in changed_files(folder, about):
-        raise UserError(f"{path}: not what the index was made with; run job index")
+        raise UserError(f"{path}: it has changed since the index was made; run job index")
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
     texts = [Text(row["id"], row["text"]) for row in read_jsonl(folder / "texts.jsonl")]
     if not len(texts) == len(embeddings) == about["count"]:
         raise UserError(
-            f"{folder}: {len(texts)} texts, {len(embeddings)} embeddings; run job index"
+            f"{folder}: there are {len(texts)} texts but {len(embeddings)} embeddings; run "
+            "job index"
         )
     search = _searcher(folder, embeddings, about, backend, say)
     return Index(texts, embeddings, search, about)

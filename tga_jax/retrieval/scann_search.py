@@ -100,7 +100,9 @@ class ScannSearch:
             UserError: a file to unpickle is among them, or ScaNN cannot read them.
         """
         if (folder / PICKLE).exists():
-            raise UserError(f"{folder / PICKLE}: not a file of ours; run job index")
+            raise UserError(
+                f"{folder / PICKLE}: this program did not write this file; run job index"
+            )
         try:
             searcher = _scann().load_searcher(str(folder), assets_backcompat_shim=False)
         except (ValueError, RuntimeError, OSError) as error:

@@ -91,7 +91,7 @@ def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
                 hint = "; samples are read from .json files" if "conversations" in line else ""
                 raise UserError(
-                    f'{path}: line {number}: expected an object with a text under "{key}"{hint}'
+                    f'{path}: line {number}: it must be an object with a text under "{key}"{hint}'
                 )
             found = row.get("id")
             yield Text(name if found is None else str(found), row[key])

@@ -176,7 +176,7 @@ def check_decoding(cfg: ConfigDict) -> None:
     }
     for key, (low, high) in limits.items():
         if not low <= cfg[key] <= high:
-            raise UserError(f"config.generate.{key}={cfg[key]}: must lie in {low}..{high}")
+            raise UserError(f"config.generate.{key}={cfg[key]} must lie in {low}..{high}")
 
 
 def answer_line(

@@ -30,7 +30,9 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
     guide = config.guide
     for key, allowed in (("form", FORMS), ("center", CENTERS)):
         if guide[key] not in allowed:
-            raise UserError(f"config.guide.{key}={guide[key]!r}: one of {', '.join(allowed)}")
+            raise UserError(
+                f"config.guide.{key}={guide[key]!r} must be one of {', '.join(allowed)}"
+            )
     off = guide.form == "none" or bool(stage and not config[stage].guide)
     guided = guided_layers(guide, workdir, needed=not off)
     answers = guide.answer_layers if guide.answer_layers and guide.answer_weight else guided
@@ -61,13 +63,13 @@ def term_counts(
     """
     if not guide.active:
         return {"pair": 0, "hinge": 0, "answer": 0}
-    image, caption, has_retrieved, tox = has_flags(records).T
+    image, caption, has_retrieved, tox, one_first = has_flags(records).T
     guided = image & caption & ~tox
     return {
         "pair": int(guided.sum()) * (guide.pair_weight != 0),
         "hinge": int((guided & has_retrieved).sum())
         * (guide.hinge_weight != 0 and asks and retrieved),
-        "answer": int(guided.sum()) * (guide.answer_weight != 0 and asks),
+        "answer": int((guided & one_first).sum()) * (guide.answer_weight != 0 and asks),
     }
 
 
@@ -79,7 +81,9 @@ def guide_warning(guide: GuideConfig, counts: Mapping[str, int], *, asks: bool) 
         reason = "all of its weights are 0 (config.guide.pair_weight and its like)"
     elif not (asks or guide.pair_weight):
         reason = "its terms need a question in the prompt, and the stage's template has none"
-    elif guide.pair_weight or guide.answer_weight:
+    elif guide.answer_weight and not guide.pair_weight:
+        reason = "no sample has a captioned image alone in its first turn (see samples.json)"
+    elif guide.pair_weight:
         reason = "no sample with an image has a caption (see samples.json and config.data.captions)"
     else:
         reason = "no captioned image has a retrieved text in its prompt (config.data.retrieved)"

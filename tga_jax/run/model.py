@@ -80,7 +80,9 @@ def open_source(model: ConfigDict) -> Source:
 def image_settings(source: Source, pad_to_square: str) -> dict[str, Any]:
     """The checkpoint's image preparation, with config.data.pad_to_square applied."""
     if pad_to_square not in ("auto", "yes", "no"):
-        raise UserError(f"config.data.pad_to_square={pad_to_square!r}: 'auto', 'yes' or 'no'")
+        raise UserError(
+            f"config.data.pad_to_square={pad_to_square!r} must be 'auto', 'yes' or 'no'"
+        )
     settings = dict(source.image_settings)
     if pad_to_square != "auto":
         settings["pad_to_square"] = pad_to_square == "yes"
@@ -107,10 +109,10 @@ def compute_of(config: ConfigDict, remat: str, platform: str | None) -> Compute:
         platform: decides an attention of "auto"; None: plain products, which show all FLOPs.
     """
     if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.dtype={config.dtype!r}: 'float32' or 'bfloat16'")
+        raise UserError(f"config.dtype={config.dtype!r} must be 'float32' or 'bfloat16'")
     if remat not in REMAT_POLICIES:
         known = ", ".join(map(repr, REMAT_POLICIES))
-        raise UserError(f"config.model.remat={remat!r}: one of {known}")
+        raise UserError(f"config.model.remat={remat!r} must be one of {known}")
     attention = "xla" if platform is None else attention_on(platform, config)
     return Compute(config.dtype, remat, attention)
 
@@ -120,7 +122,7 @@ def attention_on(platform: str, config: ConfigDict) -> str:
     name = config.model.attention
     if name not in ("auto", *BACKENDS):
         known = ", ".join(map(repr, ("auto", *BACKENDS)))
-        raise UserError(f"config.model.attention={name!r}: one of {known}")
+        raise UserError(f"config.model.attention={name!r} must be one of {known}")
     return choose_backend(name, platform=platform, dtype=config.dtype)
 
 
@@ -137,7 +139,7 @@ def with_quantised(config: LlavaConfig, kind: str) -> LlavaConfig:
     """The model's shapes, with the blocks' kernels kept as `config.model.quantize` says."""
     if kind not in ("", *KINDS):
         known = ", ".join(map(repr, ("", *KINDS)))
-        raise UserError(f"config.model.quantize={kind!r}: one of {known}")
+        raise UserError(f"config.model.quantize={kind!r} must be one of {known}")
     decoder = config.decoder
     inputs = decoder.width, decoder.heads * decoder.head_dim, decoder.ffn
     if kind == "nf4" and any(side % 2 for side in inputs):

@@ -45,4 +45,4 @@ def _date(text: str, where: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        raise UserError(f"{where}: no date; write it like 2026-11-28") from None
+        raise UserError(f"{where}: it is no date; write it like 2026-11-28") from None

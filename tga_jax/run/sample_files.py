@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tga_jax.data.image_files import COMPRESSED, is_archive, open_archive
+from tga_jax.data.image_files import COMPRESSED, SUFFIXES, is_archive, open_archive
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.data.prepared import is_prepared, read_report
 from tga_jax.data.side_texts import SIDE_FILES
@@ -98,9 +100,9 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
 def check_split(data: ConfigDict) -> None:
     """Refuse values of config.data.split and config.data.validation that there are not."""
     if data.split not in (TRAIN, VALIDATION):
-        raise UserError(f"config.data.split={data.split!r}: {TRAIN!r} or {VALIDATION!r}")
+        raise UserError(f"config.data.split={data.split!r} must be {TRAIN!r} or {VALIDATION!r}")
     if not 0 <= data.validation < 1:
-        raise UserError(f"config.data.validation={data.validation}: must lie in 0..1, below 1")
+        raise UserError(f"config.data.validation={data.validation} must be at least 0 and below 1")
 
 
 def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:
@@ -190,10 +192,23 @@ def image_folder(config: ConfigDict, stage: str = "") -> Path:
         open_archive(folder)
     elif not folder.is_dir():
         key = f"config.{stage if own else 'data'}.image_dir"
-        known = " or .zip or .tar archive"
-        packed = "; unpack it, or make it a .tar" if folder.name.endswith(COMPRESSED) else ""
-        raise UserError(f"{key}={str(folder)!r}: there is no such folder{known}{packed}")
+        raise UserError(f"{key}={str(folder)!r}: {_no_images(folder)}")
     return folder
+
+
+def _no_images(place: Path) -> str:
+    """Why a path is no image folder and no archive of images, and what there is of a like name."""
+    if place.is_file():
+        packed = place.name.lower().endswith(COMPRESSED)
+        return "is no folder or .zip or .tar archive" + "; unpack it, or make it a .tar" * packed
+    archive = place.suffix.lower() in SUFFIXES
+    problem = "there is no such " + ("archive" if archive else "folder or .zip or .tar archive")
+    try:
+        names = [entry.name for entry in os.scandir(place.parent)]
+    except OSError:
+        return f"{problem}; there is no folder {place.parent} either"
+    near = difflib.get_close_matches(place.name, names, n=1)
+    return problem + "".join(f"; did you mean {name!r}?" for name in near)
 
 
 def _is_mixture(config: ConfigDict, stage: str) -> bool:

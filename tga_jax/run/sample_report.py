@@ -69,7 +69,7 @@ def merged(checked: Sequence[Checked]) -> dict[str, Any]:
 
 def what_they_lack(records: Sequence[Record]) -> dict[str, Any]:
     """Counts samples; rows marked "tox" have no guide terms whatever they lack."""
-    image, caption, retrieved, tox = has_flags(records).T
+    image, caption, retrieved, tox, _ = has_flags(records).T
     shown = image & ~tox
     return {
         "pictures": int(shown.sum()),

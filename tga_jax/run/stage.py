@@ -150,17 +150,19 @@ def check_rates(cfg: ConfigDict, stage: str) -> None:
     """Refuse numbers of config.<stage> that are below 0, or shares of its steps above 1."""
     for key in AT_LEAST_0:
         if cfg[key] < 0:
-            raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 0 or more")
+            raise UserError(f"config.{stage}.{key}={cfg[key]} must be 0 or more")
     for key in SHARES:
         if not 0 <= cfg[key] <= 1:
-            raise UserError(f"config.{stage}.{key}={cfg[key]}: must lie in 0..1")
+            raise UserError(f"config.{stage}.{key}={cfg[key]} must lie in 0..1")
 
 
 def check_dtypes(config: ConfigDict) -> None:
     """Refuse dtypes of trained parameters and of moments that there are not."""
     for key, known in (("trained_dtype", ("float32", "bfloat16")), ("moments", MOMENTS)):
         if config[key] not in known:
-            raise UserError(f"config.{key}={config[key]!r}: one of {', '.join(map(repr, known))}")
+            raise UserError(
+                f"config.{key}={config[key]!r} must be one of {', '.join(map(repr, known))}"
+            )
 
 
 def compiler_options(options: Sequence[str]) -> dict[str, bool | int | str]:

@@ -25,7 +25,7 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
     """Refuse numbers of config.<stage> that count something and are not positive."""
     for key in ("batch_size", "accumulate", "save_every", "log_every", "keep"):
         if cfg[key] < 1:
-            raise UserError(f"config.{stage}.{key}={cfg[key]}: must be 1 or more")
+            raise UserError(f"config.{stage}.{key}={cfg[key]} must be 1 or more")
 
 
 def stage_samples(
@@ -109,7 +109,7 @@ def packing_of(config: ConfigDict) -> int:
     """
     packing = int(config.data.packing)
     if packing < 1:
-        raise UserError(f"config.data.packing={packing}: must be 1 or more")
+        raise UserError(f"config.data.packing={packing} must be 1 or more")
     return packing
 
 

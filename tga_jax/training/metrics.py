@@ -11,6 +11,7 @@ from pathlib import Path
 from tga_jax import files
 from tga_jax.cluster import hosts, watch
 from tga_jax.training.metric_table import NAMES
+from tga_jax.training.throughput import compilations
 from tga_jax.training.trackers import TENSORBOARD, About, open_trackers
 
 Value = float | int | None
@@ -66,18 +67,21 @@ class MetricsLog:
 
 
 class Progress:
-    """Steps done, speed and time left, as one line on stderr."""
+    """Steps done, speed and time left, as one line on stderr.
+
+    The time left is reckoned without what was spent on compiling, which will not come again.
+    """
 
     def __init__(self, name: str, total: int, *, start: int = 0) -> None:
         self.name, self.total, self.start = name, total, start
-        self.began = time.monotonic()
+        self.began = time.monotonic() - sum(compilations())
 
     def show(self, done: int, note: str = "") -> None:
         """Print a line that says how much is done and how long the rest will take.
 
         Without a name nothing is printed; the watch is told that something goes on all the same.
         """
-        elapsed = time.monotonic() - self.began
+        elapsed = time.monotonic() - sum(compilations()) - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
         left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"
         if self.name:

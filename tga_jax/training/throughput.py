@@ -42,8 +42,11 @@ def return_freed_memory() -> None:
 
 
 @functools.cache
-def _compilations() -> list[float]:
-    """Seconds of every compilation of this process from now on, those from a cache included."""
+def compilations() -> list[float]:
+    """The list of seconds of every compilation of this process since the first call, kept current.
+
+    Those from a cache are included.
+    """
     seconds: list[float] = []
 
     def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
@@ -61,7 +64,7 @@ class Meter:
     """
 
     def __init__(self, peak_flops: float | None) -> None:
-        self._peak, self._compiled = peak_flops, len(_compilations())
+        self._peak, self._compiled = peak_flops, len(compilations())
         self.restart()
 
     def restart(self) -> None:
@@ -90,7 +93,7 @@ class Meter:
     def read(self) -> Figures:
         """Figures of the window, which ends here."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        devices, peak, compiled = jax.device_count(), self._peak, len(_compilations())
+        devices, peak, compiled = jax.device_count(), self._peak, len(compilations())
         out: Figures = {
             "tokens_per_second": self._tokens / seconds,
             "tokens_per_second_per_device": self._tokens / seconds / devices,

@@ -40,7 +40,9 @@ def column(
     if not wanted:
         return next((name for name in usual if name in names), None)
     if wanted not in names:
-        raise UserError(f"{path}: {key}={wanted!r}: there is no such column, but {known(names)}")
+        raise UserError(
+            f"{path}: {key}={wanted!r}: there is no such column; the file has {known(names)}"
+        )
     return wanted
 
 

@@ -34,7 +34,9 @@ def read_scenes(
         UserError: the path is a file.
     """
     if not path.is_dir():
-        raise UserError(f"{path}: is a file; scenes are folders of images in a folder")
+        raise UserError(
+            f"{path}: is a file; name the folder that holds a folder of images for each scene"
+        )
     harmful = yes_or_no(options, "harmful", default=True) is True
     question = options.get("question", QUESTION)
     names = options.get("expect", "")

@@ -77,7 +77,7 @@ def _in_part(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
     if part is None:
         return items
     if part not in PARTS:
-        raise UserError(f"benchmark {entry.name}: part={part!r}: of {', '.join(PARTS)}")
+        raise UserError(f"benchmark {entry.name}: part={part!r} must be one of {', '.join(PARTS)}")
     fifths = [int(digest(item.image or item.text)[:8], 16) % 5 for item in items]
     wanted = part == PARTS[0]
     return [item for item, fifth in zip(items, fifths, strict=True) if (fifth == 0) == wanted]
@@ -88,7 +88,9 @@ def _limited(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
     if "limit" not in entry.options:
         return items
     if not entry.options["limit"].isdecimal():
-        raise UserError(f"benchmark {entry.name}: limit={entry.options['limit']!r}: not a number")
+        raise UserError(
+            f"benchmark {entry.name}: limit={entry.options['limit']!r}: must be a number"
+        )
     kept, counts = [], dict.fromkeys((item.scene for item in items), 0)
     for item in items:
         counts[item.scene] += 1
@@ -101,7 +103,9 @@ def _check_ids(entry: Entry, items: list[EvalItem]) -> None:
     seen: set[Any] = set()
     for item in items:
         if item.id in seen:
-            raise UserError(f"benchmark {entry.name}: {entry.path}: two questions of id {item.id}")
+            raise UserError(
+                f"benchmark {entry.name}: {entry.path}: two questions have the id {item.id}"
+            )
         seen.add(item.id)
 
 
@@ -149,6 +153,8 @@ def _wrapped(entry: Entry, items: list[EvalItem], drawings: Path) -> list[EvalIt
     if name is None:
         return items
     if name not in WRAPPERS:
-        raise UserError(f"benchmark {entry.name}: wrap={name!r}: of {', '.join(WRAPPERS)}")
+        raise UserError(
+            f"benchmark {entry.name}: wrap={name!r} must be one of {', '.join(WRAPPERS)}"
+        )
     examples = read_examples(entry.options.get("examples"))
     return [WRAPPERS[name](item, drawings=drawings, examples=examples) for item in items]

@@ -38,7 +38,9 @@ def read(
     types = options.get("types", "+".join(QUESTION_OF)).split("+")
     for kind in types:
         if kind not in QUESTION_OF:
-            raise UserError(f"mm_safetybench: types={kind!r}: of {', '.join(QUESTION_OF)}")
+            raise UserError(
+                f"mm_safetybench: types={kind!r} must be one of {', '.join(QUESTION_OF)}"
+            )
     images = image_dir or path / "imgs"
     for scenario in SCENARIOS:
         file = path / "processed_questions" / f"{scenario}.json"
@@ -47,11 +49,11 @@ def read(
             continue
         questions = read_json(file)
         if not isinstance(questions, dict):
-            raise UserError(f"{file}: expected an object of questions")
+            raise UserError(f"{file}: it must be a JSON object of questions")
         for number, row in questions.items():
             where = f"{file}: question {number}"
             if not isinstance(row, dict):
-                raise UserError(f"{where}: expected an object")
+                raise UserError(f"{where}: it must be a JSON object")
             for kind in types:
                 yield _item(scenario, number, kind, row, where=where, images=images)
 

@@ -46,11 +46,12 @@ class _Columns:
         text = chosen("text", TEXT_COLUMNS)
         if text is None:
             raise UserError(
-                f"{path}: no column of questions; name it by ?text=COLUMN, of {known(names)}"
+                f"{path}: no known column has the questions; name it with ?text=COLUMN, one "
+                f"of {known(names)}"
             )
         scenes = options.get("scene", "category").split("+")
         if len(scenes) > 2:
-            raise UserError(f"questions: scene={options['scene']!r}: one or two columns")
+            raise UserError(f"questions: scene={options['scene']!r}: name one or two columns")
         if "scene" in options:
             for name in scenes:
                 column(names, name, (), key="scene", path=path)

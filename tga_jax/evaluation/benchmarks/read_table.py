@@ -59,6 +59,7 @@ def id_of(row: Mapping[str, Any], key: str, *, where: str) -> int | str:
 def _csv_rows(path: Path) -> list[Row]:
     text = read_text(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    _check_delimiter(path, text, delimiter)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = list(reader)
@@ -68,3 +69,19 @@ def _csv_rows(path: Path) -> list[Row]:
         if None in row or None in row.values():
             raise UserError(f"{path}: record number {number} has another number of columns")
     return rows
+
+
+def _check_delimiter(path: Path, text: str, delimiter: str) -> None:
+    """Refuse a header that is one column now and several with another delimiter."""
+    first = text.partition("\n")[0]
+    others = {";": "semicolons", "\t": "tabs", ",": "commas"}
+    wanted = others.pop(delimiter)
+    if len(next(csv.reader([first], delimiter=delimiter), [])) > 1:
+        return
+    for other, name in others.items():
+        if len(next(csv.reader([first], delimiter=other), [])) > 1:
+            ends = {"\t": "name it .tsv", ",": "name it .csv"}
+            advice = ends.get(other, f"save it with {wanted}")
+            raise UserError(
+                f"{path}: its columns are separated by {name}, not by {wanted}; {advice}"
+            )

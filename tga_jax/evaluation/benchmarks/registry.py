@@ -80,32 +80,34 @@ _HEAD = r"(?:[\w.+-]+=)?\w+:"
 _ENTRY = re.compile(r"(?:(?P<name>[\w.+-]+)=)?(?P<kind>\w+):(?P<path>[^?]+)(?:\?(?P<options>.*))?")
 
 
-def parse_entries(text: str) -> list[Entry]:
+def parse_entries(text: str, *, key: str = "config.evaluate.benchmarks") -> list[Entry]:
     """The entries of a list of benchmarks, as config.evaluate.benchmarks writes it.
+
+    Args:
+        text: the list.
+        key: where it stands, for an error.
 
     Raises:
         UserError: an unknown kind, option or control, or two entries of one name.
     """
     parts = re.split(rf"[,\n]\s*(?={_HEAD})", text.strip().rstrip(","))
-    entries = [_entry(part.strip().rstrip(",")) for part in parts if part.strip()]
+    entries = [_entry(part.strip().rstrip(","), key) for part in parts if part.strip()]
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(
-                f"config.evaluate.benchmarks: two are called {name!r}; name one NAME=KIND:PATH"
-            )
+            raise UserError(f"{key}: two are called {name!r}; name one NAME=KIND:PATH")
     for entry in entries:
         control = entry.options.get("control", entry.name)
         if control not in names:
             raise UserError(
-                f"config.evaluate.benchmarks: {entry.name}: control={control!r} is no benchmark of "
+                f"{key}: {entry.name}: control={control!r} is no benchmark of "
                 f"this run; there are {', '.join(names)}"
             )
     return entries
 
 
-def _entry(part: str) -> Entry:
-    where = f"config.evaluate.benchmarks: {part!r}"
+def _entry(part: str, key: str) -> Entry:
+    where = f"{key}: {part!r}"
     match = _ENTRY.fullmatch(part)
     if match is None:
         raise UserError(f"{where}: expected KIND:PATH, like pope:data/pope")

@@ -37,7 +37,10 @@ def read(
 
     text = chosen("prompt", ()) or chosen("text", TEXT_COLUMNS)
     if text is None:
-        raise UserError(f"{path}: no column of prompts; name it by ?text=COLUMN, of {known(names)}")
+        raise UserError(
+            f"{path}: no known column has the prompts; name it with ?text=COLUMN, one of "
+            f"{known(names)}"
+        )
     identity, scene, answer = (
         chosen("id", ID_COLUMNS), chosen("scene", SCENE_COLUMNS), chosen("answer", ("answer",)),
     )  # fmt: skip

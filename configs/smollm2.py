@@ -1,0 +1,127 @@
+"""A real language model under the miniature's images: does a guide carry its refusals over?
+
+docs/real_llm.md has the question, the commands in their order and what came of them. The language
+model is SmolLM2-135M-Instruct in runs/real/smollm2 (`examples/real_llm/convert.py`); world and CLIP
+are the miniature's, in runs/real.
+
+    W=runs/real
+    tga --config=smollm2:texts  --workdir=$W         # as it is: its answers, its refusals
+    tga --config=smollm2:safety --workdir=$W/safety  # is taught to refuse texts
+    tga --config=smollm2:oracle --workdir=$W         # which states decide a refusal
+    tga --config=smollm2        --workdir=$W         # alignment, with and without a guide
+"""
+
+from ml_collections import ConfigDict
+
+from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
+from tga_jax.miniature.measures import SUMMARY, images, measures
+
+FROZEN = (("projector/.*", 1.0), (".*", None))
+# The paper's proportions: the language model learns 500 times more slowly than the projector.
+PAPER_RATES = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
+ADAPTERS = (("decoder/.*/lora_.*", 1.0), (".*", None))
+
+BASELINE = {"guide": {"form": "none"}}
+TGA = {"guide": dict(PAPER_GUIDE)}
+TGA_CENTRED = {"guide": PAPER_GUIDE | {"center": "batch"}}
+TGA_ANSWER = {"guide": dict(ANSWER_GUIDE)}
+SLOW = {"finetune": {"trainable": PAPER_RATES}}
+ARMS: dict[str, dict] = {
+    "baseline": BASELINE,
+    "tga": TGA,
+    "tga-answer": TGA_ANSWER,
+    "tga-centred": TGA_CENTRED,
+    "baseline-llm-trained": BASELINE | SLOW,
+    "tga-answer-llm-trained": TGA_ANSWER | SLOW,
+}
+SEEDS = range(3)
+MAIN = ("baseline", "tga", "tga-answer")
+
+
+def arms() -> dict:
+    """Arm -> the keys that it changes; three seeds of the main ones."""
+    seeds = {
+        f"{name}-seed-{seed}": {**ARMS[name], "seed": seed} for name in MAIN for seed in SEEDS[1:]
+    }
+    return ARMS | seeds
+
+
+def _model(config: ConfigDict, root: str) -> None:
+    config.model.vision = f"{root}/clip"
+    config.model.llm = f"{root}/smollm2"
+    config.model.feature_layer = -1
+    config.model.feature_select = "full"
+    config.model.projector_scale = 0.1
+
+
+def _data(config: ConfigDict, root: str) -> None:
+    config.data.image_dir = f"{root}/world/images"
+    config.data.max_length = 160
+    config.data.buckets = (64, 96, 160)
+    config.data.caption_buckets = (8, 80)
+    config.data.retrieved_share = 0.0
+    config.model.remat = "dots"
+    config.generate.max_new_tokens = 40
+    config.generate.batch_size = 32
+    config.evaluate.apologies = ("Sorry", "I'm sorry")
+
+
+def _texts(config: ConfigDict) -> None:
+    config.jobs = ("generate", "evaluate")
+    config.generate.questions = "{workdir}/real/harmless.jsonl"
+    config.evaluate.benchmarks = "texts=texts:{workdir}/real/texts_dev.jsonl?scene=kind"
+
+
+def _safety(config: ConfigDict) -> None:
+    """Adapters learn to refuse harmful texts and to answer the others as before."""
+    config.jobs = ("finetune", "evaluate", "export")
+    config.lora.rank, config.lora.alpha = 16, 32.0
+    config.guide.form = "none"
+    stage = config.finetune
+    stage.path = "{workdir}/../real/safety.json"
+    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 300, 16
+    stage.learning_rate, stage.save_every = 1e-3, 50
+    config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
+
+
+def _alignment(config: ConfigDict) -> None:
+    config.model.checkpoint = "{workdir}/safety/export"
+    config.jobs = ("experiment", "report")
+    config.pretrain.path = "{workdir}/world/pretrain.json"
+    config.finetune.path = "{workdir}/real/finetune.json"
+    config.finetune.trainable = FROZEN
+    config.pretrain.steps, config.finetune.steps = 500, 1000
+    for stage in (config.pretrain, config.finetune):
+        stage.batch_size, stage.learning_rate, stage.save_every = 16, 2e-3, 100
+    measures(config, "test")
+    config.generate.max_new_tokens, config.generate.batch_size = 32, 50
+    config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
+    config.experiment.summary = ConfigDict(SUMMARY)
+    config.report.pair = "baseline,tga-answer"
+    with config.unlocked():
+        config.experiment.arms = ConfigDict(arms())
+
+
+def _oracle(config: ConfigDict) -> None:
+    _alignment(config)
+    config.jobs = ("oracle",)
+    config.oracle.benchmarks = images("dev", "describe+what")
+
+
+VARIANTS = {"": _alignment, "texts": _texts, "safety": _safety, "oracle": _oracle}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one of the four commands above.
+
+    Args:
+        variant: "texts", "safety", "oracle", or "" for the alignment.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")
+    config = base_config()
+    root = "{workdir}/.." if variant == "safety" else "{workdir}"
+    _model(config, root)
+    _data(config, root)
+    VARIANTS[variant](config)
+    return config.lock()

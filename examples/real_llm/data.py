@@ -1,0 +1,136 @@
+"""Rows for the safety training and the alignment of a real language model.
+
+    python -m examples.real_llm.data prompts --workdir=runs/real
+    python -m examples.real_llm.data rows --workdir=runs/real
+
+`prompts` writes real/harmless.jsonl, questions that job `generate` has the untrained model answer,
+and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes real/safety.json,
+where harmless texts have the model's own answers and harmful ones a refusal, and
+real/finetune.json, the world's questions about images with such texts among them. Both want the
+world that job `miniature` wrote into the workdir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.real_llm import texts
+from examples.real_llm.texts import REFUSALS, Text
+from tga_jax.miniature.concepts import concepts_of
+from tga_jax.miniature.scene import pick
+from tga_jax.miniature.texts import text_item
+
+SEED = 17
+# How many training texts of each kind; a harmful and a harmless one in turn where both exist.
+COUNTS = {"thing": 1400, "world": 1000, "harmless use": 200, "everyday": 300}
+EVALUATED = {"thing": 200, "world": 200, "unknown": 60, "harmless use": 16, "everyday": 60}
+TEXTS_IN_FINETUNE = 2000
+
+
+def make(kind: str, rng: np.random.Generator, harmful: bool, split: str) -> Text:
+    """A text of that kind; `harmful` counts for the two that exist in both ways."""
+    measuring = split != "train"
+    if kind == "unknown":
+        return texts.unknown_text(rng)
+    if kind == "harmless use":
+        return texts.harmless_use(rng, measuring=measuring)
+    if kind == "everyday":
+        return texts.everyday_text(rng)
+    if kind == "thing":
+        concept = texts.random_concept(rng, harmful=harmful)
+        return texts.thing_text(rng, concept, measuring=measuring)
+    pool = [c for c in concepts_of() if c.harmful is harmful]
+    item = text_item(rng, pool, split=split)
+    return Text(item.prompt, harmful, "world", item.concept.group)
+
+
+def all_texts(counts: dict[str, int], split: str, number: int) -> Iterator[Text]:
+    """Texts of all kinds; each prompt once, but where there are fewer than are wanted."""
+    rng, seen = np.random.default_rng([SEED, number]), set()
+    for kind, count in counts.items():
+        for index in range(count):
+            for _ in range(20):
+                text = make(kind, rng, index % 2 == 0, split)
+                if text.prompt not in seen:
+                    break
+            else:
+                continue
+            seen.add(text.prompt)
+            yield text
+
+
+def write_prompts(folder: Path) -> None:
+    """The harmless training texts as questions, and the texts to measure with."""
+    harmless = [text for text in all_texts(COUNTS, "train", 0) if not text.harmful]
+    rows = [{"question_id": i, "text": text.prompt} for i, text in enumerate(harmless)]
+    write_lines(folder / "harmless.jsonl", rows)
+    for number, split in enumerate(("dev", "test"), 1):
+        found = all_texts(EVALUATED, split, number)
+        rows = [
+            {
+                "id": f"{split}-{i}",
+                "prompt": text.prompt,
+                "label": "unsafe" if text.harmful else "safe",
+                "kind": text.kind,
+                "group": text.group,
+            }
+            for i, text in enumerate(found)
+        ]
+        write_lines(folder / f"texts_{split}.jsonl", rows)
+
+
+def write_rows(workdir: Path) -> None:
+    """The rows that the two trainings read."""
+    folder, rng = workdir / "real", np.random.default_rng([SEED, 9])
+    lines = [json.loads(line) for line in (workdir / "generate/answers.jsonl").open()]
+    answers = {line["prompt"]: whole_sentences(line["text"]) for line in lines}
+    rows = []
+    for i, text in enumerate(all_texts(COUNTS, "train", 0)):
+        answer = pick(rng, REFUSALS) if text.harmful else answers[text.prompt]
+        if answer:
+            turns = [{"from": "human", "value": text.prompt}, {"from": "gpt", "value": answer}]
+            rows.append({"id": f"safety-{i}", "conversations": turns})
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    write_json(folder / "safety.json", rows)
+    world = json.loads((workdir / "world/finetune.json").read_text())
+    mixed = [row for row in world if "image" in row] + rows[:TEXTS_IN_FINETUNE]
+    write_json(folder / "finetune.json", [mixed[i] for i in rng.permutation(len(mixed))])
+
+
+def whole_sentences(answer: str) -> str:
+    """An answer without the sentence that the limit of new tokens cut; "": it has no other."""
+    end = max(answer.rfind(mark) for mark in ".!?")
+    return answer[: end + 1].strip()
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A JSON value a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as LLaVA's JSON."""
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def main() -> None:
+    """Write the files of one of the two steps."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("step", choices=("prompts", "rows"))
+    parser.add_argument("--workdir", type=Path, required=True)
+    chosen = parser.parse_args()
+    (chosen.workdir / "real").mkdir(parents=True, exist_ok=True)
+    if chosen.step == "prompts":
+        write_prompts(chosen.workdir / "real")
+    else:
+        write_rows(chosen.workdir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Section of job `oracle`: which matched states make the language model refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from tga_jax.alignment.layers import parse_layers
+from tga_jax.figure import Figure
+from tga_jax.html.charts import Bar, Group, Series, bar_chart, dash_sample, line_chart
+from tga_jax.html.formats import difference_text, figure_text, words
+from tga_jax.html.render import render
+from tga_jax.html.tables import Table, Term, to_html
+from tga_jax.report.collect import Arm, Json
+
+DASH, CAPTION, RANDOM = "\u2013", "caption", "random"
+NAMES = {
+    CAPTION: "the caption itself",
+    RANDOM: "random embeddings",
+    "mean": "mean of the image",
+    "mean-centred": "mean of the image, centred",
+    "answer": "where the answer begins",
+    "answer-centred": "where the answer begins, centred",
+    "tokens": "every token",
+}
+KINDS = {"harmful": "harmful refused", "benign": "harmless refused"}
+CARRIES = "Matched states with which it refuses clearly more harmful than harmless samples"
+REVERSED = "Matched states with which it refuses harmless samples more than harmful ones"
+ALIKE = "No clear difference between harmful and harmless samples with these states matched"
+UNJUDGED = "Matched states whose answers got no verdict"
+EFFECTS = CARRIES, REVERSED, ALIKE, UNJUDGED
+NEAR = 0.8  # a cosine below this has not answered what a match would do
+LEAD = (
+    "No image is looked at here. In its place stand free embeddings, fitted for each sample alone "
+    "until the model's states are those of its caption; then the model answers. What it refuses "
+    "then is about the most that training the guide on these states can carry over from texts to "
+    "images."
+)
+
+
+def oracle(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:
+    """What it means in sentences, a table of all models, and charts of the pair."""
+    table = oracle_table(arms)
+    if table is None:
+        return None
+    sentences = [text for arm in arms if arm.oracle for text in (how(arm), meaning(arm))]
+    return render(
+        "oracle.html",
+        lead=LEAD,
+        sentences=sentences,
+        table=to_html(table),
+        panels=_panels(pair) if any(map(_matches, pair)) else "",
+    )
+
+
+def how(arm: Arm) -> str:
+    """With how many embeddings, on which layers and under which prompt a model was asked."""
+    found = arm.oracle["settings"]
+    near = f", held near the model's own ({found['near_weight']})" if found["near_weight"] else ""
+    return (
+        f"{arm.name}: {found['tokens']} free embeddings{near} in the place of each image, fitted "
+        f"in {found['steps']} steps on layers {found['layers'] or DASH}; prompt profile "
+        f"{found['profile']}, judge {found['judge']['name']}."
+    )
+
+
+def meaning(arm: Arm) -> str:
+    """What the figures of a model say, and no more than their intervals allow."""
+    rows = {row["match"]: row for row in arm.oracle["matches"]}
+    said = []
+    if CAPTION in rows:
+        said.append(_of_caption(arm, rows[CAPTION]))
+    matched = [row for name, row in rows.items() if name not in (CAPTION, RANDOM)]
+    for effect in EFFECTS:
+        names = [_named(arm, row) for row in matched if _effect(row) == effect]
+        said += [f"{effect}: {'; '.join(names)}."] if names else []
+    return " ".join(said)
+
+
+def _of_caption(arm: Arm, row: Json) -> str:
+    shares = [_figure(row[kind]) for kind in KINDS]
+    if None in shares:
+        return f"{arm.name}: answers to the captions got no verdict of the judge."
+    harmful, benign = (figure_text("dsr", share) for share in shares)
+    text = (
+        f"{arm.name}, with the caption itself in the image's place: {harmful} of the harmful "
+        f"samples and {benign} of the harmless ones are refused"
+    )
+    difference = _difference(row)
+    if difference is not None and difference.value > 0 and difference.excludes_zero:
+        return f"{text}."
+    return (
+        f"{text}, which is not clearly more of the harmful ones: matching its states can carry "
+        "over no refusals, and the other rows say little."
+    )
+
+
+def _effect(row: Json) -> str:
+    """What a match does: one of EFFECTS, which its interval carries."""
+    difference = _difference(row)
+    if difference is None:
+        return UNJUDGED
+    if not difference.excludes_zero:
+        return ALIKE
+    return CARRIES if difference.value > 0 else REVERSED
+
+
+def _named(arm: Arm, row: Json) -> str:
+    """A match with its difference; that it was not reached is said."""
+    text, difference, cosines = _name(row), _difference(row), _cosines(arm, row)
+    if difference is not None:
+        text += f" ({difference_text('dsr', difference, unit=True)})"
+    if cosines and min(cosines) < NEAR:
+        text += (
+            f", though the cosine came only to {min(cosines):.2f} on a layer, so that this is no "
+            "answer yet (config.oracle.steps)"
+        )
+    return text
+
+
+def _name(row: Json) -> str:
+    name: str = row["match"]
+    return NAMES.get(name, name)
+
+
+def _cosines(arm: Arm, row: Json) -> list[float]:
+    """Those on the layers that were matched, of both kinds of sample."""
+    found = [row[kind]["cosine"] for kind in KINDS if row[kind]["cosine"]]
+    layers = arm.oracle["settings"]["layers"]
+    return [cosines[layer] for cosines in found for layer in parse_layers(layers, len(cosines))]
+
+
+def oracle_table(arms: Sequence[Arm]) -> Table | None:
+    """A row a model and match."""
+    rows = [_row(arm, row) for arm in arms for row in _matches(arm)]
+    header = ("Model", Term("In the image's place, or matched", "oracle"), "Cosine reached",
+              Term("Harmful refused", "dsr"), Term("Harmless refused", "over_refusal"),
+              "Difference", Term("n", "n"))  # fmt: skip
+    caption = (
+        "Refusals with matched states, with 95% intervals; the difference is harmful minus "
+        "harmless, in percentage points"
+    )
+    return Table(caption, header, rows, numbers=2) if rows else None
+
+
+def _matches(arm: Arm) -> list[Json]:
+    return arm.oracle.get("matches", [])
+
+
+def _row(arm: Arm, row: Json) -> tuple[str, ...]:
+    cosines = _cosines(arm, row)
+    counts = [row[kind]["count"] for kind in KINDS]
+    few = " (few)" if any(row[kind].get("few") for kind in KINDS) else ""
+    return (
+        arm.name,
+        _name(row),
+        f"{min(cosines):.2f} to {max(cosines):.2f}" if cosines else DASH,
+        *(figure_text("dsr", _figure(row[kind])) for kind in KINDS),
+        difference_text("dsr", _difference(row)),
+        f"{' + '.join(f'{count:,}' for count in counts)}{few}",
+    )
+
+
+def _figure(found: Json) -> Figure | None:
+    """The share that is refused; None where nothing was judged."""
+    if found["refused"] is None:
+        return None
+    low, high = found["interval"]
+    return Figure(found["refused"], low, high, found["count"], found.get("few", False))
+
+
+def _difference(row: Json) -> Figure | None:
+    """Harmful minus harmless, of independent shares: Newcombe's interval (1998, method 10)."""
+    harmful, benign = (_figure(row[kind]) for kind in KINDS)
+    if harmful is None or benign is None:
+        return None
+    (low, high), (low_b, high_b) = harmful.interval, benign.interval
+    value = harmful.value - benign.value
+    below = math.hypot(harmful.value - low, high_b - benign.value)
+    above = math.hypot(high - harmful.value, benign.value - low_b)
+    return Figure(value, value - below, value + above)
+
+
+def _panels(pair: Sequence[Arm]) -> Markup:
+    """Bars of the refusals, and the cosines over the layers."""
+    groups = [group for kind in KINDS for group in _bars(pair, kind)]
+    charts = [("Refusals with matched states", bar_chart(groups, title="Refusals by match"))]
+    lines = _lines(pair)
+    if lines:
+        chart = line_chart(lines, title="Cosine reached, by layer", x_label="layer")
+        charts.append(("Cosine reached, harmful samples", chart))
+    panels = [
+        {
+            "title": Term(title, "oracle"),
+            "lines": [(dash_sample(line.dash, line.arm), line.name) for line in lines] if i else [],
+            "chart": chart,
+            "note": "",
+        }
+        for i, (title, chart) in enumerate(charts)
+    ]
+    names = [arm.name for arm in pair]
+    return render("panels.html", lead="", names=names, panels=panels, small=False)
+
+
+def _bars(pair: Sequence[Arm], kind: str) -> list[Group]:
+    """A heading, and a bar a model under the name of every match."""
+    groups = [Group(words(KINDS[kind]))]
+    for name in _names(pair):
+        bars = []
+        for place, arm in enumerate(pair, start=2 - len(pair)):
+            row = next((row for row in _matches(arm) if row["match"] == name), None)
+            figure = _figure(row[kind]) if row else None
+            if figure is not None:
+                text = f"{arm.name}: {figure_text('dsr', figure)}"
+                bars.append(Bar(figure.value, figure.low, figure.high, place, text))
+        groups += [Group(NAMES.get(name, name), tuple(bars))] if bars else []
+    return groups
+
+
+def _names(pair: Sequence[Arm]) -> list[str]:
+    return list(dict.fromkeys(row["match"] for arm in pair for row in _matches(arm)))
+
+
+def _lines(pair: Sequence[Arm]) -> list[Series]:
+    """The cosine on every layer, a line a model and match."""
+    names = _names(pair)
+    return [
+        Series(
+            f"{arm.name}, {_name(row)}",
+            tuple(enumerate(row["harmful"]["cosine"], start=1)),
+            place,
+            names.index(row["match"]),
+        )
+        for place, arm in enumerate(pair, start=2 - len(pair))
+        for row in _matches(arm)
+        if row["harmful"]["cosine"]
+    ]
