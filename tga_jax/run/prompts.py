@@ -110,11 +110,14 @@ def prompt_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
 
 
 def answered_buckets(data: ConfigDict) -> tuple[int, ...]:
-    """The padded lengths of questions, closer together: `config.data.buckets`, or those up to
-    max_length of which at most a sixteenth, or 31 tokens, are padding."""
-    last = prompt_buckets(data)[-1]
-    close = (n for n in range(32, last, 32) if n % max(32, _power_of_two(n) // 16) == 0)
-    return _checked(data, "buckets") or (*close, last)
+    """The padded lengths of questions: `config.data.buckets`, or those of `close_buckets`."""
+    return _checked(data, "buckets") or close_buckets(prompt_buckets(data)[-1])
+
+
+def close_buckets(last: int) -> tuple[int, ...]:
+    """Lengths up to `last`, so close that less than an eighth, or 31 tokens, of them is padding."""
+    lengths = range(32, last, 32)
+    return (*(n for n in lengths if n % max(32, _power_of_two(n) // 16) == 0), last)
 
 
 def _power_of_two(number: int) -> int:
