@@ -16,9 +16,10 @@ PAGE, MEANINGS = FOLDER / "config.md", FOLDER / "config_keys.toml"
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", tuple: "list"}
 HEAD = """# Every configuration key
 
-Set a key with `--config.KEY=VALUE`, as in `--config.finetune.learning_rate=1e-5`. A list is written like
-`--config.data.buckets="(128,256)"`. `--print_config` shows the configuration that a command results in. A file in
-`configs/` holds what differs from these defaults. `{workdir}` in a value stands for the workdir.
+Set a key with `--config.KEY=VALUE`, as in `--config.finetune.learning_rate=1e-5`. A list is written
+like `--config.data.buckets="(128,256)"`. `--print_config` shows the configuration that a command
+results in. A file in `configs/` holds what differs from these defaults. `{workdir}` in a value
+stands for the workdir.
 
 `python -m docs.config_page` makes this page from `tga_jax/config.py`.
 """

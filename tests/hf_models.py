@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ YARN = {
     "original_max_position_embeddings": 64,
 }
 GEMMA = {"num_key_value_heads": 2, "head_dim": 12, "sliding_window": 7, "pad_token_id": 0}
+
+# Resolutions for a tower of 32 pixels; the last one has more tiles than OneVision's four.
+PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96], [96, 96]]
 
 # kind -> config class, and what differs from its defaults
 KINDS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -190,6 +194,52 @@ def tiny_llava(
         tie_word_embeddings=decoder.tie_word_embeddings,
     )
     return _save(transformers.LlavaForConditionalGeneration(config), folder, seed, dtype)
+
+
+def tiny_tiled(
+    folder: Path,
+    name: str = "LlavaNext",
+    kind: str = "mistral",
+    *,
+    seed: int = 0,
+    image_token: int = IMAGE_TOKEN,
+    pinpoints: list[list[int]] | None = None,
+    vision: Any = None,
+    settings: dict[str, Any] | None = None,
+    **text: Any,
+) -> Any:
+    """Save a tiny LlavaNext- or LlavaOnevisionForConditionalGeneration, and return it.
+
+    Each of `settings` overrides one of the configuration; OneVision's tower is a SigLIP.
+    """
+    decoder = text_config(kind, **text)
+    onevision = name == "LlavaOnevision"
+    own = {"vision_aspect_ratio": "anyres_max_4"} if onevision else {"image_seq_length": 16}
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=vision or (siglip_config() if onevision else vision_config()),
+        text_config=decoder,
+        image_token_index=image_token,
+        image_grid_pinpoints=pinpoints or PINPOINTS,
+        tie_word_embeddings=decoder.tie_word_embeddings,
+        **own | (settings or {}),
+    )
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    return _save(model, folder, seed, "float32")
+
+
+def write_tile_processor(folder: Path, name: str = "LlavaNext") -> None:
+    """The preprocessor_config.json of a tiny model in tiles, as published files have it."""
+    side = {"height": 32, "width": 32}
+    content: dict[str, Any] = {
+        "image_processor_type": f"{name}ImageProcessor",
+        "do_pad": True,
+        "image_grid_pinpoints": PINPOINTS,
+    }
+    if name == "LlavaNext":
+        content |= {"size": {"shortest_edge": 32}, "crop_size": side}
+    else:
+        content |= {"size": side, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
 def tiny_llm(

@@ -30,7 +30,7 @@ KEYS = "(docs/config.md has all keys)"
             "evaluate.ecso.tel=x",
             f"config.evaluate.ecso.tel; did you mean config.evaluate.ecso.tell? {KEYS}",
         ),
-        ("seed.x=1", "config.seed.x: config.seed is one value"),
+        ("seed.x=1", "config.seed.x, because config.seed is one value"),
     ],
 )
 def test_an_unknown_key_is_told_its_likely_name(flag: str, said: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_an_unknown_key_in_a_file_of_the_user(tmp_path: Path) -> None:
     ],
 )
 def test_a_stage_behind_what_works_with_its_weights_is_refused(jobs: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"--job: {said}, whose weights it works with"):
+    with pytest.raises(UserError, match=f"--job: {said}, whose weights it needs"):
         choose_jobs(jobs, None)
 
 

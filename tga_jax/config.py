@@ -152,6 +152,9 @@ def _guide() -> ConfigDict:
             answer_layers="",  # of this term; "": `layers`
             center_decay=0.99,
             detach_caption=True,
+            # Of images in tiles (LLaVA-NeXT): whether the vectors that end rows of features count
+            # in an image's mean state. They are the same for all images and show nothing of one.
+            newlines=False,
         )
     )
 

@@ -123,7 +123,7 @@ def test_templates_without_a_place_for_it_refuse_a_system_text():
     for name in ("plain", "mistral_instruct"):
         with pytest.raises(UserError, match=f"{name}.*no place for a system text"):
             make_template(name, bos="", eos="</s>", system="x")
-    with pytest.raises(UserError, match="there is no 'alpaca'; there are auto, plain"):
+    with pytest.raises(UserError, match="there is no 'alpaca'; name one of auto, plain"):
         make_template("alpaca", bos="", eos="")
 
 

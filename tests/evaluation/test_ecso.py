@@ -71,7 +71,9 @@ def test_yes_is_the_first_word(text: str, yes: bool) -> None:
 
 def test_a_prompt_without_its_place_is_refused() -> None:
     cfg = base_config().evaluate.ecso.to_dict() | {"answer": "{question}"}
-    with pytest.raises(UserError, match=r"config.evaluate.ecso.answer: lacks \{caption\}"):
+    with pytest.raises(
+        UserError, match=r"config.evaluate.ecso.answer: the prompt must contain \{caption\}"
+    ):
         ecso.Prompts.of(cfg)
 
 

@@ -197,9 +197,11 @@ def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
     ]  # fmt: skip
     for kind, option in (("questions", "text=inquirie"), ("texts", "text=inquiry&label=lable")):
         key, _, name = option.split("&")[-1].partition("=")
-        with pytest.raises(UserError, match=f"q.tsv: {key}='{name}': .* but nr, image, inquiry"):
+        with pytest.raises(
+            UserError, match=f"q.tsv: {key}='{name}': .* the file has nr, image, inquiry"
+        ):
             read(f"{kind}:{tmp_path}/q.tsv?{option}")
-    with pytest.raises(UserError, match="no column of questions; name it by .text=COLUMN, of nr,"):
+    with pytest.raises(UserError, match="name it with .text=COLUMN, one of nr,"):
         read(f"questions:{tmp_path}/q.tsv")
     with pytest.raises(UserError, match='record number 1.*"inquiry" must be one of safe'):
         read(f"{spec}&harmful=inquiry")
@@ -240,7 +242,7 @@ def test_text_sets(tmp_path: Path) -> None:
     assert [i.id for i in read(f"texts:{file}?harmful=yes").items] == [1, 2]
     with pytest.raises(UserError, match="harmful=yes or harmful=no"):
         read(f"texts:{file}")
-    with pytest.raises(UserError, match="no column of prompts"):
+    with pytest.raises(UserError, match="no known column has the prompts"):
         read(f"texts:{write(tmp_path / 'x.jsonl', [{'a': 1}], lines=True)}")
 
 

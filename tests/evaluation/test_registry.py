@@ -81,15 +81,15 @@ def test_the_parts_divide_a_benchmark_by_its_images(tmp_path: Path) -> None:
     (entry,) = parse_entries(f"scenes:{tmp_path}?part=development&question=What?")
     assert {i.image for i in load(entry, drawings=tmp_path).items} == found["development"]
     (entry,) = parse_entries(f"scenes:{tmp_path}?part=dev")
-    with pytest.raises(UserError, match="part='dev': of development, test"):
+    with pytest.raises(UserError, match="part='dev' must be one of development, test"):
         load(entry, drawings=tmp_path)
 
 
 def test_two_questions_of_one_id_and_a_wrong_limit(tmp_path: Path) -> None:
     row: dict[str, object] = {"id": 1, "prompt": "p", "label": "safe"}
-    with pytest.raises(UserError, match="two questions of id 1"):
+    with pytest.raises(UserError, match="two questions have the id 1"):
         load_texts(tmp_path / "t.jsonl", [row, row], {})
-    with pytest.raises(UserError, match="limit='all': not a number"):
+    with pytest.raises(UserError, match="limit='all': must be a number"):
         load_texts(tmp_path / "t.jsonl", [row], {"limit": "all"})
 
 

@@ -27,6 +27,8 @@ from tga_jax.hf.tokenizer import load_tokenizer, save_tokenizer
         (["qwen2.5-1.5b-instruct"], "qwen2", "chatml_qwen"),
         (["my-llava", "qwen2-0.5b"], "qwen2", "chatml_qwen"),
         (["checkpoint"], "qwen2", "chatml_qwen"),
+        (["checkpoint"], "qwen3", "chatml_qwen"),
+        (["llava-qwen3-4b"], "qwen3", "chatml_qwen"),
         (["checkpoint"], "llama", "vicuna_v1"),
         (["mistral-7b-v0.1"], "mistral", "vicuna_v1"),  # a base model knows no prompts
         ([], "", "vicuna_v1"),
@@ -46,10 +48,27 @@ def test_the_reason_says_what_told():
     assert "neither" in choose_template("auto", TemplateFacts(names=("x",))).reason
 
 
-def test_a_model_without_a_fitting_named_template_is_warned_of():
-    choice = choose_template("auto", TemplateFacts(names=("llava-llama-3-8b",), decoder="llama"))
+@pytest.mark.parametrize(
+    ("name", "decoder", "said"),
+    [
+        ("llava-llama-3-8b", "llama", "'llava-llama-3-8b'"),
+        ("llava-phi-3-mini", "phi3", "'llava-phi-3-mini'"),
+        ("llava-gemma-2b", "gemma2", "'llava-gemma-2b'"),
+        ("checkpoint", "phi3", "the language model, a Phi-3,"),
+        ("checkpoint", "gemma2", "the language model, a Gemma 2,"),
+        ("checkpoint", "gemma3_text", "the language model, a Gemma 3,"),
+    ],
+)
+def test_a_model_without_a_fitting_named_template_is_warned_of(name, decoder, said):
+    """None of the named templates is its family's; its own would stand in chat_template.jinja."""
+    choice = choose_template("auto", TemplateFacts(names=(name,), decoder=decoder))
     assert choice.name == "vicuna_v1"
-    assert "'llava-llama-3-8b'" in choice.warning and "chat_template.jinja" in choice.warning
+    assert said in choice.warning and "chat_template.jinja" in choice.warning
+
+
+def test_a_chat_template_counts_more_than_the_language_model():
+    choice = choose_template("auto", TemplateFacts(file="chat_template.jinja", decoder="gemma2"))
+    assert (choice.name, choice.warning) == ("tokenizer", "")
 
 
 def facts(folder, template, *, names=("x",), decoder="llama"):

@@ -10,9 +10,9 @@ from tests.jobs.inputs import CAPTIONS, arguments, make_inputs, write_jsonl
 TEXTS = ("What is on grass?", "Is it a red ball on grass?", "Hello.", "What is it?", "Again?")
 
 
-def make_analysis_inputs(folder: Path) -> Path:
+def make_analysis_inputs(folder: Path, kind: str = "llama") -> Path:
     """A checkpoint, q.jsonl (two questions an image) and texts.jsonl under `folder`."""
-    make_inputs(folder, "llama")
+    make_inputs(folder, kind)
     rows = [
         {"question_id": f"{i}-{text}", "image": f"{i}.png", "text": text, "harmful": i in (0, 3),
          "image_caption": f"{caption} on grass" if i == 3 else caption}

@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from examples.first_run.prepare import save_processor, train_tokenizer
-from tests.hf_models import tiny_llava, vision_config
+from tests.hf_models import tiny_llava, tiny_tiled, vision_config, write_tile_processor
 from tga_jax.data.templates import SYSTEM_TEXTS
 
 CONFIG = "configs/from_hf.py:tga"  # the paper's guide, whose figures can be made by hand
+# kind of checkpoint that takes images in tiles -> its class, and its language model
+TILED = {"next": ("LlavaNext", "mistral"), "onevision": ("LlavaOnevision", "qwen2_tied")}
 CAPTIONS = ("a red ball on grass", "two white cups", "a grey cat asleep", "the sea at night")
 
 
@@ -39,16 +41,20 @@ def _inputs_of(kind: str) -> Path:
     checkpoint = folder / "checkpoint"
     texts = [SYSTEM_TEXTS[name] for name in ("llama_2", "vicuna_v1", "chatml")]
     tokenizer = train_tokenizer([json.dumps(samples), *CAPTIONS, *texts])
-    tiny_llava(
-        checkpoint,
-        kind,
-        image_token=tokenizer.convert_tokens_to_ids("<image>"),
-        vision=vision_config(image_size=56, patch_size=14),
-        vocab=len(tokenizer),
-        max_position_embeddings=512,
-    )
+    shapes: dict[str, Any] = {
+        "image_token": tokenizer.convert_tokens_to_ids("<image>"),
+        "vocab": len(tokenizer),
+        "max_position_embeddings": 512,
+    }
+    if kind in TILED:
+        name, decoder = TILED[kind]
+        tiny_tiled(checkpoint, name, decoder, **shapes)
+        write_tile_processor(checkpoint, name)
+    else:
+        vision = vision_config(image_size=56, patch_size=14)
+        tiny_llava(checkpoint, kind, vision=vision, **shapes)
+        save_processor(checkpoint)
     tokenizer.save_pretrained(checkpoint)
-    save_processor(checkpoint)
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     for number, size in enumerate([(60, 40), (33, 80), (56, 56), (90, 90)]):

@@ -172,10 +172,10 @@ def test_our_own_answers_are_judged_with_their_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        ('{"question_id": 1, "answer": "x"}', (), "a.jsonl: no column of answers; name it by "
-         "config.judge.column, of question_id, answer"),
+        ('{"question_id": 1, "answer": "x"}', (), "a.jsonl: no known column has the answers; "
+         "set config.judge.column to one of question_id, answer"),
         ('{"text": "x"}', ("column=reply",), "config.judge.column='reply': there is no such "
-         "column, but text"),
+         "column; the file has text"),
         ('{"text": "x"}', ("harmful_column=h",), "config.judge.harmful_column='h'"),
         ('{"text": 3}', (), 'record number 1: "text" must be a text, got 3'),
         ('{"text": "x", "harmful": "maybe"}', (), 'record number 1: "harmful" must be one of'),

@@ -34,7 +34,7 @@ def bad_rows() -> list[tuple[Any, str]]:
     return [
         ({"id": "no-talk"}, '"conversations" is missing'),
         ({"conversations": []}, 'has no "id"'),
-        ("text", "expected a JSON object"),
+        ("text", "it must be a JSON object"),
         (row("gone", ask, image="gone.png"), "no such file"),
         (row("out", ask, image="../samples.json"), "inside the image folder"),
         (row("no-picture", ask, image="notes.txt"), "not a readable image"),

@@ -288,7 +288,10 @@ def test_an_edited_index_is_refused_and_made_anew(inputs, run, tmp_path, capsys)
     (workdir / "retrieved.jsonl").unlink()
     assert main(command(inputs, workdir, job="retrieve")) == 2
     message = last_line(capsys)
-    assert message.startswith("error: ") and "texts.jsonl: not what the index was made" in message
+    assert (
+        message.startswith("error: ")
+        and "texts.jsonl: it has changed since the index was made" in message
+    )
     assert main(command(inputs, workdir, job="index")) == 0
     assert main(command(inputs, workdir, job="retrieve")) == 0
     for name in ("index/texts.jsonl", "index/embeddings.npy", "retrieved.jsonl"):

@@ -18,6 +18,7 @@ TESTS = [
     "tests/inference/test_generation_meshes.py",
     "tests/parallel/test_quantised_steps.py",
     "tests/parallel/test_steps_on_meshes.py",
+    "tests/parallel/test_tiled_steps.py",
     "tests/training/test_checkpoint_meshes.py",
 ]
 

@@ -12,7 +12,7 @@ from markupsafe import escape
 from tests.report.constructed import arm, row
 from tga_jax.evaluation.metrics import wilson
 from tga_jax.report.collect import Arm, Run
-from tga_jax.report.oracle import meaning, oracle, oracle_table
+from tga_jax.report.oracle import how, meaning, oracle, oracle_table
 from tga_jax.report.page import Report, markdown, page
 
 LAYERS = 4
@@ -78,8 +78,8 @@ def test_every_match_has_its_refusals_and_what_they_differ_by() -> None:
 
 def test_the_sentence_claims_what_the_intervals_carry() -> None:
     text = meaning(asked("m", *USUAL))
-    assert text.startswith("m, with the caption itself in the image's place: 100.0%")
-    carries, none = text.split("No clear difference")
+    assert text.startswith("With the caption itself in the image's place, m refuses 100.0% [")
+    carries, none = text.split("It makes no clear difference")
     assert "where the answer begins, centred (+100.0 points" in carries.split("clearly more")[1]
     assert "mean of the image, centred" in none and "random" not in text
 
@@ -97,12 +97,19 @@ def test_what_cannot_be_said_is_said(matches: list[dict[str, Any]], said: str) -
     assert said in meaning(asked("m", *matches))
 
 
+def test_embeddings_that_were_held_near_are_called_so() -> None:
+    found = asked("m", *USUAL)
+    assert "near" not in how(found)
+    found.oracle["settings"]["near_weight"] = 0.5
+    assert "5 free embeddings that were held near the model's own (weight 0.5) stood" in how(found)
+
+
 def test_a_page_of_an_oracle_alone_names_the_model_and_links_its_terms() -> None:
     found = asked("m", *USUAL)
     report = Report(Run(Path("m"), [found], {}, {}), (found,), {}, [])
     text = page(report)
     assert '<section id="oracle">' in text and 'href="#term-oracle"' in text
-    assert 'id="term-oracle"' in text and "layers 2-3" in text and "5 free embeddings" in text
+    assert 'id="term-oracle"' in text and "layers 2-3." in text and "5 free embeddings" in text
     assert "m is a/folder" in text and "abc123" in text and escape(meaning(found)) in text
     assert "where the answer begins, centred" in markdown(report)
 

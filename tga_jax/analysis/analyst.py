@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,17 +89,18 @@ class Analyst:
     ) -> Iterator[tuple[Prompt, InferenceBatch]]:
         """Batches of one set each, in the order of the prompts, with a prompt of theirs."""
         progress, done = Progress(f"analyze {name}", len(rows)), 0
+        folder = images_of(self._prompts)
 
         def encode(row: int) -> Example:
-            example = self._prompter.encode_question(question(self._prompts[row].item))
-            return example if with_images else dataclasses.replace(example, images=())
+            example = self._prompter.encode_question(question(self._prompts[row].item), folder(row))
+            return example if with_images else example.without_images()
 
         for _, chosen in itertools.groupby(rows, lambda row: self._prompts[row].set):
             for batch in self._batcher.batches(
                 list(chosen),
                 encode,
                 batch_size=self._batch_size,
-                image_dir=images_of(self._prompts),
+                image_dir=folder,
             ):
                 yield self._prompts[batch.rows[0]], batch
                 done += len(batch.rows)

@@ -25,6 +25,7 @@ from tga_jax.evaluation.items import EvalItem, lacking_kind
 from tga_jax.evaluation.profiles import apology_tokens, evaluated_system
 from tga_jax.inference.generate import prefill, refusal_margin
 from tga_jax.models.llava import Params
+from tga_jax.models.tiling import images_of
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
@@ -110,7 +111,7 @@ class ValidationLoss:
             model.llava,
             GuideConfig(form="none", layers=(0,)),
             Batcher.of(config.data, model),
-            lambda row: prompter.encode(records[row]),
+            lambda row: prompter.encode(records[row], samples.image_dir),
             batch_size=config.held_out.batch_size,
             image_dir=lambda row: samples.image_dir,
             title="",
@@ -138,16 +139,20 @@ class RefusalProbe:
         system = evaluated_system(config, base=model.prompts.base_system(config.prompt))
         prompter = make_prompter(config, model.prompts, system=system)
         batcher, size = Batcher.of(config.data, model), config.held_out.batch_size
+
+        def folder(row: int) -> Path:
+            return items[row].image_dir or Path()
+
         self._batches = lambda: batcher.batches(
             range(len(items)),
-            lambda row: prompter.encode_question(question(items[row])),
+            lambda row: prompter.encode_question(question(items[row]), folder(row)),
             batch_size=size,
-            image_dir=lambda row: items[row].image_dir or Path(),
+            image_dir=folder,
         )
         apologies = apology_tokens(model.source.tokenizer.tokenizer, config.evaluate.apologies)
 
         def margins(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-            inputs = (batch[name] for name in ("tokens", "segments", "images"))
+            inputs = batch["tokens"], batch["segments"], images_of(batch)
             logits, _ = prefill(model.llava, params, *inputs, new_tokens=0)
             return refusal_margin(logits, apologies)
 

@@ -137,7 +137,7 @@ class LoadedModel:
         with self._on_mesh(), _asked(prompts) as (questions, folder):
             for batch in self._batcher.batches(
                 _sorted(questions),
-                lambda row: self._prompter.encode_question(questions[row]),
+                lambda row: self._prompter.encode_question(questions[row], folder(row)),
                 batch_size=self._config.generate.batch_size,
                 image_dir=folder,
             ):
@@ -165,7 +165,7 @@ class LoadedModel:
                 self._model.llava,
                 guide_config(self._config, Path(), self._model.llava.config.decoder.layers),
                 self._batcher,
-                lambda row: self._prompter.encode(records[row]),
+                lambda row: self._prompter.encode(records[row], folder(row)),
                 batch_size=self._config.score.batch_size,
                 image_dir=folder,
             )

@@ -158,7 +158,7 @@ class Oracle:
 
         def encode(row: int) -> Example:
             example = self._prompter.encode(as_record(self._items[row], row))
-            return dataclasses.replace(example, images=())  # no file is read
+            return example.without_images()  # no file is read
 
         for batch in self._batcher.batches(
             rows, encode, batch_size=self._size, image_dir=_no_folder

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from tga_jax.alignment.guide import safe_cosine
-from tga_jax.alignment.pooling import has_span, span_mask
+from tga_jax.alignment.pooling import has_span, pooled_tokens
 from tga_jax.analysis import logit_lens as safety_layers
 from tga_jax.analysis.logit_lens import Lens
 from tga_jax.models.llava import Llava, Params
+from tga_jax.models.tiling import images_of
 from tga_jax.training.passes import caption_states
 
 Array = jax.Array
@@ -38,7 +39,7 @@ def last_states(model: Llava, params: Params, batch: Batch) -> tuple[Array, Arra
     Returns:
         dtype[1 + L, B, D], the embeddings first, and float32[L, B, D], 0 without an image.
     """
-    embeddings = model.embed(params, batch["tokens"], batch["images"])
+    embeddings = model.embed(params, batch["tokens"], images_of(batch))
     last = jnp.sum(batch["segments"] > 0, axis=1) - 1
     # A span of one position: its mean is the state itself.
     spans = jnp.stack([jnp.stack([last, last + 1], axis=1), batch["image_span"]], axis=1)
@@ -47,7 +48,7 @@ def last_states(model: Llava, params: Params, batch: Batch) -> tuple[Array, Arra
         embeddings,
         positions=batch["positions"],
         segments=batch["segments"],
-        pool=span_mask(spans, batch["tokens"].shape[1]),
+        pool=pooled_tokens(spans, batch),
     )
     assert out.pooled is not None
     first = jnp.take_along_axis(embeddings, last[:, None, None], axis=1)[:, 0]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tga_jax.data.example import Example
 from tga_jax.data.mixture import Part
+from tga_jax.data.tiles import tile_arrays
 from tga_jax.errors import UserError
 from tga_jax.labels import IGNORE_INDEX
 
@@ -200,6 +201,7 @@ def collate(
         image_span [A, n, 2], of the first image; retrieved_span [A, n, 2]; both within the row.
         caption_tokens, caption_segments [A, n, C]; caption_span [A, n, 2]: always a row each.
         answer_span [A, n, 2], caption_answer_span [A, n, 2], of one token each.
+        Of images in tiles also those of `tile_arrays`.
 
     Raises:
         UserError: naming the examples of a row that is longer than the largest bucket.
@@ -226,6 +228,7 @@ def collate(
         "caption_segments": _joined([[np.ones_like(t)] for t in captions], caption_length, 0),
         "caption_span": _spans([e.caption_span for e in examples], nowhere),
         "caption_answer_span": _spans([e.caption_answer_span for e in examples], nowhere),
+        **tile_arrays(rows, length),
     }
     return {name: array.reshape(accumulate, -1, *array.shape[1:]) for name, array in arrays.items()}
 

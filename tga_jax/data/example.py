@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tga_jax.data.templates import Span
+from tga_jax.models.tiling import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Example:
         tox: the images are to be replaced by blank ones.
         truncated_tokens: how many tokens of the sample did not fit `max_length`.
         contents: the images' bytes, of prepared data; else empty, and they are files.
+        layouts: what each image's tokens show, of a model that takes images in tiles; else empty.
     """
 
     id: str
@@ -44,3 +46,8 @@ class Example:
     contents: tuple[bytes, ...] = ()
     answer_span: Span | None = None
     caption_answer_span: Span | None = None
+    layouts: tuple[Layout, ...] = ()
+
+    def without_images(self) -> Example:
+        """The example with its image tokens, and no images for them."""
+        return replace(self, images=(), contents=(), layouts=())

@@ -7,7 +7,7 @@ Pixels stay uint8 until they are on the device; the model code computes
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -77,6 +77,16 @@ def decode_image(file: ImageFile, *, where: str) -> Image.Image:
     """As `load_image`, of a file that may be in memory; `where` is what an error starts with."""
     with open_image(file, where=where) as image:
         return to_8_bits(image).convert("RGB")
+
+
+def image_size(file: ImageFile, *, where: str) -> tuple[int, int]:
+    """Returns an image's height and width, for which its header is read alone.
+
+    Raises:
+        UserError: as `load_image` does for a header.
+    """
+    with open_image(file, where=where) as image:
+        return image.height, image.width
 
 
 def check_image(file: ImageFile, *, where: str) -> bool:
@@ -205,6 +215,14 @@ class ImageTransform:
         pixels = np.asarray(image, dtype=np.uint8)
         return center_crop(pixels, self.crop) if self.crop else pixels
 
+    def room(self, images: int) -> int:
+        """For how many images a row has room that holds `images`."""
+        return images
+
+    def rooms(self, images: int) -> int:
+        """How many different rooms there are for rows of up to so many images."""
+        return images
+
     def blank(self) -> np.ndarray:
         """Returns uint8[H, W, 3] of the mean colour: the image of a "tox" row."""
         return np.broadcast_to(np.asarray(self._mean_colour(), np.uint8), (*self.size, 3)).copy()
@@ -252,11 +270,11 @@ def load_pixels(
     image_dir: Path | str,
     name: str,
     *,
-    transform: ImageTransform,
+    transform: Callable[[Image.Image], np.ndarray],
     record_id: str,
     content: bytes | None = None,
 ) -> np.ndarray:
-    """Returns uint8[H, W, 3] of a record's image; every error names the record and the file.
+    """Returns what `transform` makes of a record's image; every error names record and file.
 
     Args:
         image_dir: the image folder, or an archive; not read where `content` is given.

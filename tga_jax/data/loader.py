@@ -21,6 +21,7 @@ from tga_jax.data.lazy_records import image_counts, text_lengths
 from tga_jax.data.mixture import Part
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
+from tga_jax.data.tiles import TileTransform, tile_counts
 from tga_jax.errors import UserError
 
 DRAWN = 256  # samples by which the tokens of all are estimated
@@ -32,7 +33,8 @@ class Batch:
 
     Attributes:
         arrays: those of `batches.collate`, and "images" uint8[A, R, M, H, W, 3] for the R `rows`
-            of each of the A micro-batches; M is the most images that a row of the step has.
+            of each of the A micro-batches; M is the most images that a row of the step has, or
+            tiles of images.
         ids: of all samples, row after row, micro-batch after micro-batch.
         rows: which rows of each micro-batch "images" holds.
     """
@@ -61,7 +63,7 @@ class BatchSource:
         self,
         records: Sequence[Record],
         prompter: Prompter,
-        transform: ImageTransform,
+        transform: ImageTransform | TileTransform,
         *,
         image_dir: Path | str,
         batch_size: int,
@@ -124,9 +126,7 @@ class BatchSource:
 
     def __getitem__(self, index: int) -> Batch:
         """The batch of step `index`."""
-        examples = self._in_rows(
-            [self._prompter.encode(self.records[i]) for i in self._order[index]]
-        )
+        examples = self._in_rows([self._encode(i) for i in self._order[index]])
         arrays = collate(
             examples,
             pad_id=self._pad_id,
@@ -142,8 +142,11 @@ class BatchSource:
         """Returns about how many tokens the steps after `done` have, by a draw of their samples."""
         samples = self._order[done:].reshape(-1)
         drawn = samples[:: max(1, len(samples) // DRAWN)]
-        lengths = [len(self._prompter.encode(self.records[int(i)]).tokens) for i in drawn]
+        lengths = [len(self._encode(i).tokens) for i in drawn]
         return round(float(np.mean(lengths)) * len(samples)) if lengths else 0
+
+    def _encode(self, index: int) -> Example:
+        return self._prompter.encode(self.records[int(index)], self._image_dir)
 
     def _in_rows(self, examples: list[Example]) -> list[Example]:
         """The examples of each micro-batch, those of a row next to each other."""
@@ -157,21 +160,18 @@ class BatchSource:
 
     def _images(self, examples: Sequence[Example]) -> np.ndarray:
         """Returns uint8[A, R, M, H, W, 3]; places without an image stay zero."""
-        rows = [
-            [(example, n) for example in examples[i : i + self._packing] for n in _numbers(example)]
-            for i in range(0, len(examples), self._packing)
-        ]
-        shape = (self._accumulate, len(self._rows), max(map(len, rows)), *self._transform.size, 3)
+        packing = self._packing
+        rows = [examples[i : i + packing] for i in range(0, len(examples), packing)]
+        most = self._transform.room(max(sum(sum(tile_counts(e)) for e in row) for row in rows))
+        shape = (self._accumulate, len(self._rows), most, *self._transform.size, 3)
         images = np.zeros(shape, np.uint8)
         rows_per_micro_batch = len(rows) // self._accumulate
         for micro_batch in range(self._accumulate):
             for place, row in enumerate(self._rows):
-                places = rows[micro_batch * rows_per_micro_batch + row]
-                for target, (example, number) in zip(
-                    images[micro_batch, place], places, strict=False
-                ):
-                    target[:] = example_pixels(
-                        example, number, image_dir=self._image_dir, transform=self._transform
+                target = images[micro_batch, place]
+                for example in rows[micro_batch * rows_per_micro_batch + row]:
+                    target = put_pixels(
+                        example, target, image_dir=self._image_dir, transform=self._transform
                     )
         return images
 
@@ -245,27 +245,46 @@ def make_loader(
     return Loader(source, start_step=start_step, workers=workers, prefetch=prefetch)
 
 
-def example_pixels(
-    example: Example, number: int, *, image_dir: Path, transform: ImageTransform
+def put_pixels(
+    example: Example,
+    target: np.ndarray,
+    *,
+    image_dir: Path,
+    transform: ImageTransform | TileTransform,
 ) -> np.ndarray:
-    """Returns uint8[H, W, 3], a sample's image: blank, or from its bytes, or from its file.
+    """Writes a sample's images into uint8[M, H, W, 3]; returns the part behind them."""
+    for number in range(len(example.images)):
+        tiles = example_pixels(example, number, image_dir=image_dir, transform=transform)
+        target[: len(tiles)] = tiles
+        target = target[len(tiles) :]
+    return target
+
+
+def example_pixels(
+    example: Example, number: int, *, image_dir: Path, transform: ImageTransform | TileTransform
+) -> np.ndarray:
+    """Returns uint8[tiles, H, W, 3], a sample's image: blank, from its bytes, or from its file.
 
     Raises:
         UserError: naming the record and the image.
     """
     if example.tox:
-        return transform.blank()
-    return load_pixels(
-        image_dir,
-        example.images[number],
-        transform=transform,
-        record_id=example.id,
-        content=example.contents[number] if example.contents else None,
-    )
-
-
-def _numbers(example: Example) -> range:
-    return range(len(example.images))
+        pixels = transform.blank()
+    else:
+        pixels = load_pixels(
+            image_dir,
+            example.images[number],
+            transform=transform,
+            record_id=example.id,
+            content=example.contents[number] if example.contents else None,
+        )
+    tiles = pixels.reshape(-1, *transform.size, 3)
+    if len(tiles) != tile_counts(example)[number]:
+        raise UserError(
+            f"record {example.id}: image {example.images[number]}: has another size than when its "
+            "tokens were counted; let no other program change the images"
+        )
+    return tiles
 
 
 def _to_tree(batch: Batch) -> dict[str, Any]:

@@ -6,6 +6,7 @@ decided what goes into the prompt, what is learnt, and what is left out when it 
 
 import datetime
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,13 @@ from tga_jax.data.templates import (
     retrieved_text,
     without_marks,
 )
-from tga_jax.data.tokenise import Tokenise, TokenPrompt, most_tokens
+from tga_jax.data.tiles import ImageLayouts
+from tga_jax.data.tokenise import Tokenise, TokenPrompt, image_problem, most_tokens
 from tga_jax.errors import UserError
 from tga_jax.labels import IGNORE_INDEX
+from tga_jax.models.tiling import Layout
+
+NOWHERE = Path()  # the image folder where none is read
 
 
 class TooLong(UserError):
@@ -44,6 +49,7 @@ class Prompter:
         template: str,
         image_token: str,
         image_tokens: int,
+        layouts: ImageLayouts | None = None,
         max_length: int,
         use_retrieved: bool,
         system: str | None = None,
@@ -58,6 +64,7 @@ class Prompter:
             template: one of `templates.TEMPLATE_NAMES`.
             image_token: the token that stands for an image.
             image_tokens: tokens per image.
+            layouts: of images in tiles, which take as many tokens as their sizes say instead.
             max_length: the longest prompt in tokens; samples are truncated as `encode` says.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
@@ -74,6 +81,7 @@ class Prompter:
             if template == "tokenizer"
             else _named(tokenizer, template, system=system)
         )
+        self._layouts = layouts
         self._use_retrieved = use_retrieved and self._template.asks
         self._answer_states = answer_states and self._template.asks
         self.max_length = max_length
@@ -89,8 +97,11 @@ class Prompter:
         template puts none there; "" where the template needs no help."""
         return self._template.closing
 
-    def encode(self, record: Record) -> Example:
+    def encode(self, record: Record, image_dir: Path = NOWHERE) -> Example:
         """Encodes a sample with its answers, for training, scoring and inspection.
+
+        Of a model that takes images in tiles, the images' sizes are read from `image_dir`, where
+        the record does not bring them along.
 
         A sample over `max_length` loses whole turns from its end. If that is not enough, the
         first answer loses its tail; questions and images are never truncated. Of a captioned
@@ -101,7 +112,7 @@ class Prompter:
             UserError: when there is nothing to learn, naming the record.
         """
         messages = self._template.arrange(count_marks(record))
-        whole = self._prompt(record, messages)
+        whole = self._prompt(record, messages, self._layouts_of(record, image_dir))
         if record.guide_only:
             return self._unanswered(record, messages, whole)
         if not whole.has_labels:
@@ -126,7 +137,7 @@ class Prompter:
             record, messages, prompt=prompt, truncated_tokens=0, decides=(length - 1, length)
         )
 
-    def check(self, record: Record) -> int:
+    def check(self, record: Record, image_dir: Path = NOWHERE) -> int:
         """Returns how many tokens of a sample do not fit `max_length`.
 
         A sample is tokenised only where its text alone leaves a doubt, so that this is quick.
@@ -135,9 +146,9 @@ class Prompter:
             TooLong, UserError: as `encode` does.
         """
         messages = self._template.arrange(count_marks(record))
-        if self._surely_fits(self._render(record, messages), messages):
+        if not self._layouts and self._surely_fits(self._render(record, messages), messages):
             return 0
-        return self.encode(record).truncated_tokens
+        return self.encode(record, image_dir).truncated_tokens
 
     def _surely_fits(self, rendered: Rendered, messages: Sequence[Message]) -> bool:
         """Whether the text shows that encoding it raises nothing and truncates nothing."""
@@ -152,8 +163,8 @@ class Prompter:
             and most_tokens(text) + images * self._tokenise.image_tokens <= self.max_length
         )
 
-    def encode_question(self, question: Question) -> Example:
-        """Encodes a prompt that ends where the answer begins; no labels.
+    def encode_question(self, question: Question, image_dir: Path = NOWHERE) -> Example:
+        """Encodes a prompt that ends where the answer begins; no labels. See `encode`.
 
         Raises:
             UserError: when it is longer than `max_length`: a question is never truncated.
@@ -167,7 +178,7 @@ class Prompter:
             tox=False,
         )
         messages = self._template.arrange(count_marks(record))
-        prompt = self._prompt(record, messages)
+        prompt = self._prompt(record, messages, self._layouts_of(record, image_dir))
         if len(prompt.tokens) > self.max_length:
             raise self._too_long(record, len(prompt.tokens))
         if not len(prompt.tokens):
@@ -178,12 +189,17 @@ class Prompter:
         retrieved = retrieved_text(record) if self._use_retrieved else None
         return self._template.render(messages, retrieved=retrieved)
 
-    def _prompt(self, record: Record, messages: Sequence[Message]) -> TokenPrompt:
+    def _layouts_of(self, record: Record, image_dir: Path) -> tuple[Layout, ...]:
+        return self._layouts.of(record, image_dir) if self._layouts else ()
+
+    def _prompt(
+        self, record: Record, messages: Sequence[Message], layouts: tuple[Layout, ...]
+    ) -> TokenPrompt:
         rendered = self._render(record, messages)
-        prompt = self._tokenise(rendered)
+        prompt = self._tokenise(rendered, layouts)
         images, written = sum(m.images for m in messages), rendered.text.count(IMAGE_MARK)
         if len(prompt.image_spans) != images:
-            problem = _image_problem(images, written, found=len(prompt.image_spans))
+            problem = image_problem(images, written, found=len(prompt.image_spans))
             raise UserError(f"record {record.id}: {problem}")
         return prompt
 
@@ -194,12 +210,12 @@ class Prompter:
         kept, prompt = len(messages), whole
         while len(prompt.tokens) > self.max_length and kept > 1:
             kept -= 1
-            prompt = self._prompt(record, messages[:kept])
+            prompt = self._prompt(record, messages[:kept], whole.layouts)
         if len(prompt.tokens) <= self.max_length and prompt.has_labels:
             return kept, prompt
         # Not even the first turn with an answer fits: that answer loses its end.
         kept = 1 + next(i for i, message in enumerate(messages) if (message.answer or "").strip())
-        prompt = self._prompt(record, messages[:kept]).truncate(self.max_length)
+        prompt = self._prompt(record, messages[:kept], whole.layouts).truncate(self.max_length)
         if not prompt.has_labels:
             raise self._too_long(record, len(whole.tokens))
         return kept, prompt
@@ -245,6 +261,7 @@ class Prompter:
             contents=record.contents[: len(images)],
             answer_span=answer_span,
             caption_answer_span=caption_answer_span,
+            layouts=prompt.layouts,
         )
 
     def _caption_pass(
@@ -263,26 +280,6 @@ class Prompter:
             return nothing
         whole = len(prompt.tokens) == len(whole_prompt.tokens)
         return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
-
-
-def _image_problem(images: int, written: int, *, found: int) -> str:
-    """Why a prompt has another number of images than its record.
-
-    Args:
-        images: of the record.
-        written: into the prompt by the template.
-        found: in the prompt by the tokenizer.
-    """
-    if written < images:
-        return f"its prompt template writes {written} of its {images} images; name another"
-    if found < images:
-        return (
-            f"the tokenizer reads {found} of its {images} image tokens as such, only those "
-            'behind a blank; set "normalized": false for the image token in tokenizer.json'
-        )
-    return (
-        "its text or the system text holds the tokenizer's image token where no image is; remove it"
-    )
 
 
 def _before_labels(labels: np.ndarray) -> Span | None:

@@ -220,7 +220,7 @@ def row_id(row: Mapping[str, Any], *, key: str, where: str) -> int | str:
     if value is None or value == "":
         raise UserError(f'{where}: has no "{key}"')
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f'{where}: "{key}" must be a string or an integer, not {kind(value)}')
+        raise UserError(f'{where}: "{key}" must be a string or an integer, got {kind(value)}')
     return value if isinstance(value, int) else _text(value, key=key, where=where)
 
 
@@ -247,7 +247,7 @@ def _turns(conversations: Any, *, where: str) -> tuple[tuple[Turn, ...], bool]:
     for number, message in enumerate(conversations[left_out:], start=left_out):
         here = f"{where}: conversations[{number}]"
         if not isinstance(message, dict):
-            raise UserError(f"{here}: it must be an object, not {kind(message)}")
+            raise UserError(f"{here}: it must be an object, got {kind(message)}")
         text = _text(message.get("value"), key="value", where=here)
         waiting = bool(turns) and turns[-1].answer is None
         match message.get("from"):
@@ -291,7 +291,7 @@ def optional_text(row: Mapping[str, Any], *, key: str, where: str) -> str | None
 
 def _text(value: Any, *, key: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f'{where}: "{key}" must be a string, not {kind(value)}')
+        raise UserError(f'{where}: "{key}" must be a string, got {kind(value)}')
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -86,7 +86,7 @@ def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding
         check_texts(record)
         files = () if record.tox or record.contents else record.images
         scaled = sum(_check_file(image_dir, name, record.id) for name in files)
-        truncated = prompter.check(record) > 0
+        truncated = prompter.check(record, image_dir) > 0
     except UserError as error:
         bad = BadRow(record.number, record.id, str(error))
         return Finding(bad, too_long=isinstance(error, TooLong))

@@ -46,7 +46,7 @@ def tolerant_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]
     for index, value in enumerate(chain(begin, values)):
         where = f"{path}: record number {index + 1}"
         if not isinstance(value, dict | UserError):
-            value = UserError(f"{where}: it must be a JSON object, not {kind(value)}")
+            value = UserError(f"{where}: it must be a JSON object, got {kind(value)}")
         yield where, value
     if index < 0:
         raise UserError(f"{path}: holds no records")

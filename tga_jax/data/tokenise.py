@@ -5,7 +5,8 @@ tokens belong to which text. So spans and labels are right for every tokenizer a
 training sees exactly the tokens that inference will see.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from tga_jax.data.templates import IMAGE_MARK, Rendered, Span
 from tga_jax.errors import UserError
 from tga_jax.labels import IGNORE_INDEX
+from tga_jax.models.tiling import Layout
 
 ADDED_TOKENS = 4  # at most, which a tokenizer writes around a text, as its BOS
 
@@ -26,12 +28,14 @@ class TokenPrompt:
         labels: int32[T], the token itself in answers, -100 elsewhere; not shifted.
         image_spans: where each image is.
         retrieved_span: where the retrieved text is, None without one.
+        layouts: what each image's tokens show, of images in tiles; else empty.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
     image_spans: tuple[Span, ...]
     retrieved_span: Span | None
+    layouts: tuple[Layout, ...] = ()
 
     @property
     def has_labels(self) -> bool:
@@ -44,9 +48,7 @@ class TokenPrompt:
         Images and the retrieved text stand before the first answer, so a prompt of one answer
         that keeps a label keeps them whole.
         """
-        return TokenPrompt(
-            self.tokens[:length], self.labels[:length], self.image_spans, self.retrieved_span
-        )
+        return replace(self, tokens=self.tokens[:length], labels=self.labels[:length])
 
 
 class Tokenise:
@@ -70,13 +72,20 @@ class Tokenise:
         # One that goes through the normalizer may be missed where it stands in a text.
         self.always_reads_image_token = added is not None and not added.normalized
 
-    def __call__(self, rendered: Rendered) -> TokenPrompt:
-        """Tokenises a prompt, repeats its image tokens, and finds all token spans."""
+    def __call__(self, rendered: Rendered, layouts: Sequence[Layout] = ()) -> TokenPrompt:
+        """Tokenises a prompt, repeats its image tokens, and finds all token spans.
+
+        `layouts`: of the images, or of more, where these are in tiles.
+        """
         rendered = _with_image_token(rendered, self.image_token)
         ids, offsets = self._ids_and_offsets(rendered.text)
-        repeats = np.where(ids == self._image_id, self.image_tokens, 1)
+        (places,) = np.nonzero(ids == self._image_id)
+        repeats = np.ones_like(ids)
+        counts = [layout.tokens for layout in layouts] or self.image_tokens
+        repeats[places] = np.resize(counts, len(places))
         tokens, chars = np.repeat(ids, repeats), np.repeat(offsets, repeats, axis=0)
-        ends = np.cumsum(repeats)[ids == self._image_id].tolist()
+        ends = np.cumsum(repeats)[places]
+        spans = zip((ends - repeats[places]).tolist(), ends.tolist(), strict=True)
         labels = np.full_like(tokens, IGNORE_INDEX)
         for answer in rendered.answer_spans:
             span = token_span(chars, answer)
@@ -86,8 +95,9 @@ class Tokenise:
         return TokenPrompt(
             tokens=tokens,
             labels=labels,
-            image_spans=tuple((end - self.image_tokens, end) for end in ends),
+            image_spans=tuple(spans),
             retrieved_span=None if retrieved is None else token_span(chars, retrieved),
+            layouts=tuple(layouts[: len(places)]),
         )
 
     def _ids_and_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +140,26 @@ def token_span(chars: np.ndarray, span: Span) -> Span | None:
     overlaps = (chars[:, 0] < span[1]) & (chars[:, 1] > span[0])
     (places,) = np.nonzero(overlaps)
     return (int(places[0]), int(places[-1]) + 1) if len(places) else None
+
+
+def image_problem(images: int, written: int, *, found: int) -> str:
+    """Returns why a prompt has another number of images than its record.
+
+    Args:
+        images: of the record.
+        written: into the prompt by the template.
+        found: in the prompt by the tokenizer.
+    """
+    if written < images:
+        return f"its prompt template writes {written} of its {images} images; name another"
+    if found < images:
+        return (
+            f"the tokenizer reads {found} of its {images} image tokens as such, only those "
+            'behind a blank; set "normalized": false for the image token in tokenizer.json'
+        )
+    return (
+        "its text or the system text holds the tokenizer's image token where no image is; remove it"
+    )
 
 
 def _image_id(tokenizer: Any, image_token: str) -> int:

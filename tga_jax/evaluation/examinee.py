@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,24 +22,15 @@ from tga_jax.files import digest, read_jsonl, write_jsonl
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
-from tga_jax.run.fingerprint import stat_digest, versions
+from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel
+from tga_jax.run.model import OpenModel, provenance
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
 JUDGED_AT_A_TIME = 64
-
-
-def provenance(model: OpenModel) -> dict[str, Any]:
-    """What names a model and this run, and decides no answer: its source, date, versions."""
-    return {
-        "source": model.source.origin,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": versions(),
-    }
 
 
 class Examinee:
@@ -223,7 +213,7 @@ def examine(
         return []
     if done:
         replies = read_replies(path)
-        job.say(f"{benchmark.name}: {len(replies)} answers from before")
+        job.say(f"{benchmark.name}: {len(replies)} answers were there from an earlier run")
     with hosts.alone():
         results = judged(benchmark, replies, judges, folder)
     retrieved = examinee.settings["retrieved"]

@@ -71,7 +71,7 @@ class LlavaReply:
         model, params, answerer = self._loaded
         token = model.source.tokenizer.image_token
         questions = [question(chat, token, row) for row, chat in enumerate(chats)]
-        fits = [row for row, asked in enumerate(questions) if self._fits(asked)]
+        fits = [row for row, asked in enumerate(questions) if self._fits(asked, chats[row])]
         if len(fits) < len(chats):
             self._job.say(
                 f"judge llava: {len(chats) - len(fits)} of {len(chats)} answers are too long for "
@@ -103,9 +103,9 @@ class LlavaReply:
             answerer = Answerer(self._job.config, model, self._prompter, title="judge llava")
         return model, params, answerer
 
-    def _fits(self, asked: Question) -> bool:
+    def _fits(self, asked: Question, chat: Chat) -> bool:
         try:
-            self._prompter.encode_question(asked)
+            self._prompter.encode_question(asked, image_path(chat).parent)
         except TooLong:
             return False
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tga_jax.files import read_json
 from tga_jax.hf.config_part import Part
 from tga_jax.hf.decoders import DECODERS, read_decoder
 from tga_jax.hf.kinds import expect_kind
+from tga_jax.hf.llavas import LLAVAS, read_tiling
 from tga_jax.hf.towers import TOWERS, read_vision
 from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig, TextConfig, VisionConfig
 
@@ -23,7 +25,7 @@ Json = dict[str, Any]
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
-    """The shapes of a LlavaForConditionalGeneration folder.
+    """The shapes of a folder of one of the classes in `llavas.LLAVAS`.
 
     Raises:
         UserError: no config.json, a broken one, or a model that we do not have.
@@ -75,23 +77,26 @@ def llava_config(content: Json, *, file: Path) -> LlavaConfig:
     for key in ("vision_config", "text_config"):
         if not isinstance(content.get(key, {}), dict):
             raise UserError(f"{file}: {key} is not an object; repair it")
-    _expect(content.get("vision_config", {}), "model_type", tuple(TOWERS), file, "vision_config.")
-    _expect(content.get("text_config", {}), "model_type", tuple(DECODERS), file, "text_config.")
+    kind = LLAVAS[content["model_type"]]
+    _expect(content.get("vision_config", {}), TOWERS, kind.tower, file, "vision_config.")
+    _expect(content.get("text_config", {}), DECODERS, kind.decoder, file, "text_config.")
     full = _filled(content, file, "")
     top = Part(full, file)
     layer = full.vision_feature_layer
     activations = {"gelu": "mlp2x_gelu", "linear": "linear"}
     text = Part(full.text_config, file, "text_config.")
     decoder = read_decoder(text, tied=full.tie_word_embeddings)
+    vision = read_vision(Part(full.vision_config, file, "vision_config."))
     config = LlavaConfig(
-        vision=read_vision(Part(full.vision_config, file, "vision_config.")),
-        # LlavaForConditionalGeneration has the language model's blocks and a head of its own.
+        vision=vision,
+        # LLaVAs have the language model's blocks and a head of its own.
         decoder=dataclasses.replace(decoder, logit_softcap=None),
         image_token=full.image_token_index,
         projector=activations[top.one_of("projector_hidden_act", activations)],
         projector_bias=full.multimodal_projector_bias,
         feature_layer=layer if isinstance(layer, int) else tuple(layer),
         feature_select=top.one_of("vision_feature_select_strategy", ("default", "full")),
+        tiling=read_tiling(top, vision),
     )
     _check_ranges(config, file)
     return config
@@ -182,13 +187,13 @@ def _filled(content: Json, file: Path, prefix: str) -> Any:
         raise UserError(f"{file}: {prefix}transformers refuses it: {reason}") from None
 
 
-def _expect(content: Json, key: str, allowed: tuple[str, ...], file: Path, prefix: str) -> None:
-    """Refuse another architecture; a key left out means transformers' default."""
-    defaults = {"text_config.": "llama", "vision_config.": "clip_vision_model"}
-    value = content.get(key, defaults.get(prefix))
+def _expect(content: Json, allowed: Iterable[str], default: str, file: Path, prefix: str) -> None:
+    """Refuse another architecture; a type left out means transformers' default."""
+    value = content.get("model_type", default)
     if value not in allowed:
         raise UserError(
-            f"{file}: {prefix}{key} {value!r} is not supported here; one of {', '.join(allowed)} is"
+            f"{file}: {prefix}model_type {value!r} is not supported here; one of "
+            f"{', '.join(allowed)} is"
         )
 
 

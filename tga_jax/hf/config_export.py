@@ -8,6 +8,7 @@ from typing import Any
 
 from tga_jax.hf.config import clip_config, decoder_config, llava_config
 from tga_jax.hf.decoders import DECODERS, write_decoder
+from tga_jax.hf.llavas import LLAVAS, llava_type, write_tiling
 from tga_jax.hf.towers import write_vision
 from tga_jax.models.config import ClipConfig, DecoderConfig, LlavaConfig
 
@@ -45,16 +46,18 @@ def to_hf_config(
         ValueError: the source's model type cannot express the model.
     """
     text = _kept(source.get("text_config", {})) | {"pad_token_id": pad_token_id}
-    ours = write_decoder(config.decoder, text.get("model_type", "llama"))
+    model_type = llava_type(config)
+    kind = LLAVAS[model_type]
+    ours = write_decoder(config.decoder, text.get("model_type", kind.decoder))
     ours.pop("final_logit_softcapping", None)  # no part of a LLaVA; stays as the source has it
     tower, layer = _kept(source.get("vision_config", {})), config.feature_layer
-    tower_type = tower.get("model_type", "clip_vision_model")
+    tower_type = tower.get("model_type", kind.tower)
     content = _kept(source) | {
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "llava",
+        "architectures": [kind.architecture],
+        "model_type": model_type,
         "dtype": dtype,
         "image_token_index": config.image_token,
-        "image_seq_length": config.image_tokens,
+        "image_seq_length": config.image_tokens,  # of a tile; LLaVA-OneVision has no such key
         "multimodal_projector_bias": config.projector_bias,
         "pad_token_id": pad_token_id,
         "projector_hidden_act": "linear" if config.projector == "linear" else "gelu",
@@ -63,6 +66,7 @@ def to_hf_config(
         "vision_config": tower | write_vision(config.vision, tower_type),
         "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
         "vision_feature_select_strategy": config.feature_select,
+        **write_tiling(config),
     }
     merged = dataclasses.replace(config.decoder, lora=None)
     read_back = llava_config(content, file=Path("config.json"))

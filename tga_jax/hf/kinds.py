@@ -7,11 +7,12 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.hf.decoders import DECODERS
+from tga_jax.hf.llavas import LLAVAS
 from tga_jax.hf.towers import TOWERS
 
 # kind -> its model types, and which keys of the configuration are for such folders
 _KINDS = {
-    "llava": (("llava",), "it is a LLaVA checkpoint: config.model.checkpoint is for those"),
+    "llava": (tuple(LLAVAS), "it is a LLaVA checkpoint: config.model.checkpoint is for those"),
     "decoder": (
         tuple(DECODERS),
         "it is a language model: set config.model.llm to its folder and config.model.vision to a "

@@ -103,6 +103,11 @@ def _config(
 ) -> dict[str, Any]:
     """The language model's config with LLaVA's mm_* keys."""
     text = config["text_config"]
+    if config["model_type"] != "llava":
+        raise UserError(
+            f"{exported}/config.json: model_type {config['model_type']!r}: LLaVA's own layout is "
+            "written of images in one tile only; leave config.export.llava_tower empty"
+        )
     if text["model_type"] not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(

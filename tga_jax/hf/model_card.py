@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tga_jax.hf.llavas import LLAVAS
+
 
 @dataclass(frozen=True)
 class StageFacts:
@@ -32,6 +34,7 @@ class CardFacts:
         guide_layers: decoder layers of the guide loss, counted from 1.
         guide_center: what is subtracted from the pooled states: "none", "batch" or "running".
         pad_to_square: whether images were padded to a square.
+        model_type: which class of LLaVA it is, a key of `llavas.LLAVAS`.
         stages: in the order in which they ran; empty for a model that was only converted.
     """
 
@@ -44,6 +47,7 @@ class CardFacts:
     guide_center: str
     pad_to_square: bool
     stages: tuple[StageFacts, ...] = ()
+    model_type: str = "llava"
 
 
 _HEADER = """\
@@ -61,11 +65,11 @@ _USE = """\
 ```python
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, {architecture}
 
 folder = "path/to/this/folder"
 processor = AutoProcessor.from_pretrained(folder)
-model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto")
+model = {architecture}.from_pretrained(folder, dtype="auto")
 
 messages = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
@@ -104,7 +108,7 @@ def model_card(facts: CardFacts) -> str:
         _what_it_is(facts),
         _training(facts),
         _prompt(facts),
-        _USE,
+        _USE.replace("{architecture}", LLAVAS[facts.model_type].architecture),
         _BEGIN_TOKEN,
         _LIMITS,
     ]
@@ -114,7 +118,7 @@ def model_card(facts: CardFacts) -> str:
 def _what_it_is(facts: CardFacts) -> str:
     bases = " + ".join(_public_name(base) for base in facts.bases)
     return (
-        "A LLaVA vision-language model (CLIP vision encoder, projector, language model), written "
+        "A LLaVA vision-language model (vision encoder, projector, language model), written "
         f"by tga_jax.\n\n- Base: {bases}\n- Alignment: {_method(facts)}\n"
     )
 
@@ -171,11 +175,11 @@ def _prompt(facts: CardFacts) -> str:
         if facts.retrieved_in_prompt
         else "No retrieved text was in the prompts of the training."
     )
-    padding = (
-        "padded to a square of the mean colour, as in training"
-        if facts.pad_to_square
-        else "resized and cropped, not padded, as in training"
-    )
+    padding = "resized and cropped, not padded, as in training"
+    if facts.pad_to_square:
+        padding = "padded to a square of the mean colour, as in training"
+    if facts.model_type != "llava":
+        padding = "cut into tiles, after the whole image as the first one, as in training"
     return (
         "## Prompt and images\n"
         f'The chat template renders the training template "{facts.template}". {retrieved}\n'

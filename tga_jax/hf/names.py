@@ -122,6 +122,7 @@ RULES: dict[str, Rule] = {
         "multi_modal_projector.",
         {"linear_1": "linear_1", "linear_2": "linear_2"},
     ),
+    "projector/newline": Rule("image_newline"),
     **_decoder_rules(),
     **_text_rules(),
 }
@@ -142,15 +143,16 @@ PROJECTOR_2 = "multi_modal_projector.linear_2."
 # Tensors with a row a token; these grow when tokens are added.
 VOCAB_TENSORS = (EMBEDDING, HEAD)
 
-# First match wins. "llava": transformers 4 and 5, "original": the LLaVA repository's own classes,
-# "decoder": a ...ForCausalLM folder, "vision": a CLIP's, SigLIP's or vision tower's folder, "clip":
-# both halves of a CLIPModel folder.
+# First match wins. "llava": a class of `llavas.LLAVAS`, by transformers 4 and 5, "original": the
+# LLaVA repository's own classes, "decoder": a ...ForCausalLM folder, "vision": a CLIP's, SigLIP's
+# or vision tower's folder, "clip": both halves of a CLIPModel folder.
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "llava": (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^(model\.)?vision_tower\.(vision_model\.)?", "vision_tower."),
         (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+        (r"^model\.image_newline$", "image_newline"),
     ),
     "original": (
         (r"^model\.vision_tower\.(vision_tower\.)?(vision_model\.)?", "vision_tower."),

@@ -7,6 +7,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
+from tga_jax.hf.llavas import LLAVAS, llava_type
 from tga_jax.hf.tokenizer import write_json
 from tga_jax.models.config import LlavaConfig
 
@@ -29,7 +30,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "image_mean": (0.5,) * 3,
         "image_std": (0.5,) * 3,
     },
+    "LlavaNextImageProcessor": _CLIP_DEFAULTS | {"crop_size": 224},
+    "LlavaOnevisionImageProcessor": _CLIP_DEFAULTS | {"size": {"height": 384, "width": 384}},
 }
+TILED = ("LlavaNextImageProcessor", "LlavaOnevisionImageProcessor")
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
@@ -45,8 +49,8 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
     path, raw = _find_image_processor(folder)
     kind = _image_processor_type(path, raw)
     raw = DEFAULTS[kind] | {key: value for key, value in raw.items() if value is not None}
-    shortest_edge, resize = _resize_sizes(path, raw) if raw.get("do_resize", True) else (None, None)
-    crop = _crop_size(path, raw) if raw["do_center_crop"] else None
+    sizes = (None, _tile_size(path, raw), None) if kind in TILED else _sizes(path, raw)
+    shortest_edge, resize, crop = sizes
     normalize, rescale = raw.get("do_normalize", True), raw.get("do_rescale", True)
     resample, factor = raw.get("resample", BICUBIC), raw.get("rescale_factor", 1 / 255)
     return {
@@ -61,10 +65,49 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
     }
 
 
+def _sizes(
+    path: Path, raw: dict[str, Any]
+) -> tuple[int | None, tuple[int, int] | None, tuple[int, int] | None]:
+    """Shortest edge, size to resize to, size to crop to; None for each that is not asked for."""
+    resizes = raw.get("do_resize", True)
+    shortest_edge, resize = _resize_sizes(path, raw) if resizes else (None, None)
+    return shortest_edge, resize, _crop_size(path, raw) if raw["do_center_crop"] else None
+
+
+def _tile_size(path: Path, raw: dict[str, Any]) -> tuple[int, int]:
+    """The size of a tile, which the image processor may give a second time as a crop."""
+    shortest_edge, resize = _resize_sizes(path, raw)
+    size = resize or (shortest_edge or 0,) * 2
+    crop = _crop_size(path, raw) if raw.get("crop_size") else size
+    if len({*size, *crop}) > 1:
+        raise UserError(f"{path}: size {raw['size']} and crop_size {raw['crop_size']} must be one")
+    return size
+
+
+def check_tiles(folder: Path, config: LlavaConfig) -> None:
+    """Refuse an image processor that prepares images otherwise than the model takes them.
+
+    Raises:
+        UserError: one of the two takes tiles and the other does not, or of other resolutions.
+    """
+    path, raw = _find_image_processor(folder)
+    kind = _image_processor_type(path, raw)
+    wanted = f"{LLAVAS[llava_type(config)].name}ImageProcessor"
+    if (config.tiling is not None or kind in TILED) and kind != wanted:
+        raise UserError(f"{path}: image processor {kind} is not for this model, {wanted} is")
+    if config.tiling is None:
+        return
+    pinpoints = (DEFAULTS[kind] | raw).get("image_grid_pinpoints")
+    if pinpoints is not None and [*map(tuple, pinpoints)] != [*config.tiling.pinpoints]:
+        raise UserError(
+            f"{path}: image_grid_pinpoints are not those of config.json; make them agree"
+        )
+
+
 def write_processor(
     folder: Path, *, settings: dict[str, Any], config: LlavaConfig, image_token: str
 ) -> None:
-    """Writes processor_config.json and preprocessor_config.json for LlavaProcessor.
+    """Writes processor_config.json and preprocessor_config.json for the model's Processor.
 
     The two files are apart, as in the published checkpoints: transformers 4 and 5 read them both.
     The image processor's name carries no backend, so transformers takes the torchvision or the
@@ -76,18 +119,51 @@ def write_processor(
         config: of the model; gives the patch size and the feature selection.
         image_token: the text that stands for an image.
     """
-    write_json(
-        folder / "processor_config.json",
-        {
-            "processor_class": "LlavaProcessor",
-            "image_token": image_token,
+    model_type = llava_type(config)
+    name = LLAVAS[model_type].name
+    outer: dict[str, Any] = {
+        "processor_class": f"{name}Processor",
+        "image_token": image_token,
+        "vision_feature_select_strategy": config.feature_select,
+    }
+    if config.tiling is not None and config.tiling.most is not None:
+        outer |= {
+            "num_image_tokens": config.image_tokens,
+            "vision_aspect_ratio": f"anyres_max_{config.tiling.most}",
+        }
+    else:
+        outer |= {
             "patch_size": config.vision.patch_size,
-            "vision_feature_select_strategy": config.feature_select,
-            # The class token; for "default" LlavaProcessor takes one token off.
+            # The class token; for "default" the processor takes one token off.
             "num_additional_image_tokens": int(config.vision.class_token),
-        },
-    )
-    write_json(folder / "preprocessor_config.json", image_processor_config(settings))
+        }
+    write_json(folder / "processor_config.json", outer)
+    inner = image_processor_config(settings, processor_class=f"{name}Processor")
+    if config.tiling is not None:
+        inner |= tile_processor_config(config)
+    write_json(folder / "preprocessor_config.json", inner)
+    if model_type == "llava_onevision":  # its processor has a part for videos, too
+        kept = ("image_mean", "image_std", "resample", "rescale_factor", "size", "processor_class")
+        video = {"video_processor_type": f"{name}VideoProcessor"}
+        write_json(
+            folder / "video_preprocessor_config.json", video | {key: inner[key] for key in kept}
+        )
+
+
+def tile_processor_config(config: LlavaConfig) -> dict[str, Any]:
+    """What preprocessor_config.json says otherwise, or beside, of a model that takes tiles."""
+    assert config.tiling is not None
+    side = {"height": config.vision.image_size, "width": config.vision.image_size}
+    found = {
+        "image_processor_type": f"{LLAVAS[llava_type(config)].name}ImageProcessor",
+        "do_pad": True,  # of batches, with empty tiles
+        "image_grid_pinpoints": [list(point) for point in config.tiling.pinpoints],
+        "size": side,
+    }
+    if config.tiling.most is None:  # as LLaVA-NeXT's files have it
+        edge = {"shortest_edge": side["height"]}
+        found |= {"size": edge, "crop_size": side, "do_center_crop": True}
+    return found
 
 
 def image_processor_config(

@@ -22,7 +22,7 @@ from tga_jax.hf.config import (
 from tga_jax.hf.hub import origin_of, resolve_checkpoint
 from tga_jax.hf.kinds import is_original
 from tga_jax.hf.original import read_original
-from tga_jax.hf.processor import read_image_settings
+from tga_jax.hf.processor import check_tiles, read_image_settings
 from tga_jax.hf.template_choice import TemplateFacts, template_facts
 from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
 from tga_jax.hf.weights import load_weights
@@ -175,6 +175,7 @@ def _source(
         decoder = dataclasses.replace(config.decoder, vocab=vocab)
         config = dataclasses.replace(config, decoder=decoder)
     settings = read_image_settings(image_folder)
+    check_tiles(image_folder, config)
     return Source(config, tokenizer, settings, hf_config, folders, grown)
 
 

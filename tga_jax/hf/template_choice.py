@@ -20,15 +20,25 @@ _NAMES = (
     (r"llama-?2.*chat", "llama_2"),
     (r"v1\.6-34b|hermes-2-yi", "chatml"),
     (r"qwen|smollm.*instruct", "chatml_qwen"),
-    (r"llama-?3", ""),  # its prompts are none of the named ones
+    (r"llama-?3|phi-?3|gemma", ""),  # their prompts are none of the named ones
     (r"vicuna|llava", "vicuna_v1"),
 )
+# Where no name tells: the model type of the language model -> its template, and its family. Those
+# of Phi-3 and Gemma are none of the named ones. Llama's and Mistral's types tell nothing.
+_DECODERS = {
+    "qwen2": ("chatml_qwen", "Qwen2"),
+    "qwen3": ("chatml_qwen", "Qwen3"),
+    "phi3": ("", "Phi-3"),
+    "gemma2": ("", "Gemma 2"),
+    "gemma3_text": ("", "Gemma 3"),
+}
 # How prompts of a family are told from others: marks that a chat template writes.
 _MARKS = (
     ("chatml", ("<|im_start|>",)),
     ("inst", ("[INST]", "[/INST]")),
     ("llama_3", ("<|start_header_id|>",)),
     ("gemma", ("<start_of_turn>",)),
+    ("phi_3", ("<|user|>", "<|assistant|>")),
     ("vicuna", ("USER:", "ASSISTANT:")),
 )
 _FAMILIES = {
@@ -125,9 +135,8 @@ def _by_name(facts: TemplateFacts) -> tuple[str, str]:
         for name in facts.names:
             if re.search(pattern, name):
                 return template, f"the name {name!r}"
-    if facts.decoder == "qwen2":
-        return "chatml_qwen", "the language model, a Qwen2,"
-    return "", ""
+    template, family = _DECODERS.get(facts.decoder, ("", ""))
+    return template, f"the language model, a {family}," if family else ""
 
 
 def _warning(value: str, facts: TemplateFacts, by_name: str, named_by: str) -> str:

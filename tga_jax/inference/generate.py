@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from tga_jax.models.cache import KVCache
 from tga_jax.models.llava import Llava, Params
+from tga_jax.models.tiling import TiledImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def make_generate(
 ) -> Callable[..., Any]:
     """A jitted function of (params, tokens, segments, images, keys, shift) -> new tokens.
 
-    tokens, segments int32[B, T]; images uint8[B, M, side, side, 3]; keys: one a row, so that
+    tokens, segments int32[B, T]; images as `Llava.embed` takes them; keys: one a row, so that
     an answer does not depend on its neighbours. shift float[L, D] steers the model: it is added to
     each layer's output at every position; None, or left out: nothing is. Returns int32[B, N],
     pad_id after the end; given the ids of `apologies`, a pair of that and of the first token's
@@ -92,7 +93,7 @@ def make_generate(
         params: Params,
         tokens: Array,
         segments: Array,
-        images: Array,
+        images: Array | TiledImages,
         keys: Array,
         shift: Array | None = None,
     ) -> Any:
@@ -111,7 +112,7 @@ def begin(
     params: Params,
     tokens: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
-    images: UInt8[Array, "batch images side side 3"],
+    images: UInt8[Array, "batch images side side 3"] | TiledImages,
     keys: Shaped[Array, " batch"],
     shift: Float[Array, "layers width"] | None = None,
     *,
@@ -169,7 +170,7 @@ def prefill(
     params: Params,
     tokens: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
-    images: UInt8[Array, "batch images side side 3"],
+    images: UInt8[Array, "batch images side side 3"] | TiledImages,
     shift: Float[Array, "layers width"] | None = None,
     *,
     new_tokens: int,

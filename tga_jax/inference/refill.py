@@ -26,19 +26,20 @@ from jaxtyping import Array
 
 from tga_jax.inference.generate import Answers, Decoding, begin, extend, for_decoding
 from tga_jax.models.llava import Llava, Params
+from tga_jax.models.tiling import TiledImages
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Prompts of one shape: the first len(names) rows of the arrays; the rest is filling.
 
-    tokens, segments int32[G, T]; images uint8[G, M, side, side, 3]; keys key[G].
+    tokens, segments int32[G, T]; images as `Llava.embed` takes them; keys key[G].
     """
 
     names: Sequence[int]
     tokens: Array
     segments: Array
-    images: Array
+    images: Array | TiledImages
     keys: Array
 
 
@@ -176,7 +177,7 @@ class Refill:
     ) -> Answers:
         """Run a group's prompts and give them these rows."""
         inputs = group.tokens, group.segments, group.images, group.keys, shift
-        shape = (group.tokens.shape, group.images.shape, shift is None)
+        shape = (*(array.shape for array in jax.tree.leaves(inputs[:3])), shift is None)
         new, seconds, cold = self._timed(shape, self._begin, params, *inputs)
         if answers is None:
             answers = self._empty(new)

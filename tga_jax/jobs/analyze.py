@@ -60,7 +60,7 @@ def run(job: Job) -> None:
     folder = top / weights.tag
     work = Work(folder, "samples", settings)
     if work.is_done(folder / "summary.json"):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
     else:
         analyst = Analyst(job.config, model, prompts)
         params = nested(load_params(job, model, weights))
@@ -124,5 +124,6 @@ def settings_of(
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
         "pictures": model.image_settings,
         "max_length": config.data.max_length,
+        "newlines": config.guide.newlines,
         "prompts": digest([[p.set for p in prompts], items_digest([p.item for p in prompts])]),
     }

@@ -53,7 +53,7 @@ def run(job: Job) -> None:
     path = job.workdir / "bench" / "bench.json"
     settings = settings_digest(job.config)
     if path.exists() and read_json(path)["settings"] == settings:
-        job.say(f"finished before: {path}; delete it to measure again")
+        job.say(f"was finished before: {path}; delete it to measure again")
         return
     mesh = mesh_of(job.config.mesh)
     shape, llava = batch_shape(job.config, batch_shards(mesh)), model_of(job, mesh)

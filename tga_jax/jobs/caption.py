@@ -48,7 +48,7 @@ def run(job: Job) -> None:
     about = digest([[*one, wanted.own.get(one), wanted.shown.get(one)] for one in wanted.shows])
     finished = Work(folder, "captions", captioner.settings | {"samples": about})
     if finished.is_done(path):
-        job.say(f"finished before: {path}")
+        job.say(f"was finished before: {path}")
         return
     job.say(", ".join(f"{count} {what}" for what, count in wanted.counts.items()))
     log = CaptionLog(folder, part, captioner.settings)
@@ -139,7 +139,7 @@ def merge(job: Job, wanted: Wanted, log: CaptionLog, budget: Budget) -> dict[str
     ]
     write_jsonl(path, rows)
     empty = sum(text == "" for text in texts.values())
-    job.say(f"{len(rows)} captions, {empty} empty ones left out -> {path}")
+    job.say(f"{len(rows)} captions were written, {empty} empty ones left out -> {path}")
     counts = {
         "pictures": len(texts), "unreadable": len(unreadable), "empty": empty, "written": len(rows)
     }  # fmt: skip

@@ -88,7 +88,7 @@ def write_figures(
         if results:
             write_extras(folder / benchmark.name, results)
     write_json(folder / "metrics.json", rows)
-    job.say(f"{sum(map(len, answered.values()))} answers judged\n{table(rows)}")
+    job.say(f"{sum(map(len, answered.values()))} answers were judged\n{table(rows)}")
     job.say(f"-> {folder / 'metrics.json'}")
     where = f", see the rows 'missing' of {folder / 'metrics.json'}"
     check_missing(benchmarks, where, partial=job.config.evaluate.partial)
@@ -103,7 +103,9 @@ def compared(
         return []
     path = Path(workdir) / "evaluate" / benchmark.name / "answers.jsonl"
     if not path.is_file():
-        job.say(f"{benchmark.name}: nothing to compare with: there is no {path}")
+        job.say(
+            f"{benchmark.name}: there is nothing to compare with, because {path} does not exist"
+        )
         return []
     lines = list(read_jsonl(path))
     others = {(line["question_id"], line["prompt"]): line for line in lines}

@@ -15,6 +15,7 @@ from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
 from tga_jax.hf.llava_layout import write_llava_layout
+from tga_jax.hf.llavas import llava_type
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters, why_not
 from tga_jax.hf.tokenizer import with_end_text
@@ -62,7 +63,7 @@ def run(job: Job) -> None:
     }
     work = Work(job.workdir, "export", signature)
     if work.is_done(folder):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
         return
     name = template(config, model.prompts, weights)
     end_text = make_prompter(config, model.prompts, template=name).end_text
@@ -133,6 +134,8 @@ def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> 
         p for p in trained_paths(job, model) if "/lora_" not in p and p.split("/")[0] != "projector"
     ]
     fused = why_not(model.source.hf_config["text_config"].get("model_type", "llama"))
+    if "projector/newline" in trained_paths(job, model):
+        others = ["projector/newline"]  # no module, and PEFT saves modules
     if others or fused or "llava" not in model.source.folders:
         reason = f"{others[0]} was trained too" if others else fused
         reason = reason or "config.model.checkpoint is no LlavaForConditionalGeneration"
@@ -184,6 +187,7 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
         guide_layers=tuple(layer + 1 for layer in guide.layers),
         guide_center=guide.center,
         pad_to_square=model.image_settings["pad_to_square"],
+        model_type=llava_type(model.source.config),
         stages=tuple(stage_facts(job.workdir / stage) for stage in stages),
     )
 

@@ -39,7 +39,7 @@ def check(job: Job, before: Sequence[str]) -> None:
             resolve_image(folder, question.image or "", record_id=str(question.id))
         twice = sum(map(bool, repeats(questions)))
         if twice:
-            job.say(f"{twice} questions have the question_id of another one before them")
+            job.say(f"{twice} questions have the question_id of an earlier one")
     check_decoding(config.generate)
     check_model(config, before=before)
     check_index(job, before)
@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     work = Work(folder, "answers", signature(job, model, weights, questions, retriever))
     path = folder / "answers.jsonl"
     if work.is_done(path):
-        job.say(f"finished before: {path}")
+        job.say(f"was finished before: {path}")
         return
     texts = {row["row"]: row["text"] for row in work.rows()}
     todo = sorted(set(range(len(questions))) - texts.keys(), key=lambda i: len(questions[i].text))

@@ -58,7 +58,7 @@ def run(job: Job) -> None:
     }
     made_from = signature | {"backend": backend, "exact_below": cfg.exact_below}
     if hosts.broadcast_from_first(lambda: is_done(folder, made_from)):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
         return
     shared_files.write_jsonl(folder / "texts.jsonl", rows)
 
@@ -72,7 +72,7 @@ def run(job: Job) -> None:
         batch_size=embedder.batch_size,
     )  # fmt: skip
     rate = len(texts) / max(time.monotonic() - began, 1e-9)
-    job.say(f"{len(texts)} texts embedded ({rate:.0f}/s)")
+    job.say(f"{len(texts)} texts were embedded ({rate:.0f}/s)")
     more = {"counts": counts, "sources": [str(path) for path in sources], "made_from": made_from}
     if hosts.is_first():
         build(job, embedder, backend, more)

@@ -42,9 +42,9 @@ def run(job: Job) -> None:
     )
     lines = []
     for number, record in enumerate(samples.records):
-        example = prompter.encode(record)
+        folder = Path() if record.contents else samples.image_dir
+        example = prompter.encode(record, folder)
         for place in range(len(example.images)):
-            folder = Path() if example.contents else samples.image_dir
             example_pixels(example, place, image_dir=folder, transform=model.transform)
         lines.append(inspect_line(example))
         if number < config.inspect.show:

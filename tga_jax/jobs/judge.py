@@ -44,5 +44,5 @@ def run(job: Job) -> None:
     settings: dict[str, Any] = {"answers": str(path), "answers_digest": file_digest(path)}
     rows = metric_lines(results, judges, path=path, model=model or path.stem, settings=settings)
     write_json(folder / "metrics.json", rows)
-    job.say(f"{len(results)} answers of {path} judged\n{table(rows)}")
+    job.say(f"{len(results)} answers of {path} were judged\n{table(rows)}")
     job.say(f"-> {folder / 'verdicts.jsonl'}, {folder / 'metrics.json'}")

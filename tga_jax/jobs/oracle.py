@@ -12,7 +12,6 @@ from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
-from tga_jax.evaluation.examinee import provenance
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.profiles import evaluated_system
@@ -21,7 +20,7 @@ from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel, open_model
+from tga_jax.run.model import OpenModel, open_model, provenance
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
@@ -47,7 +46,7 @@ def run(job: Job) -> None:
     settings = settings_of(config, model, weights, items, matchings)
     work = Work(folder, "answers", settings | {"judge": [judge.name, judge.version]})
     if work.is_done(folder / "oracle.json"):
-        job.say(f"finished before: {folder / 'oracle.json'}")
+        job.say(f"was finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()
     params = nested(load_params(job, model, weights))

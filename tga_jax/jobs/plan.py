@@ -180,8 +180,9 @@ def search(plan: Callable[[Choice], Plan], first: Choice) -> Plan:
         halved = _halved(smaller)
         if halved is None:
             raise UserError(
-                f"config.plan: even one row for each batch shard does not fit {tried[-1]['topology']} "
-                "with remat 'full': take more devices, another mesh or shorter rows"
+                "config.plan: even one row for each batch shard does not fit "
+                f"{tried[-1]['topology']} with remat 'full': take more devices, another mesh or "
+                "shorter rows"
             )
         smaller, best = halved, (halved if fits(halved) else None)
     result = tried[-1]

@@ -60,7 +60,7 @@ def run(job: Job) -> None:
         inputs, image_dir, validation=share, max_bad_fraction=data.max_bad_fraction
     )
     if is_finished(folder, settings):
-        job.say(f"finished before: {folder}")
+        job.say(f"was finished before: {folder}")
         return
     splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
     for record in inputs.records:

@@ -63,7 +63,7 @@ def run(job: Job) -> None:
     signature = {**retriever.settings, "samples": digest(about), "allowed": budget.allowed}
     work = Work(folder, "retrieved", signature)
     if work.is_done(path):
-        job.say(f"finished before: {path}")
+        job.say(f"was finished before: {path}")
         return
     embedder = retriever.embedder
 
@@ -81,7 +81,7 @@ def run(job: Job) -> None:
     found = search(retriever, samples, set(lost), folder / "queries.npy")
     if hosts.is_first():
         count = write(job, retriever, samples, found, counts)
-        job.say(f"{count} of {len(samples)} images have a text -> {path}")
+        job.say(f"{count} of {len(samples)} images have a related text -> {path}")
     work.finish()
 
 

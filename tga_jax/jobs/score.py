@@ -51,7 +51,7 @@ def run(job: Job) -> None:
         todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])
 
         def encode(row: int) -> Example:
-            return prompter.encode(records[row])
+            return prompter.encode(records[row], samples.image_dir)
 
         for new in scored(job, model, guide, encode, todo, samples, weights) if todo else ():
             work.append(new)
@@ -75,7 +75,7 @@ def signature(
         "used": samples.used,
         "pictures": images_digest(samples.records, samples.image_dir),
         "settings": {k: config[k].to_dict() for k in ("data", "model")},
-        "guide": dataclasses.asdict(guide),
+        "guide": dataclasses.asdict(guide) | {"newlines": config.guide.newlines},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }

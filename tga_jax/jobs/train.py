@@ -91,11 +91,11 @@ def run(job: Job) -> None:
     model = open_model(job, mesh_of(config.mesh))
     if done is not None:
         check_finished(job, model.prompts, files.content, done=done, start=start)
-        job.say(f"finished before: {workdir / name}")
+        job.say(f"was finished before: {workdir / name}")
         return
     samples, source, steps = stage_samples(job, model, files)
     if not steps:
-        job.say(f"config.{name}.steps is 0: nothing to do")
+        job.say(f"config.{name}.steps is 0, so there is nothing to do")
         return
     figures = HeldOutFigures(job, model) if config[name].evaluate_every else None
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
@@ -212,7 +212,9 @@ def train_stage(
         trained = train(
             state,
             DeviceBatches(loader, model.mesh),
-            StepCompiler(stage.jitted(state), most=most_shapes(job.config, stage.name)),
+            StepCompiler(
+                stage.jitted(state), most=most_shapes(job.config, stage.name, model.transform)
+            ),
             config=loop_config(job, stage),
             checkpoints=checkpoints,
             log=log,
@@ -243,7 +245,7 @@ def first_state(
     del state
     restored = checkpoints.restore(latest, abstract)
     loader.set_state(restored.data)
-    job.say(f"going on at step {latest} of {stage.steps}")
+    job.say(f"goes on at step {latest} of {stage.steps}")
     return restored.state
 
 

@@ -95,6 +95,19 @@ class DecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How images of any size are cut into tiles of the vision tower's size; see `tiling`."""
+
+    pinpoints: tuple[tuple[int, int], ...]  # (height, width) in pixels, multiples of the tower's
+    # A grid's features beyond about those of so many tiles are merged; None: they never are.
+    most: int | None = None
+
+    def most_tiles(self, side: int) -> int:
+        """The most tiles that an image can have, for a tower of images of `side` pixels."""
+        return 1 + max((height // side) * (width // side) for height, width in self.pinpoints)
+
+
+@dataclasses.dataclass(frozen=True)
 class LlavaConfig:
     """Vision encoder -> projector -> decoder."""
 
@@ -107,10 +120,11 @@ class LlavaConfig:
     # are put side by side.
     feature_layer: int | tuple[int, ...] = -2
     feature_select: str = "default"  # drop the first token, the class token; "full" keeps it
+    tiling: Tiling | None = None  # None: an image is one tile
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that one image takes in the sequence."""
+        """Tokens that one image takes in the sequence; with a tiling, that one tile takes."""
         return self.vision.patches + self.vision.class_token - (self.feature_select == "default")
 
     @property

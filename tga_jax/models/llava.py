@@ -20,6 +20,7 @@ from tga_jax.models.cache import KVCache
 from tga_jax.models.config import Compute, DecoderConfig, LlavaConfig
 from tga_jax.models.decoder import Decoder, DecoderOutput
 from tga_jax.models.projector import Projector
+from tga_jax.models.tiling import TiledImages, placed
 from tga_jax.models.vision import VisionTower
 
 Params = dict[str, Any]
@@ -56,7 +57,13 @@ class Llava:
     def projector(self) -> Projector:
         """Vision width -> decoder width."""
         cfg = self.config
-        return Projector(cfg.projector, cfg.decoder.width, cfg.projector_bias, self.compute.dtype)
+        return Projector(
+            cfg.projector,
+            cfg.decoder.width,
+            cfg.projector_bias,
+            self.compute.dtype,
+            newline=cfg.tiling is not None,
+        )
 
     def init(self, key: Array) -> Params:
         """Random parameters, boxed with their logical axes (`flax.linen.meta.unbox` them)."""
@@ -98,23 +105,40 @@ class Llava:
         features = cast(Array, self.projector.apply({"params": params["projector"]}, features))
         return features.reshape(batch, count * cfg.image_tokens, -1)
 
+    def tile_features(
+        self, params: Params, images: TiledImages
+    ) -> Float[Array, "batch length width"]:
+        """What each token shows of the row's tiles, of use where it is an image's: dtype[B, T, D].
+
+        The newline stands before the features of the tiles, as `tiling.NEWLINE` says.
+        """
+        features = self.image_features(params, images.tiles)
+        newline = params["projector"]["newline"].astype(features.dtype)
+        newline = jnp.broadcast_to(newline, (features.shape[0], 1, features.shape[2]))
+        return placed(jnp.concatenate([newline, features], axis=1), images)
+
     def embed(
         self,
         params: Params,
         tokens: Int[Array, "batch length"],
-        images: UInt8[Array, "batch images side side 3"] | None,
+        images: UInt8[Array, "batch images side side 3"] | TiledImages | None,
     ) -> Float[Array, "batch length width"]:
         """Input embeddings: a row's k-th image token takes the k-th of its image features.
 
         Args:
             params: the model's parameters.
-            tokens: int32[B, T], each image's token repeated P times.
-            images: uint8[B, M, side, side, 3]; None or M = 0 for text.
+            tokens: int32[B, T], each image's token repeated P times, or as its `Layout` says.
+            images: uint8[B, M, side, side, 3]; None or M = 0 for text; with a tiling as
+                `TiledImages`, which say what each token takes.
 
         Returns:
             dtype[B, T, D].
         """
         x = self._decoder(params, tokens, method="embed")
+        if isinstance(images, TiledImages):
+            features = self.tile_features(params, images)
+            is_image = tokens == self.config.image_token
+            return jnp.where(is_image[..., None], features.astype(x.dtype), x)
         if images is None or images.shape[1] == 0:
             return x
         features = self.image_features(params, images)

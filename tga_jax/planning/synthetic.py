@@ -11,9 +11,11 @@ import dataclasses
 import jax
 import numpy as np
 
+from tga_jax.data.tiles import room_for
 from tga_jax.errors import UserError
 from tga_jax.labels import IGNORE_INDEX
-from tga_jax.models.config import LlavaConfig
+from tga_jax.models.config import LlavaConfig, Tiling
+from tga_jax.models.tiling import Layout, layout_of
 
 SPANS = ("image_span", "retrieved_span", "caption_span", "answer_span", "caption_answer_span")
 
@@ -60,7 +62,19 @@ class BatchShape:
             name: (shape, np.int32) for name, shape in integers.items()
         }
         out["images"] = ((*row, self.packing, side, side, 3), np.uint8)
-        return out
+        return out | (self._tiled(config.tiling, side) if config.tiling else {})
+
+    def _tiled(self, tiling: Tiling, side: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Of images in as many tiles as there can be."""
+        tokens, most = (self.accumulate, self.rows, self.length), tiling.most_tiles(side)
+        tiles = (*tokens[:2], room_for(self.packing * most, most))
+        sources = 1 if tiling.most is None else 4
+        weights = {"image_weights": ((*tokens, sources), np.float32)} if sources > 1 else {}
+        return weights | {
+            "images": ((*tiles, side, side, 3), np.uint8),
+            "image_sources": ((*tokens, sources), np.int32),
+            "unpooled": (tokens, np.bool_),
+        }
 
 
 def batch_structs(
@@ -76,12 +90,14 @@ def batch_structs(
 def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[str, np.ndarray]:
     """Samples of a retrieved text, an image, a question, an answer and a caption.
 
-    They fill their rows but for what `packing` leaves over when it divides the length.
+    They fill their rows but for what `packing` leaves over when it divides the length. Images in
+    tiles are as large as fits.
 
     Raises:
         UserError: the rows are too short for that.
     """
     rng, each = np.random.default_rng(seed), shape.length // shape.packing
+    layout = largest_layout(config, each)
     spans = sample_spans(shape, config)
     arrays: dict[str, np.ndarray] = {
         name: np.zeros(dims, dtype) for name, (dims, dtype) in shape.arrays(config).items()
@@ -101,6 +117,8 @@ def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[
         arrays["labels"][..., answer] = arrays["tokens"][..., answer]
         arrays["segments"][..., inside] = number + 1
         arrays["positions"][..., inside] = np.arange(each)
+        if layout is not None:
+            _place(arrays, image, layout, before=number * layout.tiles)
         for name in SPANS:
             offset = 0 if name.startswith("caption") else start
             arrays[name][:, number :: shape.packing] = np.add(spans[name], offset)
@@ -111,21 +129,41 @@ def made_up_batch(shape: BatchShape, config: LlavaConfig, *, seed: int) -> dict[
 def sample_spans(shape: BatchShape, config: LlavaConfig) -> dict[str, tuple[int, int]]:
     """Where a made-up sample has what; what the image leaves is cut in four like parts."""
     length = shape.length // shape.packing
-    quarter = (length - config.image_tokens) // 4
+    layout = largest_layout(config, length)
+    shown = config.image_tokens if layout is None else layout.tokens
+    quarter = (length - shown) // 4
     if quarter < 1 or shape.caption_length < 2:
         raise UserError(
             f"samples of {length} tokens with captions of {shape.caption_length}: too short "
-            f"for an image of {config.image_tokens} tokens and a text"
+            f"for an image of {shown} tokens and a text"
         )
     image = 2 * quarter
     return {
         "retrieved_span": (quarter, image),
-        "image_span": (image, image + config.image_tokens),
+        "image_span": (image, image + shown),
         "answer": (length - quarter, length),
         "caption_span": (1, shape.caption_length),
         "answer_span": (length - quarter - 1, length - quarter),
         "caption_answer_span": (shape.caption_length - 1, shape.caption_length),
     }
+
+
+def largest_layout(config: LlavaConfig, length: int) -> Layout | None:
+    """Of an image in tiles with the most tokens that leave a text room; None without a tiling."""
+    if config.tiling is None:
+        return None
+    layouts = [layout_of(point, config) for point in config.tiling.pinpoints]
+    fitting = [layout for layout in layouts if layout.tokens + 4 <= length]
+    if not fitting:
+        return min(layouts, key=lambda layout: layout.tokens)
+    return max(fitting, key=lambda layout: layout.tokens)
+
+
+def _place(arrays: dict[str, np.ndarray], image: slice, layout: Layout, *, before: int) -> None:
+    arrays["image_sources"][..., image, :] = layout.shifted(before)
+    arrays["unpooled"][..., image] = ~layout.pooled
+    if "image_weights" in arrays:
+        arrays["image_weights"][..., image, :] = layout.weights
 
 
 def _words(rng: np.random.Generator, dims: tuple[int, ...], config: LlavaConfig) -> np.ndarray:

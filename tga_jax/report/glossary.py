@@ -166,12 +166,13 @@ ENTRIES = (
     Entry(
         "oracle",
         "Matched states (job oracle)",
-        "Free embeddings stand in an image's place and are fitted until the model's states are "
+        "Free embeddings stand in an image's place. They are fitted until the model's states match "
         "those of the image's caption: the mean over the image's tokens, the state where the "
-        "answer begins, or every token. Centred: after the mean caption state is taken from both. "
-        "The cosine says how near they came, on the layers that were matched. 'The caption "
-        "itself' is the most that can be had, 'random embeddings' what a meaningless image does. "
-        "The interval of the difference is Newcombe's, with both shares taken as independent.",
+        "answer begins, or every token. For centred states, the mean caption state is subtracted "
+        "from both first. The cosine says how near the states came on the matched layers. 'The "
+        "caption itself' is the best result possible, and 'random embeddings' show what a "
+        "meaningless image does. The interval of the difference is Newcombe's, with both shares "
+        "taken as independent.",
     ),
     Entry(
         "held_out",

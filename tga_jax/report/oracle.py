@@ -26,10 +26,10 @@ NAMES = {
     "tokens": "every token",
 }
 KINDS = {"harmful": "harmful refused", "benign": "harmless refused"}
-CARRIES = "Matched states with which it refuses clearly more harmful than harmless samples"
-REVERSED = "Matched states with which it refuses harmless samples more than harmful ones"
-ALIKE = "No clear difference between harmful and harmless samples with these states matched"
-UNJUDGED = "Matched states whose answers got no verdict"
+CARRIES = "It refuses clearly more harmful than harmless samples when these states are matched"
+REVERSED = "It refuses harmless samples more than harmful ones when these states are matched"
+ALIKE = "It makes no clear difference between the two kinds when these states are matched"
+UNJUDGED = "The judge gave no verdict on the answers when these states are matched"
 EFFECTS = CARRIES, REVERSED, ALIKE, UNJUDGED
 NEAR = 0.8  # a cosine below this has not answered what a match would do
 LEAD = (
@@ -58,11 +58,12 @@ def oracle(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:
 def how(arm: Arm) -> str:
     """With how many embeddings, on which layers and under which prompt a model was asked."""
     found = arm.oracle["settings"]
-    near = f", held near the model's own ({found['near_weight']})" if found["near_weight"] else ""
+    weight = found["near_weight"]
+    near = f" that were held near the model's own (weight {weight})" if weight else ""
     return (
-        f"{arm.name}: {found['tokens']} free embeddings{near} in the place of each image, fitted "
-        f"in {found['steps']} steps on layers {found['layers'] or DASH}; prompt profile "
-        f"{found['profile']}, judge {found['judge']['name']}."
+        f"In {arm.name}, {found['tokens']} free embeddings{near} stood in the place of each image. "
+        f"They were fitted in {found['steps']} steps on layers {found['layers'] or DASH}. The "
+        f"prompt profile was {found['profile']}, and the judge was {found['judge']['name']}."
     )
 
 
@@ -82,18 +83,18 @@ def meaning(arm: Arm) -> str:
 def _of_caption(arm: Arm, row: Json) -> str:
     shares = [_figure(row[kind]) for kind in KINDS]
     if None in shares:
-        return f"{arm.name}: answers to the captions got no verdict of the judge."
+        return f"The judge gave no verdict on what {arm.name} answered to the captions."
     harmful, benign = (figure_text("dsr", share) for share in shares)
     text = (
-        f"{arm.name}, with the caption itself in the image's place: {harmful} of the harmful "
-        f"samples and {benign} of the harmless ones are refused"
+        f"With the caption itself in the image's place, {arm.name} refuses {harmful} of the "
+        f"harmful samples and {benign} of the harmless ones"
     )
     difference = _difference(row)
     if difference is not None and difference.value > 0 and difference.excludes_zero:
         return f"{text}."
     return (
-        f"{text}, which is not clearly more of the harmful ones: matching its states can carry "
-        "over no refusals, and the other rows say little."
+        f"{text}, which is not clearly more of the harmful ones. So matching the caption's states "
+        "can carry over no refusals, and the other rows say little."
     )
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from tga_jax.data.example import Example
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
@@ -20,6 +21,7 @@ from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.inference.generate import Decoding
 from tga_jax.inference.refill import Answered, Group, Refill
 from tga_jax.models.llava import Params
+from tga_jax.models.tiling import images_of
 from tga_jax.parallel.sharding import batch_shards, replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
@@ -119,12 +121,12 @@ class Answerer:
             shift: float32[L, D], added to the layers' outputs; None: nothing is.
         """
         progress, done = Progress(self._title, len(rows)), 0
-        batches = self._batcher.alike(
-            rows,
-            lambda row: self._prompter.encode_question(questions[row]),
-            batch_size=self._group,
-            image_dir=image_dir,
-        )
+
+        def encode(row: int) -> Example:
+            folder = image_dir(row) if questions[row].image else Path()
+            return self._prompter.encode_question(questions[row], folder)
+
+        batches = self._batcher.alike(rows, encode, batch_size=self._group, image_dir=image_dir)
         for new in self._refill.answers(params, map(self._prompts, batches), shift):
             done += len(new)
             progress.show(done)
@@ -132,10 +134,10 @@ class Answerer:
 
     def _prompts(self, batch: InferenceBatch) -> Group:
         """A batch with a key for each row by its number, whatever is asked with it."""
-        tokens, segments, images = (batch.arrays[k] for k in ("tokens", "segments", "images"))
+        tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
         numbers = np.array(batch.rows + [0] * (len(tokens) - len(batch.rows)))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
-        return Group(batch.rows, tokens, segments, images, keys)
+        return Group(batch.rows, tokens, segments, images_of(batch.arrays), keys)
 
     def _reply(self, answered: Answered) -> Reply:
         tokens, end = answered.tokens, self._prompter.end_text.strip()

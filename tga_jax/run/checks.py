@@ -82,7 +82,7 @@ def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | No
 
 
 def check_lengths(config: ConfigDict, source: Source) -> None:
-    """Refuse a config.data.max_length that an image alone fills."""
+    """Refuse a config.data.max_length that an image alone fills, even the smallest one."""
     tokens, most = source.config.image_tokens, config.data.max_length
     if tokens >= most:
         raise UserError(

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from tga_jax.data.batches import collate, pick_bucket
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform
-from tga_jax.data.loader import example_pixels
+from tga_jax.data.loader import put_pixels
+from tga_jax.data.tiles import TileTransform, tile_counts
 from tga_jax.parallel.sharding import batch_sharding, batch_shards, local_rows
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import caption_buckets, prompt_buckets
@@ -45,7 +46,7 @@ class Batcher:
     """
 
     mesh: Mesh
-    transform: ImageTransform
+    transform: ImageTransform | TileTransform
     pad_id: int
     buckets: tuple[int, ...]
     caption_buckets: tuple[int, ...]
@@ -93,7 +94,7 @@ class Batcher:
         batch_size: int,
         image_dir: Callable[[int], Path],
     ) -> Iterator[InferenceBatch]:
-        """Yields batches of prompts that are padded to the same length and have as many images.
+        """Yields batches of prompts that are padded alike and have room for as many images.
 
         The rows are taken in this order, and a batch comes when it is full; in the end those that
         are not are filled up with repeats. So a row is padded in the same way whatever rows are
@@ -109,7 +110,7 @@ class Batcher:
         for row in rows:
             example = encode(row)
             length = pick_bucket(len(example.tokens), self.buckets, name=f"record {example.id}")
-            shape = length, len(example.images)
+            shape = length, self.transform.room(sum(tile_counts(example)))
             filling.setdefault(shape, []).append((row, example))
             if len(filling[shape]) == size:
                 yield filling.pop(shape)
@@ -160,18 +161,14 @@ class Batcher:
         return {name: place(value, sharding) for name, value in arrays.items()}
 
     def _images(self, examples: Sequence[Example], folders: Sequence[Path]) -> np.ndarray:
-        """uint8[B, M, side, side, 3]; M is the most images of an example.
+        """uint8[B, M, side, side, 3]; M is the most images of an example, or tiles of them.
 
         Images are read of the rows that this process's devices hold; the others' stay zero.
         """
-        most = max(len(example.images) for example in examples)
+        most = self.transform.room(max(sum(tile_counts(example)) for example in examples))
         out = np.zeros((len(examples), most, *self.transform.size, 3), np.uint8)
         for row in local_rows(self.mesh, len(examples)):
-            example, folder = examples[row], folders[row]
-            for number in range(len(example.images)):
-                out[row, number] = example_pixels(
-                    example, number, image_dir=folder, transform=self.transform
-                )
+            put_pixels(examples[row], out[row], image_dir=folders[row], transform=self.transform)
         return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.alignment.layers import parse_layers
 from tga_jax.data.images import ImageTransform
+from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.models.attention import BACKENDS, choose_backend
@@ -18,6 +20,8 @@ from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.models.quantised import KINDS
+from tga_jax.models.tiling import most_tokens
+from tga_jax.run.fingerprint import versions
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 
@@ -37,7 +41,7 @@ class OpenModel:
 
     source: Source
     image_settings: dict[str, Any]
-    transform: ImageTransform
+    transform: ImageTransform | TileTransform
     llava: Llava
     prompts: PromptStyle
     mesh: Mesh
@@ -54,10 +58,25 @@ def open_model(job: Job, mesh: Mesh) -> OpenModel:
     transform = image_transform(source, settings)
     compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
     job.say(f"attention: {compute.attention}, {compute.dtype}, remat {compute.remat}")
+    tokens = most_tokens(source.config)
+    if tokens >= config.data.max_length:
+        job.say(
+            f"an image takes up to {tokens} tokens in {source.name}, by its size; samples that are "
+            f"then beyond config.data.max_length={config.data.max_length} are left out"
+        )
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     llava = Llava(as_configured(source.config, config), norm, compute)
     prompts = PromptStyle.of(config, job.workdir, source, say=job.say)
     return OpenModel(source, settings, transform, llava, prompts, mesh)
+
+
+def provenance(model: OpenModel) -> dict[str, Any]:
+    """Returns what names a model and this run and decides no answer: its source, date, versions."""
+    return {
+        "source": model.source.origin,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": versions(),
+    }
 
 
 def open_source(model: ConfigDict) -> Source:
@@ -84,20 +103,25 @@ def image_settings(source: Source, pad_to_square: str) -> dict[str, Any]:
             f"config.data.pad_to_square={pad_to_square!r} must be 'auto', 'yes' or 'no'"
         )
     settings = dict(source.image_settings)
+    if pad_to_square == "yes" and source.config.tiling is not None:
+        raise UserError(
+            f"config.data.pad_to_square='yes': {source.name} takes images in tiles, not as squares"
+        )
     if pad_to_square != "auto":
         settings["pad_to_square"] = pad_to_square == "yes"
     return settings
 
 
-def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform:
-    """Images -> pixels of the size that the vision tower takes."""
+def image_transform(source: Source, settings: dict[str, Any]) -> ImageTransform | TileTransform:
+    """Images -> pixels of the size that the vision tower takes, or several tiles of that size."""
     transform, side = ImageTransform(**settings), source.config.vision.image_size
+    tiling = source.config.tiling
     if transform.size != (side, side):
         raise UserError(
             f"{source.name}: its processor makes images of {transform.size} pixels, "
             f"its vision tower takes {side} x {side}"
         )
-    return transform
+    return transform if tiling is None else TileTransform(transform, tiling)
 
 
 def compute_of(config: ConfigDict, remat: str, platform: str | None) -> Compute:

@@ -14,6 +14,7 @@ from tga_jax.config import STAGES
 from tga_jax.data.batches import default_buckets
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.templates import SYSTEM_TEXTS
+from tga_jax.data.tiles import ImageLayouts
 from tga_jax.errors import UserError
 from tga_jax.hf.own_template import writes_date
 from tga_jax.hf.source import Source
@@ -88,13 +89,19 @@ def make_prompter(
     image_tokens: int = 0,
     answer_states: bool | None = None,
 ) -> Prompter:
-    """What turns records and questions into tokens; config.prompt counts where no argument does."""
-    prompt, source = config.prompt, style.source
+    """What turns records and questions into tokens; config.prompt counts where no argument does.
+
+    With `image_tokens` all images take so many tokens, also of a model that takes them in tiles.
+    """
+    prompt, source, layouts = config.prompt, style.source, None
+    if source.config.tiling is not None and not image_tokens:
+        layouts = ImageLayouts(source.config, newlines=config.guide.newlines)
     return Prompter(
         source.tokenizer.tokenizer,
         template=style.named(template),
         image_token=source.tokenizer.image_token,
         image_tokens=image_tokens or source.config.image_tokens,
+        layouts=layouts,
         max_length=max_length or config.data.max_length,
         use_retrieved=prompt.retrieved,
         system=prompt.system if system is None else system,

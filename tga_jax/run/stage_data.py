@@ -7,9 +7,11 @@ import math
 from ml_collections import ConfigDict
 
 from tga_jax.data.ablation import ablate
+from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
+from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 from tga_jax.parallel.sharding import batch_shards, local_rows
 from tga_jax.run.job import Job
@@ -113,8 +115,10 @@ def packing_of(config: ConfigDict) -> int:
     return packing
 
 
-def most_shapes(config: ConfigDict, stage: str) -> int:
-    """How many batch shapes can occur: lengths x caption lengths x numbers of images."""
+def most_shapes(config: ConfigDict, stage: str, transform: ImageTransform | TileTransform) -> int:
+    """How many batch shapes can occur: lengths x caption lengths x numbers of images or tiles."""
     length, packing = config[stage].max_length or config.data.max_length, config.data.packing
     lengths = len(prompt_buckets(config.data, length * packing))
-    return lengths * len(caption_buckets(config.data, length)) * MOST_IMAGES * packing
+    return (
+        lengths * len(caption_buckets(config.data, length)) * transform.rooms(MOST_IMAGES * packing)
+    )

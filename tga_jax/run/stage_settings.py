@@ -76,6 +76,8 @@ def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:
     """config.guide as it counts in the stage: with the layers that "auto" stands for."""
     guide = config.guide.to_dict()
     del guide["layers_from"]
+    if not guide["newlines"]:  # as before there was the key
+        del guide["newlines"]
     if guide["form"] != "none" and config[stage].guide:
         guide["layers"] = guided_layers(config.guide, workdir)
     return guide
@@ -95,7 +97,7 @@ def claim_folder(job: Job, settings: Settings) -> None:
         if not (data == changed and job.config[job.name].accept_changed_data):
             refuse_others(path.parent, found, settings)
         if data:
-            job.say(f"going on with other data than before: {', '.join(data)} changed")
+            job.say(f"goes on with other data than before: {', '.join(data)} changed")
     if found != settings:
         shared_files.write_json(path, settings)
 

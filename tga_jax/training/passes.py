@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tga_jax.alignment.guide import AnswerStates, GuideStates
-from tga_jax.alignment.pooling import span_mask
+from tga_jax.alignment.pooling import pooled_tokens, span_mask
 from tga_jax.models.llava import Llava, Params
+from tga_jax.models.tiling import images_of
 from tga_jax.training.cross_entropy import shift_labels, token_nll
 
 Batch = dict[str, Array]
@@ -50,7 +51,8 @@ def forward(
         params: its parameters.
         batch: tokens, labels, segments, positions int32[R, T]; images uint8[R, M, side, side, 3];
             image_span, retrieved_span, caption_span int32[B, 2]; caption_tokens,
-            caption_segments int32[B, Tc].
+            caption_segments int32[B, Tc]; of images in tiles also what `images_of` reads, and
+            unpooled.
         guided: whether hidden states are pooled and the caption pass is run.
         ce_chunk: see `token_nll`.
         detach: no gradient flows through the caption pass.
@@ -61,9 +63,8 @@ def forward(
     if guided:
         names = ["image_span", "retrieved_span", *["answer_span"] * answers]
         spans = jnp.stack([batch[name] for name in names], axis=1)
-        rows, length = batch["tokens"].shape
-        pool = span_mask(spans.reshape(rows, -1, 2), length)
-    embeddings = model.embed(params, batch["tokens"], batch["images"])
+        pool = pooled_tokens(spans.reshape(batch["tokens"].shape[0], -1, 2), batch)
+    embeddings = model.embed(params, batch["tokens"], images_of(batch))
     out = model.decode(
         params,
         embeddings,

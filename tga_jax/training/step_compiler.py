@@ -63,7 +63,8 @@ class StepCompiler:
         key, began = _shapes(batch), time.monotonic()
         if key not in self._compiling:
             length, images = batch["tokens"].shape[-1], batch["images"].shape[2]
-            hosts.log(f"compiling the step: length {length}, {images} images a row")
+            kind = "tiles" if "image_sources" in batch else "images"
+            hosts.log(f"compiling the step: length {length}, {images} {kind} a row")
             traced = self._step.trace(state, dict(batch))  # type: ignore[attr-defined]
             self._flops[key] = count_flops(traced.jaxpr).model
             self._compiling[key] = _InThread(traced.lower().compile)
