@@ -145,10 +145,8 @@ def our_audit(args: argparse.Namespace, folder: Path, questions: Questions) -> A
         batches = batcher.alike(
             questions.by_length(numbers), encode, batch_size=group, image_dir=lambda row: folder
         )
-        groups = (
-            Group(b.rows, *(b.arrays[k] for k in ("tokens", "segments", "images")), keys)
-            for b in batches
-        )
+        arrays = ((batch.rows, batch.arrays) for batch in batches)
+        groups = (Group(rows, x["tokens"], x["segments"], x["images"], keys) for rows, x in arrays)
         answers = (one for new in refill.answers(params, groups) for one in new)
         return {one.name: up_to_end(one.tokens, questions) for one in answers}
 

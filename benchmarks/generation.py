@@ -121,7 +121,8 @@ def make_reference(
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with torch.device("cuda" if args.device == "gpu" else "cpu"):
         model = transformers.LlavaForConditionalGeneration(config)
-    model.get_input_embeddings().weight.data.mul_(embedding)
+    with torch.no_grad():
+        model.model.language_model.embed_tokens.weight *= embedding
     model = model.eval().to(getattr(torch, args.dtype))
     model.save_pretrained(folder)
     return model

@@ -123,7 +123,7 @@ class Refill:
         self._go_on = jax.jit(go_on, donate_argnums=1, out_shardings=(None, out_sharding))
 
     def answers(
-        self, params: Params, groups: Iterable[Group], shift: Array | None = None
+        self, params: Params, groups: Iterable[Group], shift: Any = None
     ) -> Iterator[list[Answered]]:
         """Yields answers as they end.
 
@@ -173,7 +173,7 @@ class Refill:
         group: Group,
         rows: Sequence[int],
         owners: dict[int, _Owner],
-        shift: Array | None,
+        shift: Any,
     ) -> Answers:
         """Run a group's prompts and give them these rows."""
         inputs = group.tokens, group.segments, group.images, group.keys, shift
