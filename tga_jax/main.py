@@ -156,6 +156,9 @@ def device_scope(config: Any, *, mesh: bool) -> Iterator[None]:
     cache = config.compile_cache
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # JAX keeps what took a second; the many small programs of a start take seconds together.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     scope = jax.set_mesh(mesh_of(config.mesh)) if mesh else contextlib.nullcontext()
     with scope, nn.logical_axis_rules(RULES):
         yield

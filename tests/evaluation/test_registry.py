@@ -34,14 +34,14 @@ def test_entries() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pope", "expected KIND:PATH"),
-        ("pope:", "expected KIND:PATH"),
+        ("pope", "write it as KIND:PATH"),
+        ("pope:", "write it as KIND:PATH"),
         ("poep:data", "no kind 'poep'; there are scenes, hod,"),
         ("pope:a?image=b", "no option 'image'; there are questions, images,"),
-        ("pope:a,pope:b", "two are called 'pope'"),
-        ("..=pope:a", "is no name"),
+        ("pope:a,pope:b", "two benchmarks are called 'pope'"),
+        ("..=pope:a", "is not a valid name"),
         ("pope:a?control=b,texts:c", "pope: control='b' is no benchmark of this run; there are"),
-        ("../x=pope:a", "expected KIND:PATH"),
+        ("../x=pope:a", "write it as KIND:PATH"),
     ],
 )
 def test_wrong_entries(text: str, message: str) -> None:

@@ -52,10 +52,8 @@ def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path:
     rows = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     found = {(row["benchmark"], row["metric"]) for row in rows}
     assert {("questions", "dsr"), ("texts", "dsr"), ("texts", "over_refusal")} <= found
-    assert (
-        "checkpoint: no safety layers: the model refuses none of the harmful texts; at the end"
-        in page
-    )
+    assert "In checkpoint there are no safety layers: the model refuses none of the harmful" in page
+    assert "texts. At the last layer an apology comes first" in page
     assert 'class="band arm1"' in page
 
 
@@ -88,8 +86,8 @@ def test_an_audit_of_ability_alone_ends_with_its_page(
     ("text", "problem"),
     [
         ("textx:a.csv", "'textx:a.csv': there is no kind 'textx'"),
-        ("a.csv", "'a.csv': expected KIND:PATH"),
-        ("texts:a.csv, texts:b.csv", "two are called 'texts'"),
+        ("a.csv", "'a.csv': write it as KIND:PATH"),
+        ("texts:a.csv, texts:b.csv", "two benchmarks are called 'texts'"),
         ("texts:a.csv?control=x", "texts: control='x' is no benchmark of this run"),
     ],
 )

@@ -44,12 +44,14 @@ def test_a_given_date_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["yesterday", "29.02.2024", "2023-02-29"])
 def test_what_is_no_date_is_refused(tmp_path: Path, given: str) -> None:
-    with pytest.raises(UserError, match=r"config\.prompt\.date='.*': no date; write it like 2026"):
+    with pytest.raises(
+        UserError, match=r"config\.prompt\.date='.*': it is no date; write it like 2026"
+    ):
         prompt_date(tmp_path, given)
 
 
 @pytest.mark.parametrize("kept", ["{", "[]", '{"date": "soon"}'])
 def test_a_spoilt_file_is_named(tmp_path: Path, kept: str) -> None:
     (tmp_path / "prompt_date.json").write_text(kept)
-    with pytest.raises(UserError, match=r"prompt_date\.json: no date"):
+    with pytest.raises(UserError, match=r"prompt_date\.json: it is no date"):
         prompt_date(tmp_path, "")

@@ -43,7 +43,9 @@ def check_defence(job: Job, before: Sequence[str], asked: Sequence[Benchmark]) -
     """
     cfg = job.config.evaluate
     if cfg.defence not in NAMES:
-        raise UserError(f"config.evaluate.defence={cfg.defence!r}: of {', '.join(NAMES)}")
+        raise UserError(
+            f"config.evaluate.defence={cfg.defence!r} must be one of {', '.join(NAMES)}"
+        )
     if not 0 <= cfg.development_over_refusal <= 1:
         raise UserError(
             f"config.evaluate.development_over_refusal={cfg.development_over_refusal}: "

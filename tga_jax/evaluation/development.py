@@ -45,9 +45,9 @@ def check_apart(development: Sequence[Benchmark], asked: Sequence[Benchmark]) ->
         first = shared[0]
         raise UserError(
             f"{KEY}: {len(shared)} of its questions are about what benchmark "
-            f"{known[about(first)]} asks, too, like {first.image or first.text[:60]!r}; what a "
-            "defence chooses must not be seen before: ?part=development here and ?part=test "
-            "there divide a benchmark"
+            f"{known[about(first)]} asks too, like {first.image or first.text[:60]!r}. A "
+            "defence must choose on other data than it is measured on: divide a benchmark with "
+            "?part=development here and ?part=test there"
         )
 
 

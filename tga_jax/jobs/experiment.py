@@ -49,7 +49,7 @@ def check_names(jobs: Sequence[str] | str) -> None:
         raise UserError(f"{key}: write a sequence of names, as in \"('pretrain','finetune')\"")
     for name in jobs:
         if name not in JOBS:
-            raise UserError(f"{key}: there is no job {name!r}; there are {', '.join(JOBS)}")
+            raise UserError(f"{key}: there is no job {name!r}; the jobs are {', '.join(JOBS)}")
 
 
 def arm_names(config: ConfigDict) -> list[str]:

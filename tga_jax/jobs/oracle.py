@@ -68,11 +68,12 @@ def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
     for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
         if cfg[key] < least:
-            raise UserError(f"config.oracle.{key}={cfg[key]}: must be {least} or more")
+            raise UserError(f"config.oracle.{key}={cfg[key]} must be {least} or more")
     for name in names_of(cfg):
         if name not in MATCHES:
             raise UserError(
-                f"config.oracle.matches: there is no match {name!r}; of {', '.join(MATCHES)}"
+                f"config.oracle.matches: there is no match {name!r}; name one of "
+                f"{', '.join(MATCHES)}"
             )
 
 
@@ -96,7 +97,7 @@ def read_items(job: Job) -> list[EvalItem]:
         if not counts[kind]:
             key = "oracle" if cfg.benchmarks else "evaluate"
             raise UserError(
-                f"config.{key}.benchmarks: no question about a {word} image with a caption"
+                f"config.{key}.benchmarks: there is no question about a {word} image with a caption"
             )
     job.say(f"{counts[True]} harmful and {counts[False]} benign captioned images")
     return items

@@ -69,9 +69,12 @@ def where_refusal_arises(arm: Arm) -> str | None:
         return None
     layers = arm.analysis.get("safety_layers")
     if layers:
-        text = f"refusal of text arises at layers {layers} of {arm.analysis['layers']}"
+        text = (
+            f"In {arm.name}, refusal of text arises at layers {layers} of {arm.analysis['layers']}"
+        )
     else:
-        text = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
+        reason = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
+        text = f"In {arm.name} there are {reason}"
     last = max((value.layer for value in arm.layers), default=0)
     shares = [
         f"{figure_text('dsr', Figure(value.value, value.low, value.high))} of {words(value.set)}"
@@ -79,7 +82,7 @@ def where_refusal_arises(arm: Arm) -> str | None:
         if (value.metric, value.layer) == ("apology_top1_share", last) and "harmful" in value.set
     ]
     told = f" At the last layer an apology comes first for {', '.join(shares)}." if shares else ""
-    return f"In {arm.name}, {text}.{told}"
+    return f"{text}.{told}"
 
 
 def kind_of(name: str) -> str:

@@ -95,7 +95,9 @@ def parse_entries(text: str, *, key: str = "config.evaluate.benchmarks") -> list
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{key}: two are called {name!r}; name one NAME=KIND:PATH")
+            raise UserError(
+                f"{key}: two benchmarks are called {name!r}; call one of them NAME=KIND:PATH"
+            )
     for entry in entries:
         control = entry.options.get("control", entry.name)
         if control not in names:
@@ -110,7 +112,7 @@ def _entry(part: str, key: str) -> Entry:
     where = f"{key}: {part!r}"
     match = _ENTRY.fullmatch(part)
     if match is None:
-        raise UserError(f"{where}: expected KIND:PATH, like pope:data/pope")
+        raise UserError(f"{where}: write it as KIND:PATH, like pope:data/pope")
     kind = match["kind"]
     if kind not in KINDS:
         raise UserError(f"{where}: there is no kind {kind!r}; there are {', '.join(KINDS)}")
@@ -119,10 +121,10 @@ def _entry(part: str, key: str) -> Entry:
         name, _, value = option.partition("=")
         allowed = (*KINDS[kind].options, *COMMON_OPTIONS)
         if name not in allowed:
-            raise UserError(f"{where}: no option {name!r}; there are {', '.join(allowed)}")
+            raise UserError(f"{where}: there is no option {name!r}; there are {', '.join(allowed)}")
         options[name] = unquote(value)
     wrap = options.get("wrap")
     name = match["name"] or (f"{kind}-{wrap}" if wrap else kind)
     if name in (".", ".."):
-        raise UserError(f"{where}: {name!r} is no name")
+        raise UserError(f"{where}: {name!r} is not a valid name")
     return Entry(name, kind, Path(match["path"]), options)
