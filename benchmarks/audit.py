@@ -34,12 +34,11 @@ from benchmarks.guard import machine_kind, write_ratios
 from benchmarks.reference import IMAGE_TOKEN
 from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 
-ENDS = 0.034  # of all ids; half of the answers end within 20 tokens
 APOLOGIES = (20, 21, 22)
 SMALL = {
     "layers": 2, "width": 64, "ffn": 128, "heads": 4, "kv_heads": 2, "vocab": 512,
     "image_tokens_a_side": 2, "vision_width": 32, "vision_layers": 2, "questions": 20, "batch": 4,
-    "new_tokens": 24, "parts": 2, "text_tokens": (6, 24),
+    "new_tokens": 24, "parts": 2, "text_tokens": (6, 24), "ends": 0.3,
 }  # fmt: skip
 
 # Numbers of questions -> the tokens of each answer.
@@ -96,6 +95,7 @@ def arguments() -> argparse.Namespace:
     for name, size in sizes.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=size)
     parser.add_argument("--text-tokens", type=int, nargs=2, default=(12, 100), metavar="N")
+    parser.add_argument("--ends", type=float, default=0.034, help="share of ids that end an answer")
     parser.add_argument("--small", action="store_true", help="a tiny model and few questions")
     parser.add_argument("--whole-batches", action="store_true", help="also without refilling")
     parser.add_argument("--write", type=Path, help="leave the ratios in this file for the guard")
@@ -117,7 +117,7 @@ def make_questions(args: argparse.Namespace) -> Questions:
         shown = [] if image is None else [IMAGE_TOKEN] * args.image_tokens_a_side**2
         rows.append([1, *shown, *text])
         images.append(image)
-    ends = rng.choice(np.arange(FIRST_TEXT, args.vocab), int(ENDS * args.vocab), replace=False)
+    ends = rng.choice(np.arange(FIRST_TEXT, args.vocab), int(args.ends * args.vocab), replace=False)
     return Questions(rows, images, tuple(sorted(ends.tolist())))
 
 

@@ -20,5 +20,5 @@ def test_the_whole_benchmark_in_small() -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["same_answers"] == {"tga_jax": "20 of 20", "whole batches": "20 of 20"}
-    assert 1 < result["answer_tokens"]["median"] < result["answer_tokens"]["longest"]
+    assert 1 < result["answer_tokens"]["mean"] < result["answer_tokens"]["longest"]  # unequal
     assert result["ratio"] > 0 and len(result["ratios"]) == 2
