@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "tensorflow_datasets", "scann", "torch")
 BLOCKED = """
@@ -54,11 +56,37 @@ def test_models_and_alignment_need_jax_flax_numpy_and_jaxtyping_alone() -> None:
     assert done.returncode == 0, done.stderr
 
 
+LIBRARIES = {"jax", "flax", "numpy", "transformers", *HEAVY}
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The packages that a process started with `-X importtime` imported."""
+    return {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+
+
 def test_help_lists_every_job_and_imports_no_library() -> None:
     from tga_jax.jobs.registry import JOBS
 
     done = run("-X", "importtime", "-m", "tga_jax.main", "--help")
     assert done.returncode == 0 and all(name in done.stdout for name in JOBS)
-    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
-    libraries = {"jax", "flax", "numpy", "transformers", "absl", "ml_collections", *HEAVY}
-    assert "tga_jax" in imported and not imported & libraries
+    libraries = LIBRARIES | {"absl", "ml_collections"}
+    assert "tga_jax" in imported(done) and not imported(done) & libraries
+
+
+@pytest.mark.parametrize(
+    "mistake", ["--config.no_such_key=1", "--config.seed=one", "--config=none_such", "--job=none"]
+)
+def test_a_mistake_in_the_configuration_is_told_before_any_library_is_imported(
+    mistake: str, tmp_path: Path
+) -> None:
+    flags = ["--config=miniature", f"--workdir={tmp_path}", mistake]
+    done = run("-X", "importtime", "-m", "tga_jax.main", *flags)
+    assert done.returncode == 2 and "error: " in done.stderr
+    assert "ml_collections" in imported(done) and not imported(done) & LIBRARIES
+
+
+def test_training_starts_without_statistics() -> None:
+    code = "import sys, tga_jax.jobs.train; print(*sys.modules)"
+    done = run("-c", code)
+    assert "tga_jax.evaluation.metrics" in done.stdout.split()
+    assert "scipy" not in done.stdout.split()

@@ -103,8 +103,12 @@ def run_jobs(
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"--workdir={workdir} is a file, not a folder") from error
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+        raise UserError(
+            f"--workdir={workdir} cannot be made ({error.strerror}): name another folder"
+        ) from error
     config = expand_workdir(config, workdir)
     found = connect.find_cluster(partners, os.environ)
     with connect.connected(found, config.distributed):
@@ -156,6 +160,9 @@ def device_scope(config: Any, *, mesh: bool) -> Iterator[None]:
     cache = config.compile_cache
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # JAX keeps what took a second; the many small programs of a start take seconds together.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     scope = jax.set_mesh(mesh_of(config.mesh)) if mesh else contextlib.nullcontext()
     with scope, nn.logical_axis_rules(RULES):
         yield

@@ -2,6 +2,8 @@
 
 Questions about one image are no independent items. Where `clusters` are given (for each value
 what it belongs to) and one has several values, an interval comes from drawing whole clusters.
+
+scipy is imported where it is used: it takes a second or two, and training needs none of it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from tga_jax.figure import Figure, Interval
 
@@ -27,6 +28,8 @@ def wilson(successes: int, count: int) -> Interval:
     """Wilson's 95% score interval of a share (J. Am. Stat. Assoc. 22, 1927); (0, 1) of none."""
     if count == 0:
         return 0.0, 1.0
+    from scipy import stats
+
     found = stats.binomtest(successes, count).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
 
@@ -64,6 +67,8 @@ def share(outcomes: Sequence[bool], clusters: Clusters = None) -> Figure:
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """P(positive > negative) + P(equal) / 2, from ranks (Mann-Whitney), ties at their mean rank."""
+    from scipy import stats
+
     ranks = stats.rankdata(np.concatenate([positive, negative]))
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
@@ -201,6 +206,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
     Of the n pairs that differ, each side is as likely under the null hypothesis.
     """
+    from scipy import stats
+
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     differing = only_first + only_second

@@ -18,13 +18,14 @@ from tga_jax.hf.towers import ACTIVATIONS, TOWERS
 
 _HEAD = """# Models
 
-Made by `python -m tga_jax.hf.models_table > docs/models.md`; a test fails where it is out of date.
+`python -m tga_jax.hf.models_table > docs/models.md` makes this page. A test fails where it is
+out of date.
 
-A model is a vision tower, a projector and a language model. `config.model.checkpoint` is a folder
-or hub id of a whole one; `config.model.vision` and `config.model.llm` are those of the parts, and
-the projector is new. All of the models below train, whole or with LoRA, generate, are planned for,
-and leave as the class of LLaVA that they came as, which transformers loads. What a config.json asks
-for beyond this is refused in one line that names the key.
+A model is a vision tower, a projector and a language model. `config.model.checkpoint` is the folder
+or hub id of a whole model. `config.model.vision` and `config.model.llm` are those of two parts,
+which get a new projector. All of the models below can be trained, whole or with LoRA, asked, and
+planned for. Their export has the class of LLaVA that they came as, and transformers loads it. If a
+config.json asks for more than this, it is refused in one line that names the key.
 """
 
 _TILES = """
@@ -41,32 +42,33 @@ The vectors that end rows of features ("newlines") are trained with the projecto
 of an image they do not count, as they are the same for all images and show nothing of one;
 `config.guide.newlines` counts them in.
 
-Refused: videos; several images in one sample of LLaVA-OneVision (it shows these untiled);
-`config.data.pad_to_square` "yes"; resolutions that are no multiples of the tower's. Adapters alone
-(PEFT) are not written where a newline was trained, as PEFT saves modules. A new projector between a
-tower and a language model takes each image as one tile.
+Some things are refused: videos; several images in one sample of LLaVA-OneVision, which shows these
+untiled; `config.data.pad_to_square` "yes"; and resolutions that are no multiples of the tower's.
+Where a newline was trained, adapters alone (PEFT) are not written, because PEFT saves modules. A
+new projector between a tower and a language model takes each image as one tile.
 """
 
 _TESTED = """
 ## What is tested
 
-Against transformers, with the same random weights in float32, for each kind of language model and
-each tower: every layer's states, logits, decoding with a cache; for the newer kinds also greedy
-answers, the gradient of a guide, and that the export loads without missing or unexpected tensors.
-Import and export give the same bits. For images in tiles also the pixels, the number of tokens of
-hundreds of sizes, and what each token shows; and all jobs run on a tiny model of each class. See
-`tests/models/test_parity.py`, `test_families.py` and `test_tiles.py`, `tests/hf/test_weights.py`
-and `test_original.py`, `tests/data/test_tiles.py` and `tests/jobs/test_tiles.py`. The weights of
-published checkpoints were not at hand: the tests build tiny models of each class.
+The tests build tiny models of each class with random weights, as published weights were not at
+hand, and compare them with transformers in float32. For each kind of language model and each
+tower they compare every layer's states, the logits, and decoding with a cache. For the newer
+kinds they also compare greedy answers and the gradient of a guide, and check that the export
+loads without missing or unexpected tensors. Import and export give the same bits. For images in
+tiles they also compare the pixels, the number of tokens of hundreds of sizes, and what each token
+shows, and all jobs run on a tiny model of each class. See `tests/models/test_parity.py`,
+`test_families.py` and `test_tiles.py`, `tests/hf/test_weights.py` and `test_original.py`,
+`tests/data/test_tiles.py` and `tests/jobs/test_tiles.py`.
 
 ## Where we decide
 
 * The logits of a LLaVA over Gemma 2 are not capped, as `LlavaForConditionalGeneration` does not cap
   them; the attention's scores are. Greedy answers are the same with and without a cap.
-* Dynamic rotary scaling goes by each text's own length; transformers goes by the longest of the
-  batch. So an answer does not depend on its neighbours.
-* Embeddings of Gemma's tokens are scaled, an image's features are not, as in transformers.
-* A SigLIP's pooling head is left out, also of the export (`vision_use_head` false).
+* Dynamic rotary scaling uses each text's own length, so that an answer does not depend on its
+  neighbours. Transformers uses the longest length of the batch.
+* As in transformers, the embeddings of Gemma's tokens are scaled, and an image's features are not.
+* A SigLIP's pooling head is left out, of the export too (`vision_use_head` false).
 """
 
 
@@ -81,12 +83,13 @@ def models_table() -> str:
             *_llavas(),
             "\n## Language models\n",
             *_decoders(),
-            f"\nRotary scaling: {', '.join(KINDS)}. Windows may be those of some layers only.",
+            f"\nThe rotary scaling may be {', '.join(KINDS)}. Windows may be those of some "
+            "layers only.",
             "\n## Vision towers\n",
             *_towers(),
-            "\nSquare images of any size and patch. Features of one layer, or of several side by"
-            " side\n(`vision_feature_layer` a list)."
-            f" Activations: {', '.join(ACTIVATIONS)}.\nImage processors: {', '.join(DEFAULTS)}.",
+            "\nImages are square, of any size and patch. The features are those of one layer, or of"
+            " several side by\nside, where `vision_feature_layer` is a list. The activation may be"
+            f" {', '.join(ACTIVATIONS)}.\nThe image processor may be {', '.join(DEFAULTS)}.",
             "\n## Layouts\n",
             "* Hugging Face: the classes above, as transformers 4 and 5 write them.",
             f"* LLaVA's own repositories: {own}\n  (safetensors, projectors {projectors},"

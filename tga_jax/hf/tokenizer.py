@@ -171,12 +171,12 @@ def load_fast(folder: Path, **settings: Any) -> Any:
         folder: of the model.
         settings: of the tokenizer, in place of what tokenizer_config.json says.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    import transformers  # not AutoTokenizer, which takes seconds to import and is rarely needed
 
     whole = (folder / "tokenizer.json").is_file()
     if not whole and not (folder / "tokenizer.model").is_file():
         raise UserError(f"{folder}: no tokenizer.json; put the model's tokenizer files there")
-    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+    kind = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **settings
