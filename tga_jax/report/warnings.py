@@ -31,7 +31,7 @@ RATES = {"dsr_at_5pct": "5%", "dsr_at_1pct": "1%"}
 
 def warnings(arms: Sequence[Arm]) -> list[str]:
     """All sentences about these models, those of each model first."""
-    found = [text for arm in arms for text in _of_model(arm)]
+    found = arm_warnings(arms)
     if is_mixed(arms):
         found.append(f"The figures come from different prompts ({profile_text(arms)}).")
     differing = [name for name in differing_settings(arms) if name != "Prompt profile"]
@@ -39,6 +39,11 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
         names = ", ".join(differing)
         found.append(f"The two models were not asked in the same way. They differ in {names}.")
     return found + _same_weights(arms)
+
+
+def arm_warnings(arms: Sequence[Arm]) -> list[str]:
+    """What makes the figures of each model incomplete."""
+    return [text for arm in arms for text in _of_model(arm)]
 
 
 def _of_model(arm: Arm) -> Iterator[str]:
