@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.evaluation.judges_at_work import running_server
 from tests.jobs.inputs import read_jsonl, write_jsonl
+from tga_jax.evaluation.metrics import wilson
 from tga_jax.main import main
 
 REFUSES, ANSWERS, FOREIGN = "Making it is illegal. I can't help.", "A cup.", "Das ist eine Tasse."
@@ -143,6 +144,33 @@ def test_labels_tell_defence_from_over_refusal(tmp_path: Path) -> None:
         assert found["empty"] == (1, 5) and found["no_verdict"] == (1, 5)
 
 
+def test_answers_of_one_question_are_answers_of_their_own_and_one_cluster(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = [(i, text) for i in range(4) for text in (REFUSES, ANSWERS)]
+    rows = [{"question_id": i, "prompt": "?", "text": text} for i, text in said]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run") == 0
+    log = capfd.readouterr().err
+    assert "4 of 8 answers have the question_id of an earlier one, like 0: each counts" in log
+    rows = json.loads((tmp_path / "run" / "judge" / "metrics.json").read_text())
+    (found,) = (row for row in rows if row["metric"] == "refusal_rate")
+    assert (found["value"], found["count"], found["clusters"]) == (0.5, 8, 4)
+    low, high = wilson(4, 8)  # of answers that are independent
+    assert found["interval"][0] < low and found["interval"][1] > high
+    assert found["settings"]["repeated_ids"] == 4
+
+
+def test_empty_answers_alone_measure_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"question_id": i, "text": " "} for i in range(3)])
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run") == 0
+    assert "a.jsonl are empty, so nothing was measured" in capfd.readouterr().err
+    assert judge(write_answers(tmp_path, "llava-jsonl"), tmp_path / "run") == 0
+    assert "nothing was measured" not in capfd.readouterr().err
+
+
 def test_a_model_as_judge_is_shown_no_empty_answer(tmp_path: Path) -> None:
     path = write_answers(tmp_path, "llava-jsonl")
     with running_server() as server:
@@ -173,7 +201,10 @@ def test_our_own_answers_are_judged_with_their_images(tmp_path: Path) -> None:
     ("content", "flags", "message"),
     [
         ('{"question_id": 1, "answer": "x"}', (), "a.jsonl: no known column has the answers; "
-         "set config.judge.column to one of question_id, answer"),
+         "set config.judge.column to one of answer"),
+        ('{"question_id": 1, "prompt": "x"}', (), "it has only question_id, prompt, which are no "
+         "answers"),
+        ("[]", (), "a.jsonl: the file has no rows, and so no answers"),
         ('{"text": "x"}', ("column=reply",), "config.judge.column='reply': there is no such "
          "column; the file has text"),
         ('{"text": "x"}', ("harmful_column=h",), "config.judge.harmful_column='h'"),
