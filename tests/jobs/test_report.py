@@ -259,6 +259,13 @@ def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
     assert "mine refuses more harmful images than baseline" in page_of(workdir)
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir with three arms."""
+    folder = tmp_path_factory.mktemp("three") / "run"
+    return make_workdir(folder, arms=("baseline", "tga", "zz_literal"), each=2)
+
+
 def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
     assert report(workdir) == 0
@@ -269,6 +276,21 @@ def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     assert (
         f"the other models refuse these shares of the harmful images: zz_literal {shown}." in text
     )
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("", "The headline compares baseline with tga, because they are the first two of 3 models; "
+         "config.report.pair=A,B compares other models."),
+        ("tga,zz_literal", "compares tga with zz_literal, because config.report.pair names them."),
+        ("baseline,zzz", "compares baseline with tga, the first two models. config.report.pair "
+         "names baseline and zzz, but there is no zzz here"),
+    ],
+)  # fmt: skip
+def test_the_head_says_why_these_two_are_compared(three: Path, pair: str, said: str) -> None:
+    assert report(three, f"--config.report.pair={pair}") == 0
+    assert said in page_of(three).split("<nav")[0]
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
@@ -326,7 +348,9 @@ def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -
 
 def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert report(tmp_path / "empty") == 2
-    assert "nothing to report" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert "nothing to report" in error and "judge/" in error
+    assert "jobs:" not in error  # refused before the run says what it will do
     workdir = make_workdir(tmp_path / "run", each=1)
     path = workdir / "arms" / "tga" / "analyze" / "layers.csv"
     path.write_text("set,layer,metric,value,count\na,one,m,0.5,1\n")

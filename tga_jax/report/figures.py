@@ -23,6 +23,7 @@ from tga_jax.html.render import render
 from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report import evidence
 from tga_jax.report.collect import Arm, Json
+from tga_jax.report.defences import changed_nothing, defence_notes, marked_name
 from tga_jax.report.headlines import (
     HEADLINES,
     TILES,
@@ -70,13 +71,8 @@ def figures(arms: Sequence[Arm], differences: Differences) -> Markup | None:
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
     """What makes the figures incomplete, or the two models hard to compare."""
-    found = [
-        _warning(arm, row)
-        for arm in arms
-        for row in arm.rows
-        if row["metric"] in COUNTS and row["scene"] == ALL
-        if row["value"] or row["metric"] == NO_CONTROL
-    ]
+    found = arm_warnings(arms)
+    found += defence_notes([arm for arm in arms if changed_nothing(arm)])
     if is_mixed(arms):
         found.append(f"The figures come from different prompts ({profile_text(arms)}).")
     differing = [name for name in differing_settings(arms) if name != "Prompt profile"]
@@ -84,6 +80,17 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
         names = ", ".join(differing)
         found.append(f"The two models were not asked in the same way. They differ in {names}.")
     return found
+
+
+def arm_warnings(arms: Sequence[Arm]) -> list[str]:
+    """What makes each arm's figures incomplete."""
+    return [
+        _warning(arm, row)
+        for arm in arms
+        for row in arm.rows
+        if row["metric"] in COUNTS and row["scene"] == ALL
+        if row["value"] or row["metric"] == NO_CONTROL
+    ]
 
 
 def _warning(arm: Arm, row: Json) -> str:
@@ -166,9 +173,9 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
     if len(arms) < (2 if timed else 3):
         return None
     rows = [
-        (arm.name, evaluate_profile(arm),
+        (marked_name(arm), evaluate_profile(arm),
          *(figure_text(line.headline.metric, line.of(arm)) for line in found),
-         *(figure_text(SECONDS, arm.figure(name, ALL, SECONDS)) for name in timed))
+         *(_seconds(arm, name) for name in timed))
         for arm in arms
     ]  # fmt: skip
     header = (
@@ -178,6 +185,13 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
         *(Term(f"Seconds a question ({name})", SECONDS) for name in timed),
     )
     return Table("All models, with 95% intervals", header, rows, numbers=2)
+
+
+def _seconds(arm: Arm, benchmark: str) -> str:
+    """A question's time, marked where compiling is in it."""
+    row = arm.row(benchmark, ALL, SECONDS) or {}
+    mark = " (with compiling)" if row.get("with_compiling") else ""
+    return figure_text(SECONDS, arm.figure(benchmark, ALL, SECONDS)) + mark
 
 
 def _timed(arms: Sequence[Arm]) -> list[str]:
@@ -205,14 +219,14 @@ def _control(line: Line, arms: Sequence[Arm]) -> str:
     return f", against the harmless of {' and '.join(names)}" if set(names) - {"own"} else ""
 
 
-def all_arms(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:
-    """The table of all models, and what safety costs each."""
+def all_arms(arms: Sequence[Arm], pair: Sequence[Arm], notes: Sequence[str] = ()) -> Markup | None:
+    """The table of all models, and what safety costs each; above it the notes."""
     table = arms_table(arms)
-    if table is None:
+    if table is None and not notes:
         return None
-    chart = trade_off(arms, [arm.name for arm in pair])
-    parts = [to_html(table), *([chart] if chart else [])]
-    return render("tables.html", lead="", tables=parts, folded=[])
+    chart = trade_off(arms, [arm.name for arm in pair]) if table else None
+    parts = [*([to_html(table)] if table else []), *([chart] if chart else [])]
+    return render("tables.html", lead="", notes=notes, tables=parts, folded=[])
 
 
 def over_seeds(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:

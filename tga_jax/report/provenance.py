@@ -105,11 +105,11 @@ def differing_settings(arms: Sequence[Arm]) -> list[str]:
     return [label_of(n) for n in names if first.get(n) != second.get(n)]
 
 
-def provenance(run: Run, arms: Sequence[Arm]) -> Markup | None:
+def provenance(run: Run) -> Markup | None:
     """All tables of the section; None where nothing of it is known."""
     tables = [
-        models_table(run.arms), _settings(arms), _asked(run.arms), _base_models(run.base_models),
-        _time(run),
+        models_table(run.arms), _settings(run.arms), _asked(run.arms),
+        _base_models(run.base_models), _time(run),
     ]  # fmt: skip
     shown = [to_html(table) for table in tables if table is not None and table.rows]
     lead = _shipped(run.base_models)

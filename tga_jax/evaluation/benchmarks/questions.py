@@ -74,8 +74,8 @@ def read(
     """Reads a file of questions: JSON, JSON lines, CSV or TSV.
 
     Options: text, image, label, id, caption: the columns' names; scene: one or two columns,
-    joined by "+" (category); harmful: yes or no for all questions that don't say it themselves, or the column
-    that says it; only: "kind:what+describe" keeps records whose "kind" is one of these.
+    joined by "+" (category); harmful: yes or no for all questions that don't say it themselves, or
+    the column that says it; only: "kind:what+describe" keeps records whose "kind" is one of these.
     """
     rows = read_rows(path)
     if not rows:
