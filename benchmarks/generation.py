@@ -95,8 +95,14 @@ def make_prompts(args: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows, "pictures": images, "ends": sorted(ends.tolist())}
 
 
-def make_reference(args: argparse.Namespace, folder: Path) -> Any:
-    """transformers' model, saved to the folder in bfloat16 or float32."""
+def make_reference(
+    args: argparse.Namespace, folder: Path, *, embedding: float = 1.0, **more: Any
+) -> Any:
+    """transformers' model, saved to the folder in bfloat16 or float32.
+
+    embedding: what the token embeddings are multiplied by: where they are the head too, a model of
+    large ones repeats its last token for ever. more: of `small_llava`.
+    """
     import torch
     import transformers
 
@@ -108,42 +114,52 @@ def make_reference(args: argparse.Namespace, folder: Path) -> Any:
         kv_heads=args.kv_heads,
         vocab=args.vocab,
         side=args.image_tokens_a_side,
+        **more,
     )
     config = their_config(shapes, initializer_range=0.05)  # else all logits are nearly the same
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with torch.device("cuda" if args.device == "gpu" else "cpu"):
         model = transformers.LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.language_model.embed_tokens.weight *= embedding
     model = model.eval().to(getattr(torch, args.dtype))
     model.save_pretrained(folder)
     return model
 
 
-def our_answers(
-    args: argparse.Namespace, folder: Path, prompts: dict[str, Any]
-) -> Callable[[], np.ndarray]:
-    """What job `generate` does with a batch: one compiled call."""
+def load_ours(args: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
+    """Our model of the same weights, and its nested parameters."""
     import flax.linen as nn
     import jax
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    from tga_jax.data.batches import default_buckets, pick_bucket
     from tga_jax.hf.config import read_llava_config
     from tga_jax.hf.weights import load_weights
-    from tga_jax.inference.generate import Decoding, make_generate
     from tga_jax.models.config import Compute
     from tga_jax.models.llava import Llava, PixelNorm
 
-    model = Llava(
-        read_llava_config(folder), PixelNorm(CLIP_MEAN, CLIP_STD), Compute(dtype=args.dtype)
-    )
+    norm = PixelNorm(CLIP_MEAN, CLIP_STD)
+    model = Llava(read_llava_config(folder), norm, Compute(dtype=args.dtype))
     shapes = nn.meta.unbox(model.abstract_params())
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     leaves = {
         path: jax.ShapeDtypeStruct(leaf.shape, args.dtype, sharding=device)
         for path, leaf in flatten_dict(shapes, sep="/").items()
     }
-    params = unflatten_dict(load_weights(folder, leaves, family="llava"), sep="/")
+    return model, unflatten_dict(load_weights(folder, leaves, family="llava"), sep="/")
+
+
+def our_answers(
+    args: argparse.Namespace, folder: Path, prompts: dict[str, Any]
+) -> Callable[[], np.ndarray]:
+    """One batch until its last answer ends: one compiled call."""
+    import jax
+
+    from tga_jax.data.batches import default_buckets, pick_bucket
+    from tga_jax.inference.generate import Decoding, make_generate
+
+    model, params = load_ours(args, folder)
     longest = max(map(len, prompts["rows"]))
     tokens = np.full((args.batch, pick_bucket(longest, default_buckets(2048))), PAD, np.int32)
     for target, row in zip(tokens, prompts["rows"], strict=True):

@@ -21,11 +21,20 @@ def small_llava(
     side: int,
     vision_width: int = 256,
     vision_layers: int = 6,
+    tied_head: bool = False,
 ) -> LlavaConfig:
     """A LLaVA for CPUs whose images are `side` x `side` tokens, with Llama's own norm."""
     vision = VisionConfig(14 * side, 14, vision_width, vision_layers, 4, 4 * vision_width)
     decoder = DecoderConfig(
-        vocab, width, layers, heads, kv_heads, width // heads, ffn, norm_eps=1e-6
+        vocab,
+        width,
+        layers,
+        heads,
+        kv_heads,
+        width // heads,
+        ffn,
+        norm_eps=1e-6,
+        tied_head=tied_head,
     )
     return LlavaConfig(vision, decoder, image_token=IMAGE_TOKEN)
 

@@ -42,6 +42,7 @@ def tga_answer(config: ConfigDict) -> None:
     so not in the first stage with its template "plain".
     """
     config.guide.update(ANSWER_GUIDE)
+    config.prompt.retrieved = False  # the answer is to be read off the image; no term uses the text
 
 
 def audit_only(config: ConfigDict) -> None:

@@ -41,6 +41,22 @@ def test_an_unknown_key_is_told_its_likely_name(flag: str, said: str, tmp_path: 
     assert str(error.value) == f"there is no config key {said}"
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.finetune.steps=abc", "--config.finetune.steps=abc must be a whole number"),
+        ("--config.finetune.learning_rate=fast", "learning_rate=fast must be a number"),
+        ("--config=from_hf:gpu81", "configs/from_hf.py:gpu81: configs/from_hf.py has no variant"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(flag: str, said: str, tmp_path: Path) -> None:
+    argv = ["tga_jax", "--config=configs/from_hf.py", f"--workdir={tmp_path}", flag]
+    with pytest.raises(UserError) as error:
+        parse_flags(argv)
+    assert said in str(error.value)
+    assert "ValueError" not in str(error.value) and "literal" not in str(error.value)
+
+
 def test_an_unknown_key_in_a_file_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

@@ -111,7 +111,7 @@ def parse_flags(argv: Sequence[str]) -> Any:
             raise UserError(wrong) from error
         if isinstance(error, KeyError | AttributeError):
             raise UserError(unknown_key(str(error), argv)) from error
-        raise UserError(f"{load_problem(error)} (see --help)") from error
+        raise UserError(f"{wrong_value(argv) or load_problem(error)} (see --help)") from error
     if not missing:
         refuse_not_finite(values.config.to_dict(), "config")
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask absl's own flags
@@ -156,6 +156,25 @@ def wrong_key(argv: Sequence[str]) -> str:
     return ""
 
 
+def wrong_value(argv: Sequence[str]) -> str:
+    """Which flag's value is no number where a number is wanted; else ""."""
+    from tga_jax.config import base_config
+
+    for arg in argv:
+        flag, _, value = arg.lstrip("-").partition("=")
+        at: Any = base_config().to_dict()
+        for key in flag.removeprefix("config.").split("."):
+            at = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, bool) or not isinstance(at, int | float):
+            continue
+        try:
+            type(at)(value)
+        except ValueError:
+            kind = "a whole number" if isinstance(at, int) else "a number"
+            return f"--{flag}={value} must be {kind}"
+    return ""
+
+
 def no_such_key(key: str, meant: Sequence[str]) -> str:
     """What is said of an unknown key; `meant` may have the name that it should end with."""
     hint = f"; did you mean {'.'.join([*key.split('.')[:-1], meant[0]])}?" if meant else ""
@@ -176,7 +195,8 @@ def load_problem(error: Exception) -> str:
     if not lines:
         return type(error).__name__
     if any(line.startswith("Traceback") for line in lines):
-        return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {lines[-1]}"
+        said = lines[-1].removeprefix("ValueError: ")  # what our configurations raise
+        return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {said}"
     gone = [line for line in lines if "No such file" in line]
     return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)
 

@@ -103,8 +103,12 @@ def run_jobs(
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"--workdir={workdir} is a file, not a folder") from error
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+        raise UserError(
+            f"--workdir={workdir} cannot be made ({error.strerror}): name another folder"
+        ) from error
     config = expand_workdir(config, workdir)
     found = connect.find_cluster(partners, os.environ)
     with connect.connected(found, config.distributed):

@@ -354,3 +354,12 @@ def test_the_miniatures_files_are_benchmarks(tmp_path: Path) -> None:
     assert all(item.label and item.extra["caption"] for item in found.items)
     texts = read(f"texts:{tmp_path}/text_eval_test.jsonl?scene=group")
     assert [item.harmful for item in texts.items].count(True) == 3
+
+
+def test_a_question_file_without_a_folder_of_images_says_how_to_name_one(tmp_path: Path) -> None:
+    rows = [{"question_id": 0, "image": "0.png", "text": "What?", "harmful": True}]
+    path = write(tmp_path / "q.jsonl", rows, lines=True)
+    (lost,) = read(f"mine=questions:{path}").missing
+    assert lost.what.startswith("0.png: no such image, as no folder of images is named")
+    (lost,) = read(f"mine=questions:{path}", images=tmp_path).missing
+    assert lost.what == f"{tmp_path / '0.png'}: no such image"

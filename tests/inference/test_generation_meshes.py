@@ -5,7 +5,9 @@ Runs inside `tests/parallel/test_eight_devices.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -16,10 +18,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests import tiny
 from tga_jax.inference.generate import Decoding, decode_one, make_generate, prefill
+from tga_jax.inference.refill import Group, Refill
 from tga_jax.models.cache import KVCache
 from tga_jax.models.llava import Params
 from tga_jax.parallel.mesh import AXES, make_mesh
-from tga_jax.parallel.sharding import RULES, batch_sharding, param_shardings, replicated
+from tga_jax.parallel.sharding import (
+    RULES,
+    batch_sharding,
+    batch_shards,
+    param_shardings,
+    replicated,
+)
 
 NEW, LENGTH, ROWS = 6, 16, 8
 GREEDY = Decoding(NEW, eos_ids=(), pad_id=tiny.PAD)
@@ -71,6 +80,32 @@ def test_greedy_answers_are_those_of_one_device(sizes: tuple[int, int, int]) -> 
         answers = np.asarray(generate(params, *prompts, _keys()))
     np.testing.assert_array_equal(answers, _on_one_device())
     assert len({tuple(row) for row in answers}) == ROWS
+
+
+@ON_MESHES
+def test_refilled_rows_give_the_answers_of_one_device(sizes: tuple[int, int, int]) -> None:
+    mesh = make_mesh(**dict(zip(AXES, sizes, strict=True)))
+    decoding = dataclasses.replace(GREEDY, eos_ids=(36, 38, 43, 49, 56))
+    want = np.asarray(make_generate(tiny.model(), decoding)(tiny.params(), *_prompts(), _keys()))
+    assert len(set(np.sum(want != tiny.PAD, axis=1))) > 2  # answers end at unequal times
+    ways, sharded = batch_shards(mesh), batch_sharding(mesh)
+
+    def groups() -> Iterator[Group]:
+        for start in range(0, 3 * ROWS - 1, ways):  # the last one is not full
+            names = list(range(start, min(start + ways, 3 * ROWS - 1)))
+            chosen = np.resize(names, ways) % ROWS
+            inputs = [jax.device_put(x[chosen], sharded) for x in _prompts()]
+            yield Group(names, *inputs, _keys()[chosen])
+
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        refill = Refill(
+            tiny.model(), decoding, rows=2 * ways, group=ways, lengths=(LENGTH,), ways=ways,
+            out_sharding=replicated(mesh),
+        )  # fmt: skip
+        found = [one for some in refill.answers(_on(mesh)[0], groups()) for one in some]
+    assert sorted(one.name for one in found) == list(range(3 * ROWS - 1))
+    for one in found:
+        np.testing.assert_array_equal(one.tokens, want[one.name % ROWS])
 
 
 @ON_MESHES

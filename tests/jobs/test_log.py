@@ -167,3 +167,12 @@ def test_the_defaults_differ_in_nothing() -> None:
         config.experiment.arms = {"a": {"seed": 3}}
     assert differences(config) == {"experiment.arms.a.seed": (3, None)}
     assert "1 of " in config_text(config)
+
+
+def test_an_export_of_nothing_trained_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("tga_jax.cluster.hosts.log", lines.append)
+    assert main(arguments(make_inputs(tmp_path), tmp_path / "run", job="export")) == 0
+    assert any("[export] WARNING: no stage has finished in" in line for line in lines)

@@ -1,9 +1,10 @@
-"""Answers: one prefill over the prompt, then one loop that adds a token at a time.
+"""Answers: one prefill over the prompts, then a loop that adds a token at a time to all rows.
 
-Letters: B batch, T padded prompt length, N new tokens, V vocabulary.
+Letters: B batch (rows), T padded prompt length, N new tokens, V vocabulary.
 
-Prompts are padded on the right. New tokens go into cache slots T, T + 1, ... of all rows alike,
-with each row's own positions, so that padding is never seen.
+Prompts are padded on the right. All rows put a new token into the same column of the cache, with
+each row's own positions, so that rows may have begun at different times; padding and what an
+earlier answer left is never seen. `refill.py` gives the rows of answers that ended to new prompts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt8
@@ -30,6 +33,44 @@ class Decoding:
     pad_id: int
     temperature: float = 0.0
     top_p: float = 1.0
+
+
+@flax.struct.dataclass
+class Answers:
+    """Answers in the making, one a row."""
+
+    cache: KVCache
+    lengths: Array  # int32[B]: of the prompts
+    counts: Array  # int32[B]: of the tokens so far
+    tokens: Array  # int32[B, N]: padded behind the end
+    last: Array  # int32[B]: the last of these tokens, which is not in the cache yet
+    live: Array  # bool[B]: whether the answer goes on
+    keys: Array  # key[B]
+    margins: Array  # float32[B]: the first token's `refusal_margin`; 0 without apologies
+
+    def add(self, token: Array, cache: KVCache, decoding: Decoding) -> Answers:
+        """With one more token, int32[B], in the rows that are live."""
+        column = jnp.where(self.live, self.counts, decoding.max_new_tokens)  # the last is dropped
+        tokens = self.tokens.at[jnp.arange(len(column)), column].set(token, mode="drop")
+        counts = self.counts + self.live
+        ends = jnp.any(token[:, None] == jnp.array(decoding.eos_ids, jnp.int32), axis=1)
+        live = self.live & ~ends & (counts < decoding.max_new_tokens)
+        return dataclasses.replace(
+            self, cache=cache, counts=counts, tokens=tokens, last=token, live=live
+        )
+
+    def sharded(self) -> Answers:
+        """The same, each array cut over the mesh by rows."""
+
+        def by_rows(x: Array) -> Array:
+            return nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))
+
+        rest = {name: by_rows(x) for name, x in vars(self).items() if name != "cache"}
+        return Answers(cache=self.cache.sharded(), **rest)
+
+    def next_keys(self) -> Array:
+        """key[B]: of the next token, by the row's key and the token's number in the answer."""
+        return jax.vmap(jax.random.fold_in)(self.keys, self.counts)
 
 
 def make_generate(
@@ -56,34 +97,72 @@ def make_generate(
         keys: Array,
         shift: Array | None = None,
     ) -> Any:
-        batch = tokens.shape[0]
-        lengths = jnp.sum(segments > 0, axis=1)
-        new_tokens = decoding.max_new_tokens
-        logits, cache = prefill(
-            model, params, tokens, segments, images, shift, new_tokens=new_tokens
-        )
-        first = choose(logits, jax.vmap(jax.random.fold_in)(keys, jnp.zeros(batch, int)), decoding)
-        out = jnp.full((batch, decoding.max_new_tokens), decoding.pad_id, jnp.int32)
-        eos = jnp.array(decoding.eos_ids, jnp.int32)
-
-        def unfinished(loop: tuple) -> Array:
-            count, _, done, _, _ = loop
-            return (count < decoding.max_new_tokens) & ~jnp.all(done)
-
-        def body(loop: tuple) -> tuple:
-            count, token, done, out, cache = loop
-            out = out.at[:, count].set(jnp.where(done, decoding.pad_id, token))
-            done |= jnp.any(token[:, None] == eos, axis=1)
-            logits, cache = decode_one(model, params, token, lengths + count, cache, shift)
-            count += 1
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, count)
-            return count, choose(logits, step_keys, decoding), done, out, cache
-
-        start = (jnp.int32(0), first, jnp.zeros(batch, bool), out, cache)
-        new = jax.lax.while_loop(unfinished, body, start)[3]
-        return (new, refusal_margin(logits, apologies)) if apologies else new
+        prompts = tokens, segments, images, keys
+        answers = begin(model, decoding, params, *prompts, shift, apologies=apologies)
+        layers = for_decoding(model, params)
+        answers = extend(model, decoding, layers, answers, jnp.any, shift)
+        return (answers.tokens, answers.margins) if apologies else answers.tokens
 
     return jax.jit(generate, out_shardings=out_sharding)
+
+
+def begin(
+    model: Llava,
+    decoding: Decoding,
+    params: Params,
+    tokens: Int[Array, "batch length"],
+    segments: Int[Array, "batch length"],
+    images: UInt8[Array, "batch images side side 3"] | TiledImages,
+    keys: Shaped[Array, " batch"],
+    shift: Float[Array, "layers width"] | None = None,
+    *,
+    apologies: tuple[int, ...] = (),
+) -> Answers:
+    """Run the prompts and choose the first token of each answer; see `make_generate`."""
+    room = max(decoding.max_new_tokens - 1, 1)  # the last token of an answer is not run
+    logits, cache = prefill(model, params, tokens, segments, images, shift, new_tokens=room)
+    batch = len(tokens)
+    answers = Answers(
+        cache=cache,
+        lengths=jnp.sum(segments > 0, axis=1),
+        counts=jnp.zeros(batch, jnp.int32),
+        tokens=jnp.full((batch, decoding.max_new_tokens), decoding.pad_id, jnp.int32),
+        last=jnp.zeros(batch, jnp.int32),
+        live=jnp.ones(batch, bool),
+        keys=keys,
+        margins=refusal_margin(logits, apologies) if apologies else jnp.zeros(batch),
+    )
+    return answers.add(choose(logits, answers.next_keys(), decoding), cache, decoding)
+
+
+def extend(
+    model: Llava,
+    decoding: Decoding,
+    params: Params,
+    answers: Answers,
+    goes_on: Callable[[Array], Array],
+    shift: Float[Array, "layers width"] | None = None,
+) -> Answers:
+    """Add tokens to the live answers while one is live and `goes_on`: bool[B], live -> bool[].
+
+    `params` are those of `for_decoding`.
+    """
+
+    def step(answers: Answers) -> Answers:
+        places = answers.lengths + answers.counts - 1
+        logits, cache = decode_one(model, params, answers.last, places, answers.cache, shift)
+        return answers.add(choose(logits, answers.next_keys(), decoding), cache, decoding)
+
+    if decoding.max_new_tokens == 1:
+        return answers  # all ended with their first token: there is no loop to compile
+    return jax.lax.while_loop(
+        lambda answers: jnp.any(answers.live) & goes_on(answers.live), step, answers
+    )
+
+
+def for_decoding(model: Llava, params: Params) -> Params:
+    """The parameters as a loop over tokens reads them fastest; costs a CPU a copy of them."""
+    return model.by_layer(params) if jax.default_backend() == "cpu" else params
 
 
 def prefill(
@@ -96,7 +175,10 @@ def prefill(
     *,
     new_tokens: int,
 ) -> tuple[Float[Array, "batch vocab"], KVCache]:
-    """Run the prompts; returns the next token's logits, float32[B, V], and the cache."""
+    """Run the prompts; returns the next token's logits, float32[B, V], and the cache.
+
+    The cache has room for `new_tokens`, and overwrites the oldest of them after that.
+    """
     length = tokens.shape[1]
     out = model.decode(
         params,
@@ -104,7 +186,7 @@ def prefill(
         positions=jnp.broadcast_to(jnp.arange(length), tokens.shape),
         segments=segments,
         shift=shift,
-        slots=length + new_tokens,
+        room=new_tokens,
     )
     last = jnp.sum(segments > 0, axis=1) - 1
     hidden = jnp.take_along_axis(out.hidden, last[:, None, None], axis=1)[:, 0]

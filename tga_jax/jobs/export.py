@@ -61,6 +61,10 @@ def run(job: Job) -> None:
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
     }
+    if weights.stage is None:
+        job.say(
+            f"WARNING: no stage has finished in {job.workdir}, so this is the checkpoint as it was"
+        )
     work = Work(job.workdir, "export", signature)
     if work.is_done(folder):
         job.say(f"was finished before: {folder}")

@@ -1,7 +1,7 @@
 """One decoder; what families do differently are fields of `DecoderConfig`.
 
 Letters: B batch, T length, D width, H heads, K kv heads, C head width, V vocabulary, L layers,
-S cache slots, N pooled spans.
+S cache columns, N pooled spans.
 
 Blocks are stacked by `nn.scan` and so are one program: whether a block has the window comes in as
 an array that is scanned over.
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
         pool: Bool[Array, "batch spans length"] | None = None,
         shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
-        slots: int = 0,
+        room: int | None = None,
     ) -> DecoderOutput:
         """Run the blocks on input embeddings.
 
@@ -188,8 +188,8 @@ class Decoder(nn.Module):
             segments: int32[B, T]; 0 is padding, and tokens see their own segment only.
             pool: bool[B, N, T], spans to average each block's output over.
             shift: float[L, D], added to each block's output at every position.
-            cache: keys and values of past tokens; comes back with the new ones in it.
-            slots: of the cache that a first pass (`cache` None) returns.
+            cache: keys and values of past tokens; comes back with those of x's one token in it.
+            room: for new tokens in the cache that a first pass returns; None: it returns none.
         """
         cfg = self.config
         x = residual(x)
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         visible = Visibility(positions, positions, segments, segments, True, cfg.window)
         x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg), shift)
         if self.keep:
-            cache = KVCache.of(kept[0], kept[1], positions, segments, slots=slots)
+            cache = KVCache.of(kept[0], kept[1], positions, segments, room=room or 0)
         return DecoderOutput(x, pooled, cache)
 
     def _rotation(self, positions: Array, segments: Array) -> tuple[Rotation, Rotation | None]:
@@ -219,15 +219,18 @@ class Decoder(nn.Module):
         shift: Array | None,
         cache: KVCache,
     ) -> DecoderOutput:
-        """The blocks on tokens behind those of a cache, layer by layer and not by `nn.scan`."""
+        """The blocks on a token behind those of a cache, layer by layer and not by `nn.scan`."""
         cfg = self.config
         layers: list[LayerCache] = []
         cache = cache.add(positions, segments)
         visible = Visibility(positions, cache.positions, segments, cache.segments, True, cfg.window)
         block = DecoderBlock(cfg, self.compute, keep=True, parent=None)
-        stacked = self.blocks.variables["params"], windowed_layers(cfg), shift
+        blocks = self.blocks.variables["params"]
         for i, past in enumerate(cache.layers):
-            params, windowed, added = jax.tree.map(operator.itemgetter(i), stacked)
+            layer = operator.itemgetter(i)
+            windowed, added = jax.tree.map(layer, (windowed_layers(cfg), shift))
+            # `Llava.by_layer` may have cut them out before the loop that this is in.
+            params = blocks[str(i)] if "0" in blocks else jax.tree.map(layer, blocks)
             inputs = x, rotation, visible, None, windowed, added, past
             x, (_, kept) = block.apply({"params": params}, *inputs)
             layers.append(cast(LayerCache, kept))

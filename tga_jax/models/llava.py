@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from typing import Any, cast
 
 import jax
@@ -156,13 +157,14 @@ class Llava:
         pool: Bool[Array, "batch spans length"] | None = None,
         shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
-        slots: int = 0,
+        room: int | None = None,
     ) -> DecoderOutput:
         """The decoder's blocks on input embeddings; see `Decoder.__call__`.
 
-        With `slots` or `cache` the output has a cache.
+        With `room` or `cache` the output has a cache.
         """
-        keeping = Decoder(self.config.decoder, self.compute, keep=bool(slots) or cache is not None)
+        keep = room is not None or cache is not None
+        keeping = Decoder(self.config.decoder, self.compute, keep=keep)
         out = keeping.apply(
             {"params": chosen_adapters(params["decoder"], self.config.decoder)},
             embeddings,
@@ -171,9 +173,22 @@ class Llava:
             pool=pool,
             shift=shift,
             cache=cache,
-            slots=slots,
+            room=room,
         )
         return cast(DecoderOutput, out)
+
+    def by_layer(self, params: Params) -> Params:
+        """The decoder's parameters with arrays of their own for each block, to decode with a cache.
+
+        XLA's CPU backend copies a block's parameters out of their stack whenever it needs them,
+        so that a loop over tokens would copy the whole model at every token.
+        """
+        decoder = chosen_adapters(params["decoder"], self.config.decoder)
+        blocks = {
+            str(layer): jax.tree.map(operator.itemgetter(layer), decoder["blocks"])
+            for layer in range(self.config.decoder.layers)
+        }
+        return {"decoder": {**decoder, "blocks": blocks}}
 
     def final_norm(
         self, params: Params, hidden: Float[Array, "*lead width"]
@@ -201,8 +216,8 @@ def chosen_adapters(decoder: Params, config: DecoderConfig) -> Params:
 
     All layers have them, as layers are stacked; they begin with B = 0 and stay there.
     """
-    if config.lora is None or config.lora.layers is None:
-        return decoder
+    if config.lora is None or config.lora.layers is None or "0" in decoder["blocks"]:
+        return decoder  # of `by_layer`'s they are chosen already
     chosen = jnp.zeros((config.layers, 1, 1)).at[jnp.array(config.lora.layers)].set(1.0)
 
     def mask(path: Any, x: Array) -> Array:

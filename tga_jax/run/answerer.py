@@ -1,10 +1,9 @@
-"""Greedy or sampled answers to questions about images, in batches, from one compiled program."""
+"""Greedy or sampled answers to questions about images, many at a time."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,18 @@ from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.hf.tokenizer import with_end_text
-from tga_jax.inference.generate import Decoding, make_generate
+from tga_jax.inference.generate import Decoding
+from tga_jax.inference.refill import Answered, Group, Refill
 from tga_jax.models.llava import Params
 from tga_jax.models.tiling import images_of
-from tga_jax.parallel.sharding import replicated
-from tga_jax.run.inference_batches import Batcher
+from tga_jax.parallel.sharding import batch_shards, replicated
+from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
+from tga_jax.run.prompts import answered_buckets, prompt_buckets
 from tga_jax.training.metrics import Progress
+
+# A batch is refilled when a quarter of it is free: a row waits little, and a prefill is not tiny.
+GROUPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Reply:
         margin: its refusal margin, where apology tokens were given.
         truncated: whether the answer ended at config.generate.max_new_tokens and not by itself;
             None where that was not recorded.
-        seconds: this answer's share of its batch's time on the devices; None: not recorded.
-        cold: whether that batch was the first of its shape, whose time is mostly compiling.
+        seconds: this answer's share of the time on the devices; None: not recorded.
+        cold: whether some of that time went into compiling a program.
     """
 
     text: str
@@ -49,7 +53,7 @@ class Reply:
 
 
 class Answerer:
-    """Answers questions in batches of like length, with one compiled program for all calls."""
+    """Answers questions, with the same compiled programs for all calls."""
 
     def __init__(
         self,
@@ -71,11 +75,13 @@ class Answerer:
         """
         self._prompter, self._title = prompter, title
         self._key = jax.random.key(config.seed)
-        self._batcher = Batcher.of(config.data, model)
+        self._batcher = dataclasses.replace(
+            Batcher.of(config.data, model), buckets=answered_buckets(config.data)
+        )
         self._tokenizer = model.source.tokenizer.tokenizer
-        self._batch_size = config.generate.batch_size
         cfg = config.generate
         check_decoding(cfg)
+        self._group = max(1, cfg.batch_size // GROUPS)
         tokenizer = with_end_text(model.source.tokenizer, prompter.end_text)
         self.decoding = Decoding(
             max_new_tokens=cfg.max_new_tokens,
@@ -84,10 +90,14 @@ class Answerer:
             temperature=cfg.temperature,
             top_p=cfg.top_p,
         )
-        self._has_margin, self._seen = bool(apologies), set[Any]()
-        self._generate = make_generate(
+        self._has_margin = bool(apologies)
+        self._refill = Refill(
             model.llava,
             self.decoding,
+            rows=self._batcher.rounded(cfg.batch_size),
+            group=self._batcher.rounded(self._group),
+            lengths=prompt_buckets(config.data),
+            ways=batch_shards(model.mesh),
             apologies=apologies,
             out_sharding=replicated(model.mesh),
         )
@@ -101,7 +111,7 @@ class Answerer:
         image_dir: Callable[[int], Path],
         shift: np.ndarray | None = None,
     ) -> Iterator[dict[int, Reply]]:
-        """Yields {row: reply}, a batch at a time.
+        """Yields {row: reply}, as answers end.
 
         Args:
             questions: all of them.
@@ -116,43 +126,26 @@ class Answerer:
             folder = image_dir(row) if questions[row].image else Path()
             return self._prompter.encode_question(questions[row], folder)
 
-        for batch in self._batcher.batches(
-            rows,
-            encode,
-            batch_size=self._batch_size,
-            image_dir=image_dir,
-        ):
-            size = batch.arrays["tokens"].shape[0]
-            numbers = np.array(batch.rows + [0] * (size - len(batch.rows)))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
-            inputs = batch.arrays["tokens"], batch.arrays["segments"], images_of(batch.arrays)
-            cold, began = self._is_new(inputs, shift), time.monotonic()
-            out = self._generate(params, *inputs, keys, shift)
-            tokens, margins = out if self._has_margin else (out, None)
-            done += len(batch.rows)
+        batches = self._batcher.alike(rows, encode, batch_size=self._group, image_dir=image_dir)
+        for new in self._refill.answers(params, map(self._prompts, batches), shift):
+            done += len(new)
             progress.show(done)
-            new = np.asarray(tokens)
-            margin = np.asarray(margins).tolist() if self._has_margin else [None] * size
-            seconds = (time.monotonic() - began) / len(batch.rows)
-            yield {
-                row: self._reply(new[i], margin[i], seconds, cold=cold)
-                for i, row in enumerate(batch.rows)
-            }
+            yield {answered.name: self._reply(answered) for answered in new}
 
-    def _is_new(self, inputs: Any, shift: np.ndarray | None) -> bool:
-        """Whether no batch of these shapes was asked before."""
-        shapes = (*(array.shape for array in jax.tree.leaves(inputs)), shift is None)
-        new = shapes not in self._seen
-        self._seen.add(shapes)
-        return new
+    def _prompts(self, batch: InferenceBatch) -> Group:
+        """A batch with a key for each row by its number, whatever is asked with it."""
+        tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
+        numbers = np.array(batch.rows + [0] * (len(tokens) - len(batch.rows)))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
+        return Group(batch.rows, tokens, segments, images_of(batch.arrays), keys)
 
-    def _reply(
-        self, tokens: np.ndarray, margin: float | None, seconds: float, *, cold: bool
-    ) -> Reply:
-        end = self._prompter.end_text.strip()
+    def _reply(self, answered: Answered) -> Reply:
+        tokens, end = answered.tokens, self._prompter.end_text.strip()
         ended = bool(np.isin(tokens, self.decoding.eos_ids).any())
         ended |= bool(end) and end in self._decoded(tokens)
-        return Reply(self.text(tokens), margin, not ended, round(seconds, 6), cold)
+        margin = answered.margin if self._has_margin else None
+        seconds = round(answered.seconds, 6)
+        return Reply(self.text(tokens), margin, not ended, seconds, answered.cold)
 
     def text(self, tokens: np.ndarray) -> str:
         """New tokens int32[N] -> the answer, up to its end."""

@@ -74,13 +74,19 @@ def term_counts(
 
 
 def guide_warning(guide: GuideConfig, counts: Mapping[str, int], *, asks: bool) -> str:
-    """What is to be said of a guide that is on and has no effect; "" where it has one."""
+    """What is to be said of a guide that is on and has no effect; "" where it has one.
+
+    A stage whose template has no question is as the recipe `tga_answer` wants it, so no warning.
+    """
     if not guide.active or any(counts.values()):
         return ""
     if not (guide.pair_weight or guide.hinge_weight or guide.answer_weight):
         reason = "all of its weights are 0 (config.guide.pair_weight and its like)"
     elif not (asks or guide.pair_weight):
-        reason = "its terms need a question in the prompt, and the stage's template has none"
+        return (
+            "no guide in this stage: the terms that are on need a question in the prompt, and the "
+            "stage's template has none, so it trains on the language-modelling loss alone"
+        )
     elif guide.answer_weight and not guide.pair_weight:
         reason = "no sample has a captioned image alone in its first turn (see samples.json)"
     elif guide.pair_weight:

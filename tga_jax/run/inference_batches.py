@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from tga_jax.data.batches import collate
+from tga_jax.data.batches import collate, pick_bucket
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import put_pixels
@@ -20,6 +20,8 @@ from tga_jax.data.tiles import TileTransform, tile_counts
 from tga_jax.parallel.sharding import batch_sharding, batch_shards, local_rows
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import caption_buckets, prompt_buckets
+
+Encoded = tuple[int, Example]  # a sample's number and what was made of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +78,70 @@ class Batcher:
             batch_size: is rounded up to what the mesh divides.
             image_dir: number -> the sample's image folder; asked only where it has images.
         """
-        ways = batch_shards(self.mesh)
-        size = -(-batch_size // ways) * ways
+        size = self.rounded(batch_size)
 
-        def prepare(start: int) -> InferenceBatch:
-            chosen = list(rows[start : start + size])
-            examples = [encode(row) for row in chosen]
+        def consecutive() -> Iterator[list[Encoded]]:
+            for start in range(0, len(rows), size):
+                yield [(row, encode(row)) for row in rows[start : start + size]]
+
+        return self._prepared(consecutive(), size, image_dir)
+
+    def alike(
+        self,
+        rows: Sequence[int],
+        encode: Callable[[int], Example],
+        *,
+        batch_size: int,
+        image_dir: Callable[[int], Path],
+    ) -> Iterator[InferenceBatch]:
+        """Yields batches of prompts that are padded alike and have room for as many images.
+
+        The rows are taken in this order, and a batch comes when it is full; in the end those that
+        are not are filled up with repeats. So a row is padded in the same way whatever rows are
+        asked with it. The arguments are those of `batches`.
+        """
+        size = self.rounded(batch_size)
+        return self._prepared(self._alike(rows, encode, size), size, image_dir)
+
+    def _alike(
+        self, rows: Sequence[int], encode: Callable[[int], Example], size: int
+    ) -> Iterator[list[Encoded]]:
+        filling: dict[tuple[int, int], list[Encoded]] = {}
+        for row in rows:
+            example = encode(row)
+            length = pick_bucket(len(example.tokens), self.buckets, name=f"record {example.id}")
+            shape = length, self.transform.room(sum(tile_counts(example)))
+            filling.setdefault(shape, []).append((row, example))
+            if len(filling[shape]) == size:
+                yield filling.pop(shape)
+        yield from filling.values()
+
+    def rounded(self, batch_size: int) -> int:
+        """A batch size that the mesh divides, at least this one."""
+        ways = batch_shards(self.mesh)
+        return -(-batch_size // ways) * ways
+
+    def _prepared(
+        self, groups: Iterator[list[Encoded]], size: int, image_dir: Callable[[int], Path]
+    ) -> Iterator[InferenceBatch]:
+        """The batches of these groups; the next one is prepared meanwhile."""
+
+        def prepare() -> InferenceBatch | None:
+            group = next(groups, None)
+            if group is None:
+                return None
+            rows, examples = [row for row, _ in group], [example for _, example in group]
             folders = [
                 image_dir(row) if example.images and not example.contents else Path()
-                for row, example in zip(chosen, examples, strict=True)
+                for row, example in group
             ]
-            return InferenceBatch(chosen, examples, self._arrays(examples, folders, size))
+            return InferenceBatch(rows, examples, self._arrays(examples, folders, size))
 
-        starts = range(0, len(rows), size)
         with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(prepare, start) for start in starts[:1]]
-            for start in [*starts[1:], None]:
-                now = ahead.pop().result() if ahead else None
-                if start is not None:
-                    ahead.append(pool.submit(prepare, start))
-                if now is not None:
-                    yield now
+            ahead = pool.submit(prepare)
+            while (now := ahead.result()) is not None:
+                ahead = pool.submit(prepare)
+                yield now
 
     def _arrays(
         self, examples: list[Example], folders: list[Path], size: int

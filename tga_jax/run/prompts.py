@@ -116,6 +116,22 @@ def prompt_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     return _checked(data, "buckets") or default_buckets(max_length or data.max_length)
 
 
+def answered_buckets(data: ConfigDict) -> tuple[int, ...]:
+    """The padded lengths of questions: `config.data.buckets`, or those of `close_buckets`."""
+    return _checked(data, "buckets") or close_buckets(prompt_buckets(data)[-1])
+
+
+def close_buckets(last: int) -> tuple[int, ...]:
+    """Lengths up to `last`, so close that less than an eighth, or 31 tokens, of them is padding."""
+    lengths = range(32, last, 32)
+    return (*(n for n in lengths if n % max(32, _power_of_two(n) // 16) == 0), last)
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not below it."""
+    return 1 << (number - 1).bit_length()
+
+
 def caption_buckets(data: ConfigDict, max_length: int = 0) -> tuple[int, ...]:
     """The padded lengths of the caption pass, likewise from `config.data.caption_buckets`."""
     return _checked(data, "caption_buckets") or default_buckets(max_length or data.max_length)

@@ -16,6 +16,7 @@ from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
 from tga_jax.files import digest
 
 PARTS = ("development", "test")
+NO_FOLDER = Path(".")  # of images, where none is named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _check_ids(entry: Entry, items: list[EvalItem]) -> None:
 def _with_folder(item: EvalItem, images: Path | None) -> EvalItem:
     if item.image is None or item.image_dir is not None:
         return item
-    return dataclasses.replace(item, image_dir=images or Path("."))
+    return dataclasses.replace(item, image_dir=images or NO_FOLDER)
 
 
 def _lost_image(item: EvalItem) -> Missing | None:
@@ -120,7 +121,12 @@ def _lost_image(item: EvalItem) -> Missing | None:
         return None
     assert item.image_dir is not None
     place = place_of(item.image_dir, item.image)
-    return None if is_there(place) else Missing(f"{place}: no such image", item.scene)
+    if is_there(place):
+        return None
+    hint = ""
+    if item.image_dir == NO_FOLDER:
+        hint = ", as no folder of images is named: add ?images=FOLDER to the benchmark"
+    return Missing(f"{place}: no such image{hint}", item.scene)
 
 
 def _with_retrieved(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
