@@ -293,6 +293,20 @@ def test_the_head_says_why_these_two_are_compared(three: Path, pair: str, said: 
     assert said in page_of(three).split("<nav")[0]
 
 
+def test_arms_that_were_left_out_are_listed_with_the_key_that_they_need(three: Path) -> None:
+    flags = ["--config=configs/audit.py:defences", f"--workdir={three}", "--job=report"]
+    assert main(["tga_jax", *flags, "--config.retrieval.clip=some/clip"]) == 0
+    text = page_of(three)
+    shown = text.split('<section id="arms"')[1].split("</section>")[0]
+    key = "experiment.arms.aligned.model.checkpoint"
+    for arm, needs in (("retrieved-text", "retrieval.corpus"), ("aligned", key)):
+        assert f"The arm {arm} was left out, because config.{needs} is not set." in shown
+    assert "zero-shot" not in shown
+    assert "names undefended and aligned, but there is no undefended and no aligned here" in text
+    assert main(["tga_jax", *flags, "--config.experiment.only=ecso"]) == 0
+    assert "left out" not in page_of(three)
+
+
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=24)
     assert report(workdir) == 0
