@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from tests.hf_models import PINPOINTS, write_tile_processor
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import example_pixels
-from tga_jax.data.records import Record, Turn
+from tga_jax.data.prompts import Prompter, TooLong
+from tga_jax.data.records import Question, Record, Turn
 from tga_jax.data.tiles import ImageLayouts, TileTransform, tile_arrays
 from tga_jax.errors import UserError
 from tga_jax.hf.processor import read_image_settings
@@ -194,3 +197,35 @@ def test_an_image_that_changed_since_it_was_counted_is_named(tmp_path: Path) -> 
     assert counted.layouts[0].tiles != 5
     with pytest.raises(UserError, match=r"record e: image a.png: has another size"):
         example_pixels(counted, 0, image_dir=tmp_path, transform=transform)
+
+
+def test_a_prompt_has_as_many_tokens_as_each_image_is_large(
+    tmp_path: Path, named_tokenizer: Any
+) -> None:
+    """Also where a later turn is left out, and its image with it."""
+    make_image(60, 40).save(tmp_path / "a.png")
+    make_image(97, 31).save(tmp_path / "b.png")
+    config = config_of("LlavaNext")
+    wanted = [layout_of(size, config).tokens for size in ((40, 60), (31, 97))]
+    turns = (Turn("<image>\nWhat?", "A cup."), Turn("<image>\nAnd this?", "A saw."))
+    both = dataclasses.replace(record("a.png", "b.png"), turns=turns)
+
+    def prompter(max_length: int) -> Prompter:
+        return Prompter(
+            named_tokenizer("byte"), template="vicuna_v1", image_token="<image>", image_tokens=16,
+            layouts=ImageLayouts(config), max_length=max_length, use_retrieved=False,
+        )  # fmt: skip
+
+    whole = prompter(600).encode(both, tmp_path)
+    image_id = named_tokenizer("byte").convert_tokens_to_ids("<image>")
+    assert [end - start for start, end in whole.image_spans] == wanted
+    for span in whole.image_spans:
+        assert (whole.tokens[slice(*span)] == image_id).all()
+    assert (whole.tokens == image_id).sum() == sum(wanted)
+    short = prompter(len(whole.tokens) - 1).encode(both, tmp_path)
+    assert (len(short.layouts), short.images) == (1, ("a.png",))
+    assert prompter(600).check(both, tmp_path) == 0
+    with pytest.raises(TooLong, match="record r: its"):
+        prompter(80).encode(both, tmp_path)
+    asked = prompter(600).encode_question(Question(1, "b.png", "What?"), tmp_path)
+    assert [end - start for start, end in asked.image_spans] == wanted[1:]

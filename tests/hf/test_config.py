@@ -155,7 +155,7 @@ def _changed(key: str, value: object) -> dict:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", "llava_next"),
+        ("model_type", "vipllava"),
         ("text_config.model_type", "gemma"),
         ("vision_config.model_type", "siglip2_vision_model"),
         (

@@ -183,6 +183,13 @@ def test_an_image_processor_of_another_class_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(content | {"image_grid_pinpoints": [[64, 64]]}))
     with pytest.raises(UserError, match="image_grid_pinpoints are not those of config.json"):
         check_tiles(tmp_path, tiny("LlavaNext"))
+    file.write_text(json.dumps(content | {"image_grid_pinpoints": 7}))
+    with pytest.raises(UserError, match="image_grid_pinpoints are not those of config.json"):
+        check_tiles(tmp_path, tiny("LlavaNext"))
+    oblong = {"image_processor_type": "LlavaOnevisionImageProcessor"}
+    file.write_text(json.dumps(oblong | {"size": {"height": 32, "width": 64}}))
+    with pytest.raises(UserError, match="size .* and crop_size None must be one"):
+        read_image_settings(tmp_path)
     file.write_text(json.dumps(content | {"crop_size": 28}))
     with pytest.raises(UserError, match="size .* and crop_size 28 must be one"):
         read_image_settings(tmp_path)

@@ -80,7 +80,9 @@ def _tile_size(path: Path, raw: dict[str, Any]) -> tuple[int, int]:
     size = resize or (shortest_edge or 0,) * 2
     crop = _crop_size(path, raw) if raw.get("crop_size") else size
     if len({*size, *crop}) > 1:
-        raise UserError(f"{path}: size {raw['size']} and crop_size {raw['crop_size']} must be one")
+        raise UserError(
+            f"{path}: size {raw['size']} and crop_size {raw.get('crop_size')} must be one"
+        )
     return size
 
 
@@ -98,7 +100,7 @@ def check_tiles(folder: Path, config: LlavaConfig) -> None:
     if config.tiling is None:
         return
     pinpoints = (DEFAULTS[kind] | raw).get("image_grid_pinpoints")
-    if pinpoints is not None and [*map(tuple, pinpoints)] != [*config.tiling.pinpoints]:
+    if pinpoints not in (None, [list(point) for point in config.tiling.pinpoints]):
         raise UserError(
             f"{path}: image_grid_pinpoints are not those of config.json; make them agree"
         )
