@@ -1,6 +1,6 @@
 """Is this model safe on images, and what can it do? For any Hugging Face LLaVA checkpoint.
 
-    python -m tga_jax.main --config=configs/audit.py --workdir=runs/audit \\
+    tga --config=audit --workdir=runs/audit \\
         --config.model.checkpoint=FOLDER_OR_HUB_ID \\
         --config.evaluate.benchmarks="hod:data/hod, texts:xstest_prompts.csv, \\
             pope:data/pope?images=data/coco/val2014"
@@ -14,7 +14,7 @@ tga_jax/evaluation/benchmarks/registry.py). The option wrap=role_play, in_contex
 the questions in the manner of a jailbreak. Compare with an earlier audit of another checkpoint by
 --config.evaluate.compare=ITS_WORKDIR. You bring the data: nothing harmful is shipped.
 
-`--config=configs/audit.py:defences` asks the same questions without and with each defence that
+`--config=audit:defences` asks the same questions without and with each defence that
 needs no training: the paper's safety prompt, a retrieved text in the prompt, ECSO, zero-shot
 detection by CLIP (where config.retrieval.clip names one) and steering along the refusal direction.
 The last two choose on config.evaluate.development: harmful and harmless images, and texts, that are

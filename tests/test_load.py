@@ -109,6 +109,15 @@ def test_mistakes_are_the_users(model: LoadedModel, inputs: Path, tmp_path: Path
         model.generate([(tmp_path / "none.png", QUESTION)])
     with pytest.raises(UserError, match="temperature"):
         model.generate([(None, QUESTION)], temperature=-1.0)
+    for prompts in (["hello"], "hello", [("hello",)], [(QUESTION, None)], [(3, QUESTION)]):
+        with pytest.raises(UserError, match=r'is no \(image, text\): write .*\(None, "a question'):
+            model.generate(prompts)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'prompt.tmplate'.*did you mean 'prompt.template'"):
+        tga_jax.load(inputs / "checkpoint", settings={"prompt.tmplate": "vicuna_v1"})
+    with pytest.raises(UserError, match="did you mean 'generate.batch_size'"):
+        tga_jax.load(inputs / "checkpoint", settings={"config.generate.batch_size": 1})
+    with pytest.raises(UserError, match="'generate.batch_size'"):
+        tga_jax.load(inputs / "checkpoint", settings={"generate.batch_size": "many"})
     with pytest.raises(UserError, match="guide.wieght"):
         tga_jax.load(inputs / "checkpoint", settings={"guide.wieght": 2})
     with pytest.raises(UserError, match="no/such"):

@@ -210,6 +210,13 @@ def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
     assert [(i.id, i.text, i.image, i.label, i.harmful, i.scene) for i in found.items] == [
         ("7", "What is it?", "a.png", "cup", False, "x"), ("8", "Who?", None, None, True, "y"),
     ]  # fmt: skip
+    mapped = read(f"{spec}&id=nr&caption=truth")
+    assert [i.extra.get("caption") for i in mapped.items] == ["cup", None]
+    (tmp_path / "empty.tsv").write_text("nr\tinquiry\n")
+    for option in ("text=inquiry", "harmful=yes"):
+        assert whats(read(f"questions:{tmp_path}/empty.tsv?{option}")) == [("empty.tsv", "")]
+    with pytest.raises(UserError, match=r"empty.tsv: the file has no rows below its header$"):
+        read(f"texts:{tmp_path}/empty.tsv?text=inquiry")
     texts = read(f"texts:{tmp_path}/q.tsv?text=inquiry&label=toxic&answer=truth&id=nr")
     assert [(i.id, i.text, i.label, i.harmful) for i in texts.items] == [
         ("7", "What is it?", "cup", False), ("8", "Who?", None, True),

@@ -74,6 +74,17 @@ def test_captions_are_the_answers_of_generate(inputs: Path, run: Path) -> None:
     assert speed["tokens_per_second"] == pytest.approx(speed["tokens"] / speed["seconds"])
 
 
+def test_changed_answers_of_generate_are_refused(inputs: Path, run: Path, capfd) -> None:
+    path = run / "generate" / "answers.jsonl"
+    before = path.read_text()
+    assert main(command(inputs, run, job="generate")) == 0
+    path.write_text(before.replace('"text": "', '"text": "Sorry. ', 1))
+    assert main(command(inputs, run, job="generate")) == 2
+    assert "generate/answers.jsonl: was changed after" in capfd.readouterr().err
+    path.write_text(before)
+    assert main(command(inputs, run, job="generate")) == 0
+
+
 def test_the_same_command_again_does_nothing(inputs, run, monkeypatch, capfd) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     assert main(command(inputs, run)) == 0

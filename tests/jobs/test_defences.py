@@ -116,7 +116,7 @@ def test_zero_shot_refuses_without_asking(inputs: Path, tmp_path: Path) -> None:
         (["--config.evaluate.development="], "config.evaluate.development is empty"),
         (["--config.evaluate.development=questions:{q}"], "about what benchmark questions asks"),
         (["--config.evaluate.development=questions:{dev}"], "has no harmful texts"),
-        (["--config.evaluate.steering.layer=4"], "the model's are 1..3"),
+        (["--config.evaluate.steering.layer=4"], "the model has layers 1..3"),
         (["--config.evaluate.defence=zero_shot"], "set config.retrieval.clip"),
         (["--config.evaluate.steering.strengths=(-1.0,)"], "numbers of 0 or more"),
     ],

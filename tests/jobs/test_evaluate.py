@@ -84,6 +84,27 @@ def test_neither_the_day_nor_the_versions_decide_whether_answers_are_used_again(
     assert "checkpoint" in done and not {"source", "date", "versions"} & done.keys()
 
 
+def test_answers_that_were_changed_by_hand_are_refused(
+    inputs: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workdir = Path(shutil.copytree(run, tmp_path / "run"))
+    path = workdir / "evaluate" / "texts" / "answers.jsonl"
+    line = command(
+        inputs, workdir, f"texts:{inputs}/texts.jsonl", "--config.evaluate.profile=paper"
+    )
+    rows = read_jsonl(path)
+    assert main(line) == 0  # with other judges, whose verdicts change the file
+    assert main(line) == 0
+    write_jsonl(path, [{**rows[0], "text": "Sorry, I cannot help."}, *rows[1:]])
+    assert main(line) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert f"{path}: was changed after it had been written" in error and "delete it" in error
+    assert "--job=judge --config.judge.answers=" in error
+    path.unlink()
+    assert main(line) == 0
+    assert [row["text"] for row in read_jsonl(path)] == [row["text"] for row in rows]
+
+
 def test_every_row_says_what_produced_it(inputs: Path, run: Path) -> None:
     rows = json.loads((run / "evaluate" / "metrics.json").read_text())
     assert {row["benchmark"] for row in rows} == {"questions", "texts", "scenes", "texts-figstep"}

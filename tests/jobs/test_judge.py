@@ -13,6 +13,9 @@ from PIL import Image
 
 from tests.evaluation.judges_at_work import running_server
 from tests.jobs.inputs import read_jsonl, write_jsonl
+from tga_jax.evaluation.metrics import wilson
+from tga_jax.figure import Figure
+from tga_jax.html.formats import figure_text
 from tga_jax.main import main
 
 REFUSES, ANSWERS, FOREIGN = "Making it is illegal. I can't help.", "A cup.", "Das ist eine Tasse."
@@ -21,9 +24,9 @@ HARMFUL = (1, 1, 1, 0, 0)
 VERDICTS = [True, False, None, True, None]
 
 
-def judge(answers: Path, workdir: Path, *more: str) -> int:
+def judge(answers: Path, workdir: Path, *more: str, job: str = "judge") -> int:
     """The exit code."""
-    flags = ["--config=configs/audit.py", f"--workdir={workdir}", "--job=judge"]
+    flags = ["--config=configs/audit.py", f"--workdir={workdir}", f"--job={job}"]
     return main(["tga_jax", *flags, f"--config.judge.answers={answers}", *more])
 
 
@@ -143,6 +146,60 @@ def test_labels_tell_defence_from_over_refusal(tmp_path: Path) -> None:
         assert found["empty"] == (1, 5) and found["no_verdict"] == (1, 5)
 
 
+def test_the_page_shows_what_was_judged(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": i % 4, "text": text, "harmful": harmful, "model_id": "llava-x"}
+        for i, (text, harmful) in enumerate(zip(TEXTS, HARMFUL, strict=True))
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    judges = "--config.evaluate.judges=strict,gcg"
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run", judges, job="judge,report") == 0
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    said = f"5 answers of {tmp_path / 'a.jsonl'}, which llava-x gave. No model was asked."
+    assert said in page.split("<nav")[0] and "The judges are strict, gcg." in page
+    assert "1 of the answers have the question id of an earlier one" in page
+    table = (tmp_path / "run" / "report" / "tables.md").read_text()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    found = {tuple(cells[1:3]): cells[3:] for cells in lines if cells and cells[0] == "all"}
+    third = figure_text("dsr", Figure(1 / 3, *wilson(1, 3)))
+    assert found["strict", "Harmful refused (DSR)"] == [third, "3 (few)"]
+    over = figure_text("over_refusal", Figure(1.0, *wilson(1, 1)))
+    assert found["strict", "Harmless refused"] == [over, "1 (few)"]
+    assert found["strict", "Answers without a verdict"] == ["1", "5"]
+    assert found["strict", "Empty answers"] == ["1", "5"]
+    assert found["gcg", "Agrees with the first judge"][1] == "3 (few)"
+    section = page.split('<section id="judged"')[1].split("</section>")[0]
+    assert third.split()[0] in section and "Answers without a verdict" in section
+    assert (tmp_path / "run" / "judge" / "metrics.json").is_file()
+
+
+def test_answers_of_one_question_are_answers_of_their_own_and_one_cluster(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = [(i, text) for i in range(4) for text in (REFUSES, ANSWERS)]
+    rows = [{"question_id": i, "prompt": "?", "text": text} for i, text in said]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run") == 0
+    log = capfd.readouterr().err
+    assert "4 of 8 answers have the question_id of an earlier one, like 0: each counts" in log
+    rows = json.loads((tmp_path / "run" / "judge" / "metrics.json").read_text())
+    (found,) = (row for row in rows if row["metric"] == "refusal_rate")
+    assert (found["value"], found["count"], found["clusters"]) == (0.5, 8, 4)
+    low, high = wilson(4, 8)  # of answers that are independent
+    assert found["interval"][0] < low and found["interval"][1] > high
+    assert found["settings"]["repeated_ids"] == 4
+
+
+def test_empty_answers_alone_measure_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"question_id": i, "text": " "} for i in range(3)])
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run") == 0
+    assert "a.jsonl are empty, so nothing was measured" in capfd.readouterr().err
+    assert judge(write_answers(tmp_path, "llava-jsonl"), tmp_path / "run") == 0
+    assert "nothing was measured" not in capfd.readouterr().err
+
+
 def test_a_model_as_judge_is_shown_no_empty_answer(tmp_path: Path) -> None:
     path = write_answers(tmp_path, "llava-jsonl")
     with running_server() as server:
@@ -173,7 +230,10 @@ def test_our_own_answers_are_judged_with_their_images(tmp_path: Path) -> None:
     ("content", "flags", "message"),
     [
         ('{"question_id": 1, "answer": "x"}', (), "a.jsonl: no known column has the answers; "
-         "set config.judge.column to one of question_id, answer"),
+         "set config.judge.column to one of answer"),
+        ('{"question_id": 1, "prompt": "x"}', (), "it has only question_id, prompt, which are no "
+         "answers"),
+        ("[]", (), "a.jsonl: the file has no rows, and so no answers"),
         ('{"text": "x"}', ("column=reply",), "config.judge.column='reply': there is no such "
          "column; the file has text"),
         ('{"text": "x"}', ("harmful_column=h",), "config.judge.harmful_column='h'"),

@@ -265,6 +265,13 @@ def test_another_workdir_is_compared(run: Path, tmp_path: Path) -> None:
     assert "mine refuses more harmful images than baseline" in page_of(workdir)
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir with three arms."""
+    folder = tmp_path_factory.mktemp("three") / "run"
+    return make_workdir(folder, arms=("baseline", "tga", "zz_literal"), each=2)
+
+
 def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path / "run", arms=("baseline", "tga", "zz_literal"), each=20)
     assert report(workdir) == 0
@@ -275,6 +282,35 @@ def test_more_than_two_arms_get_a_table(tmp_path: Path) -> None:
     assert (
         f"the other models refuse these shares of the harmful images: zz_literal {shown}." in text
     )
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("", "The headline compares baseline with tga, because they are the first two of 3 models; "
+         "config.report.pair=A,B compares other models."),
+        ("tga,zz_literal", "compares tga with zz_literal, because config.report.pair names them."),
+        ("baseline,zzz", "compares baseline with tga, the first two models. config.report.pair "
+         "names baseline and zzz, but there is no zzz here"),
+    ],
+)  # fmt: skip
+def test_the_head_says_why_these_two_are_compared(three: Path, pair: str, said: str) -> None:
+    assert report(three, f"--config.report.pair={pair}") == 0
+    assert said in page_of(three).split("<nav")[0]
+
+
+def test_arms_that_were_left_out_are_listed_with_the_key_that_they_need(three: Path) -> None:
+    flags = ["--config=configs/audit.py:defences", f"--workdir={three}", "--job=report"]
+    assert main(["tga_jax", *flags, "--config.retrieval.clip=some/clip"]) == 0
+    text = page_of(three)
+    shown = text.split('<section id="arms"')[1].split("</section>")[0]
+    key = "experiment.arms.aligned.model.checkpoint"
+    for arm, needs in (("retrieved-text", "retrieval.corpus"), ("aligned", key)):
+        assert f"The arm {arm} was left out, because config.{needs} is not set." in shown
+    assert "zero-shot" not in shown
+    assert "names undefended and aligned, but there is no undefended and no aligned here" in text
+    assert main(["tga_jax", *flags, "--config.experiment.only=ecso"]) == 0
+    assert "left out" not in page_of(three)
 
 
 def test_every_arm_is_a_point_of_ability_and_safety(tmp_path: Path) -> None:
@@ -332,7 +368,9 @@ def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -
 
 def test_mistakes_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert report(tmp_path / "empty") == 2
-    assert "nothing to report" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert "nothing to report" in error and "judge/" in error
+    assert "jobs:" not in error  # refused before the run says what it will do
     workdir = make_workdir(tmp_path / "run", each=1)
     path = workdir / "arms" / "tga" / "analyze" / "layers.csv"
     path.write_text("set,layer,metric,value,count\na,one,m,0.5,1\n")

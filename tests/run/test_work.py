@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tga_jax.errors import UserError
+from tga_jax.files import file_digest
 from tga_jax.run.work import ArrayRows, JsonRows, Work
 
 ROWS = ["one", "two\u2028half", {"text": "drei \u2713"}]
@@ -43,6 +45,20 @@ def test_finished_work_is_known_by_its_signature(tmp_path: Path) -> None:
     again = Work(tmp_path, "samples", {"path": Path("a"), "pair": (1, 2)})
     assert again.is_done(tmp_path) and not again.is_done(tmp_path / "lost.jsonl")
     assert not Work(tmp_path, "samples", {"path": Path("b"), "pair": (1, 2)}).is_done(tmp_path)
+
+
+def test_an_output_that_was_changed_is_refused_and_made_again_once_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    work = Work(tmp_path, "samples", {"seed": 1}, content=file_digest)
+    path.write_text("the model's\n")
+    work.finish(path)
+    assert work.is_done(path)
+    path.write_text("somebody's\n")
+    with pytest.raises(UserError, match=r"samples\.jsonl: was changed after .* delete it"):
+        work.is_done(path)
+    assert not Work(tmp_path, "samples", {"seed": 2}, content=file_digest).is_done(path)
+    path.unlink()
+    assert not work.is_done(path)
 
 
 def test_reading_rows_changes_nothing(tmp_path: Path) -> None:

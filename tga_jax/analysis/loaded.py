@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import difflib
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from tga_jax.config import base_config
 from tga_jax.data.records import Question, Record, Turn
 from tga_jax.errors import UserError
 from tga_jax.evaluation.profiles import apology_tokens
+from tga_jax.files import flat
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import RULES, replicated
 from tga_jax.run.answerer import Answerer, Reply
@@ -211,15 +213,26 @@ def load_model(checkpoint: str | Path, *, dtype: str, settings: Mapping[str, Any
     for key, value in settings.items():
         try:
             config.update_from_flattened_dict({key: value})
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"tga_jax.load, settings[{key!r}]: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"tga_jax.load, settings[{key!r}]: {_wrong(key, error)}") from error
     return LoadedModel(config)
+
+
+def _wrong(key: str, error: Exception) -> str:
+    """What is wrong with a setting: its key, with the one that may be meant, or its value."""
+    known = [*flat(base_config().to_dict())]
+    if key in known:
+        return str(error)
+    meant = difflib.get_close_matches(key.removeprefix("config."), known, 1)
+    hint = f"; did you mean {meant[0]!r}?" if meant else ""
+    return f"there is no such configuration key{hint} (docs/config.md has all keys)"
 
 
 @contextlib.contextmanager
 def _asked(prompts: Sequence[Prompt]) -> Iterator[tuple[list[Question], Folder]]:
     """The prompts as questions with their image folders; images of PIL are files meanwhile."""
     with tempfile.TemporaryDirectory() as kept:
+        _check_prompts(prompts)
         files: list[Path | None] = []
         for number, (image, _) in enumerate(prompts):
             if isinstance(image, Image.Image):
@@ -233,6 +246,18 @@ def _asked(prompts: Sequence[Prompt]) -> Iterator[tuple[list[Question], Folder]]
             for number, (file, (_, text)) in enumerate(zip(files, prompts, strict=True))
         ]
         yield questions, lambda row: (files[row] or Path()).parent
+
+
+def _check_prompts(prompts: Sequence[Any]) -> None:
+    """Refuse a prompt that is no (image, text), with the form that it should have."""
+    for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
+        pair = prompt if isinstance(prompt, tuple | list) and len(prompt) == 2 else (0, None)
+        image, text = pair
+        if not isinstance(text, str) or not isinstance(image, str | Path | Image.Image | None):
+            raise UserError(
+                f"prompt number {number}, {prompt!r:.60}, is no (image, text): write a list like "
+                '[("photo.jpg", "What is this?"), (None, "a question without an image")]'
+            )
 
 
 def _sorted(questions: Sequence[Question]) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.benchmarks.columns import column, harmful_of
+from tga_jax.evaluation.benchmarks.columns import column, harmful_of, known
 from tga_jax.evaluation.benchmarks.read_table import Row, columns_of, read_rows
 from tga_jax.evaluation.items import EvalItem, scene_name
 
@@ -39,7 +39,7 @@ def read_answers(
     """
     rows = read_rows(path)
     if not rows:
-        raise UserError(f"{path}: holds no answers")
+        raise UserError(f"{path}: the file has no rows, and so no answers")
     names = columns_of(rows)
     chosen = {
         "text": column(names, text, TEXT_COLUMNS, key="config.judge.column", path=path),
@@ -51,15 +51,31 @@ def read_answers(
         "scene": column(names, scene, SCENE_COLUMNS, key="config.judge.scene_column", path=path),
     }
     if chosen["text"] is None:
-        raise UserError(
-            f"{path}: no known column has the answers; set config.judge.column to one of "
-            f"{', '.join(names)}"
-        )
+        raise UserError(f"{path}: no known column has the answers; {_advice(names, chosen)}")
     answered = [
         (_item(row, chosen, number, path=path), _answer(row, chosen["text"], number, path=path))
         for number, row in enumerate(rows, start=1)
     ]
     return answered, _model(rows)
+
+
+def repeated(answered: Sequence[tuple[EvalItem, str]]) -> list[int | str]:
+    """The id of every answer whose id an earlier one has, in their order."""
+    seen: set[int | str] = set()
+    found = []
+    for item, _ in answered:
+        if item.id in seen:
+            found.append(item.id)
+        seen.add(item.id)
+    return found
+
+
+def _advice(names: Sequence[str], chosen: Mapping[str, str | None]) -> str:
+    """Which columns may be the answers: those that are known as nothing else."""
+    others = [name for name in names if name not in chosen.values()]
+    if not others:
+        return f"it has only {known(names)}, which are no answers"
+    return f"set config.judge.column to one of {known(others)}"
 
 
 def _item(row: Row, chosen: Mapping[str, str | None], number: int, *, path: Path) -> EvalItem:

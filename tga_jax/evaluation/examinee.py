@@ -206,7 +206,7 @@ def examine(
     look_up_texts(examinee, benchmark, folder)
     path = folder / "answers.jsonl"
     signature = {**examinee.settings, "items": items_digest(benchmark.items)}
-    work = Work(folder, "answers", signature)
+    work = Work(folder, "answers", signature, content=_said)
     done = work.is_done(path)
     replies = [] if done else examinee.answers(benchmark, work, folder)
     if not hosts.is_first():
@@ -218,7 +218,7 @@ def examine(
         results = judged(benchmark, replies, judges, folder)
     retrieved = examinee.settings["retrieved"]
     write_jsonl(path, [_line(r, examinee.model_id, retrieved=retrieved) for r in results])
-    work.finish()
+    work.finish(path)
     return results
 
 
@@ -247,6 +247,19 @@ def read_replies(path: Path) -> list[Reply]:
         Reply(line["text"], line["metadata"].get("margin"), line["metadata"].get("truncated"))
         for line in read_jsonl(path)
     ]
+
+
+def _said(path: Path) -> str:
+    """A digest of what the model said by an answers file; verdicts are the judges' own."""
+    return digest([_said_in(line) for line in read_jsonl(path)])
+
+
+def _said_in(line: Any) -> Any:
+    if not isinstance(line, dict) or not isinstance(line.get("metadata"), dict):
+        return line
+    about = line["metadata"]
+    names = ("question_id", "prompt", "text")
+    return [line.get(name) for name in names] + [about.get("margin"), about.get("truncated")]
 
 
 def _line(result: Result, model_id: str, *, retrieved: bool) -> dict[str, Any]:

@@ -93,6 +93,16 @@ def share_row(
     return Row(scene, metric, figure, judge, {**(more or {}), **independence(of)})
 
 
+def nothing_measured(name: str, results: Sequence[Result]) -> str:
+    """What is to be said of answers that are all empty; "" where one is not."""
+    if not all(result.empty for result in results):
+        return ""
+    return (
+        f"WARNING: all {len(results)} answers of {name} are empty, so nothing was measured: its "
+        "shares say nothing about refusals"
+    )
+
+
 def independence(results: Sequence[Result]) -> dict[str, Any]:
     """How many independent items there are, where that is fewer than the items, or few."""
     clusters = len({r.cluster for r in results})

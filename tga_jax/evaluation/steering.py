@@ -25,7 +25,7 @@ from tga_jax.evaluation.development import KEY, all_items
 from tga_jax.evaluation.examinee import Examinee, items_digest, look_up_texts, verdicts_of
 from tga_jax.evaluation.items import lacking_kind
 from tga_jax.evaluation.judges import Judge
-from tga_jax.files import digest, read_jsonl, write_jsonl
+from tga_jax.files import digest, file_digest, read_jsonl, write_jsonl
 from tga_jax.run.work import Work
 
 
@@ -177,7 +177,8 @@ def _verdicts(
     """Whether each development answer refuses; FOLDER/answers.jsonl keeps them."""
     look_up_texts(examinee, benchmark, folder)
     asked = {"items": items_digest(benchmark.items), "judge": judge.version}
-    work, path = Work(folder, "answers", examinee.settings | asked), folder / "answers.jsonl"
+    path = folder / "answers.jsonl"
+    work = Work(folder, "answers", examinee.settings | asked, content=file_digest)
     if work.is_done(path):
         return hosts.broadcast_from_first(lambda: [row["refused"] for row in read_jsonl(path)])
     texts = [reply.text for reply in examinee.answers(benchmark, work, folder)]
@@ -196,5 +197,5 @@ def _verdicts(
         return verdicts
 
     verdicts = hosts.broadcast_from_first(judged)
-    work.finish()
+    work.finish(path)
     return verdicts

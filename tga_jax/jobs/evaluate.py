@@ -17,6 +17,7 @@ from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.pace import seconds_row
+from tga_jax.evaluation.result import nothing_measured
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
@@ -87,6 +88,8 @@ def write_figures(
         rows += [metrics_line(row, benchmark, examinee, judges) for row in found]
         if results:
             write_extras(folder / benchmark.name, results)
+            if said := nothing_measured(benchmark.name, results):
+                job.say(said)
     write_json(folder / "metrics.json", rows)
     job.say(f"{sum(map(len, answered.values()))} answers were judged\n{table(rows)}")
     job.say(f"-> {folder / 'metrics.json'}")

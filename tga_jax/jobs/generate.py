@@ -56,7 +56,8 @@ def run(job: Job) -> None:
     if retriever is not None:
         questions = with_retrieved(retriever, questions, folder, lambda row: image_folder(config))
     model = open_model(job, mesh)
-    work = Work(folder, "answers", signature(job, model, weights, questions, retriever))
+    signed = signature(job, model, weights, questions, retriever)
+    work = Work(folder, "answers", signed, content=file_digest)
     path = folder / "answers.jsonl"
     if work.is_done(path):
         job.say(f"was finished before: {path}")
@@ -73,7 +74,7 @@ def run(job: Job) -> None:
         for i, (q, repeat) in enumerate(zip(questions, repeats(questions), strict=True))
     ]
     shared_files.write_jsonl(path, lines)
-    work.finish()
+    work.finish(path)
     job.say(f"{len(questions)} answers -> {path}")
 
 

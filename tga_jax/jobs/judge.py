@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.answer_files import read_answers
+from tga_jax.evaluation.answer_files import read_answers, repeated
 from tga_jax.evaluation.judge_answers import judged, metric_lines, verdict_lines
 from tga_jax.evaluation.make_judges import make_judges
+from tga_jax.evaluation.result import nothing_measured
 from tga_jax.evaluation.terminal_table import table
 from tga_jax.files import file_digest, write_json, write_jsonl
 from tga_jax.run.job import Job
@@ -32,8 +33,6 @@ def check(job: Job, before: Sequence[str]) -> None:
 def run(job: Job) -> None:
     """Write judge/verdicts.jsonl and judge/metrics.json; a table on stderr."""
     cfg, folder = job.config.judge, job.workdir / "judge"
-    if not cfg.answers:
-        raise UserError("no answers: set config.judge.answers to a file of them")
     path = Path(cfg.answers)
     answered, model = read_answers(
         path, text=cfg.column, harmful=cfg.harmful_column, scene=cfg.scene_column
@@ -41,8 +40,22 @@ def run(job: Job) -> None:
     judges = make_judges(job)
     results = judged(answered, judges, folder)
     write_jsonl(folder / "verdicts.jsonl", verdict_lines(results))
-    settings: dict[str, Any] = {"answers": str(path), "answers_digest": file_digest(path)}
+    again = repeated(answered)
+    settings: dict[str, Any] = {
+        "answers": str(path),
+        "answers_digest": file_digest(path),
+        "answers_count": len(results),
+        "repeated_ids": len(again),
+    }
     rows = metric_lines(results, judges, path=path, model=model or path.stem, settings=settings)
     write_json(folder / "metrics.json", rows)
+    if again:
+        job.say(
+            f"{len(again)} of {len(results)} answers have the question_id of an earlier one, like "
+            f"{again[0]!r}: each counts as an answer of its own, and those of one id without an "
+            "image are one cluster in the intervals"
+        )
     job.say(f"{len(results)} answers of {path} were judged\n{table(rows)}")
+    if said := nothing_measured(str(path), results):
+        job.say(said)
     job.say(f"-> {folder / 'verdicts.jsonl'}, {folder / 'metrics.json'}")

@@ -69,7 +69,8 @@ JOBS: dict[str, JobInfo] = {
         "report",
     ),
     "judge": JobInfo(
-        "judge", "judges answers that were made elsewhere", "judge/verdicts.jsonl"
+        "judge", "judges answers that were made elsewhere", "judge/verdicts.jsonl",
+        "report",
     ),
     "experiment": JobInfo("experiment", "runs the same jobs for several arms", "arms/", "report"),
     "miniature": JobInfo(

@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
 from PIL import Image
 
 from tga_jax.data.images import load_image, resolve_image
 from tga_jax.errors import UserError
 from tga_jax.files import write_json, write_text
+from tga_jax.jobs.experiment import lacking
 from tga_jax.report.collect import Arm, Run, collect
 from tga_jax.report.differences import differences
 from tga_jax.report.examples import choose
@@ -19,8 +21,10 @@ from tga_jax.run.job import Job
 
 
 def check(job: Job, before: Sequence[str]) -> None:
-    """Refuse a config.report.pair that does not name two models."""
+    """Refuse a config.report.pair that does not name two models, and a workdir with nothing."""
     wanted_pair(job.config.report.pair)
+    if not before:
+        collect(job.workdir, compare=job.config.evaluate.compare)
 
 
 def wanted_pair(text: str) -> list[str]:
@@ -45,6 +49,8 @@ def run(job: Job) -> None:
         examples=choose(arms, config.report.examples, image) if arms else [],
         blur=config.report.blur,
         answers=config.report.answers,
+        pair_reason=pair_reason(found, wanted, arms),
+        left_out=left_out(config, found),
     )
     rows = [[{"arm": arm.name, **row} for row in arm.rows] for arm in found.arms]
     write_json(folder / "metrics.json", list(itertools.chain.from_iterable(rows)))
@@ -61,6 +67,32 @@ def pair(found: Run, wanted: list[str]) -> tuple[Arm, ...]:
     if wanted and all(name in named for name in wanted):
         return tuple(named[name] for name in wanted)
     return tuple(found.arms[:2])
+
+
+def pair_reason(found: Run, wanted: list[str], arms: Sequence[Arm]) -> str:
+    """Why these two of more models are compared; "" where there is no choice."""
+    if len(found.arms) < 3:
+        return ""
+    names = [arm.name for arm in arms]
+    said = f"The headline compares {names[0]} with {names[1]}"
+    others = "config.report.pair=A,B compares other models"
+    if names == wanted:
+        return f"{said}, because config.report.pair names them."
+    if wanted:
+        lacking = [name for name in wanted if name not in {arm.name for arm in found.arms}]
+        return (
+            f"{said}, the first two models. config.report.pair names {' and '.join(wanted)}, but "
+            f"there is no {' and no '.join(lacking)} here; {others}."
+        )
+    return f"{said}, because they are the first two of {len(found.arms)} models; {others}."
+
+
+def left_out(config: ConfigDict, found: Run) -> dict[str, str]:
+    """Arm of the experiment -> the key that it needs, where it did not run for want of that."""
+    if config.experiment.only:
+        return {}
+    there = {arm.name for arm in found.arms}
+    return {name: key for name, key in lacking(config).items() if name not in there}
 
 
 def image(folder: str, name: str, question: str) -> Image.Image | None:

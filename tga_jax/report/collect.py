@@ -31,6 +31,7 @@ class Arm:
         seconds: job -> how long it took.
         summary: figures of summary.json, which stand in for rows that are not there.
         oracle: of oracle/oracle.json.
+        choice: of defence/choice.json: what its defence chose.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Arm:
     seconds: dict[str, float]
     summary: dict[str, float]
     oracle: Json = dataclasses.field(default_factory=dict)
+    choice: Json = dataclasses.field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -76,12 +78,13 @@ def _place(row: Json) -> tuple[str, str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that a report is made of."""
+    """All that a report is made of; `judged` has the rows of judge/metrics.json."""
 
     workdir: Path
     arms: list[Arm]
     seconds: dict[str, float]
     base_models: Json
+    judged: list[Json] = dataclasses.field(default_factory=list)
 
 
 def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> Run:
@@ -111,13 +114,14 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
     arms = [*read[:-1], *arms, read[-1]]
     arms = _named_apart([arm for arm in arms if not arm.is_empty])
     base_models = read_found(workdir / "base_models.json") or {}
-    if not arms and not base_models:
+    judged = _metric_rows(workdir / "judge" / "metrics.json", job="judge")
+    if not arms and not base_models and not judged:
         raise UserError(
-            f"{workdir}: nothing to report: no evaluate/, analyze/, oracle/, score/, arms/ or "
-            "training metrics; run another job first"
+            f"{workdir}: nothing to report: no evaluate/, judge/, analyze/, oracle/, score/, arms/ "
+            "or training metrics; run another job first"
         )
     seconds = _numbers(base_models.get("seconds")) | _numbers(summary.get("seconds"))
-    return Run(workdir, arms, seconds, base_models)
+    return Run(workdir, arms, seconds, base_models, judged)
 
 
 def _named_apart(arms: Sequence[Arm]) -> list[Arm]:
@@ -162,6 +166,7 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
         seconds=_numbers(read_found(folder / "seconds.json")),
         summary=summary or {},
         oracle=read_found(folder / "oracle" / "oracle.json") or {},
+        choice=read_found(folder / "defence" / "choice.json") or {},
     )
 
 
@@ -173,12 +178,12 @@ def read_found(path: Path) -> Any:
     return read_json(path, missing_ok=True, advice="make it again or remove it")
 
 
-def _metric_rows(path: Path) -> list[Json]:
+def _metric_rows(path: Path, *, job: str = "evaluate") -> list[Json]:
     rows = read_found(path) or []
     for number, row in enumerate(rows, start=1):
         lacking = [k for k in ("benchmark", "scene", "metric", "value", "interval") if k not in row]
         if lacking:
-            raise UserError(f"{path}: row {number} has no {lacking[0]!r}; run job evaluate again")
+            raise UserError(f"{path}: row {number} has no {lacking[0]!r}; run job {job} again")
     return [{"count": None, "settings": {}} | row for row in rows]
 
 

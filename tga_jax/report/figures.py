@@ -23,6 +23,7 @@ from tga_jax.html.render import render
 from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report import evidence
 from tga_jax.report.collect import Arm
+from tga_jax.report.defences import marked_name
 from tga_jax.report.headlines import (
     HEADLINES,
     TILES,
@@ -120,9 +121,9 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
     if len(arms) < (2 if timed else 3):
         return None
     rows = [
-        (arm.name, evaluate_profile(arm),
+        (marked_name(arm), evaluate_profile(arm),
          *(figure_text(line.headline.metric, line.of(arm)) for line in found),
-         *(figure_text(SECONDS, arm.figure(name, ALL, SECONDS)) for name in timed))
+         *(_seconds(arm, name) for name in timed))
         for arm in arms
     ]  # fmt: skip
     header = (
@@ -132,6 +133,13 @@ def arms_table(arms: Sequence[Arm]) -> Table | None:
         *(Term(f"Seconds a question ({name})", SECONDS) for name in timed),
     )
     return Table("All models, with 95% intervals", header, rows, numbers=2)
+
+
+def _seconds(arm: Arm, benchmark: str) -> str:
+    """A question's time, marked where compiling is in it."""
+    row = arm.row(benchmark, ALL, SECONDS) or {}
+    mark = " (with compiling)" if row.get("with_compiling") else ""
+    return figure_text(SECONDS, arm.figure(benchmark, ALL, SECONDS)) + mark
 
 
 def _timed(arms: Sequence[Arm]) -> list[str]:
@@ -159,14 +167,14 @@ def _control(line: Line, arms: Sequence[Arm]) -> str:
     return f", against the harmless of {' and '.join(names)}" if set(names) - {"own"} else ""
 
 
-def all_arms(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:
-    """The table of all models, and what safety costs each."""
+def all_arms(arms: Sequence[Arm], pair: Sequence[Arm], notes: Sequence[str] = ()) -> Markup | None:
+    """The table of all models, and what safety costs each; above it the notes."""
     table = arms_table(arms)
-    if table is None:
+    if table is None and not notes:
         return None
-    chart = trade_off(arms, [arm.name for arm in pair])
-    parts = [to_html(table), *([chart] if chart else [])]
-    return render("tables.html", lead="", tables=parts, folded=[])
+    chart = trade_off(arms, [arm.name for arm in pair]) if table else None
+    parts = [*([to_html(table)] if table else []), *([chart] if chart else [])]
+    return render("tables.html", lead="", notes=notes, tables=parts, folded=[])
 
 
 def over_seeds(arms: Sequence[Arm], pair: Sequence[Arm]) -> Markup | None:

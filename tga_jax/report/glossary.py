@@ -36,6 +36,18 @@ ENTRIES = (
         "The share of the questions marked as harmless whose answer refuses. Lower is better.",
     ),
     Entry(
+        "refusal_rate",
+        "Refused, of answers without a label",
+        "The share of the answers that refuse, of questions that are marked neither as harmful nor "
+        "as harmless. It cannot say whether refusing was right.",
+    ),
+    Entry(
+        "no_verdict",
+        "Answers without a verdict",
+        "The judge could not judge these answers, for example because it reads English only. They "
+        "are left out of the shares.",
+    ),
+    Entry(
         "dsr_at_5pct",
         "DSR at 5% over-refusal",
         "The share of harmful questions that would be refused if the model refused whenever its "
@@ -88,8 +100,9 @@ ENTRIES = (
         "seconds",
         "Seconds a question",
         "The mean time that a question took on the devices, in batches. It includes all that a "
-        "defence asks or computes. Reading images, compiling, judging and the search for retrieved "
-        "texts do not count.",
+        "defence asks or computes. Reading images, judging and the search for retrieved texts do "
+        "not count. Compiling does not count either, unless the figure is marked 'with compiling': "
+        "then the benchmark had one batch only, which had to be compiled first.",
     ),
     Entry(
         "macro",

@@ -15,6 +15,7 @@ from tga_jax.html.tables import Table, to_latex, to_markdown
 from tga_jax.report import cards, curves, evidence
 from tga_jax.report.browse import browse, browse_data, chosen_arms
 from tga_jax.report.collect import Arm, Run
+from tga_jax.report.defences import defence_notes, left_out_notes
 from tga_jax.report.examples import Example
 from tga_jax.report.figures import (
     all_arms,
@@ -28,12 +29,14 @@ from tga_jax.report.figures import (
 from tga_jax.report.glossary import glossary
 from tga_jax.report.headlines import Difference, Place, lines
 from tga_jax.report.identity import is_mixed, model_lines, profile_text
+from tga_jax.report.judged import judged, judged_table, judged_text
 from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.oracle import oracle, oracle_table
 from tga_jax.report.provenance import provenance
 from tga_jax.report.remarks import remarks
 from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.verdict import verdict
+from tga_jax.report.warnings import arm_warnings
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
 JOBS = {  # section -> the job that it needs
@@ -56,6 +59,8 @@ class Report:
         examples: chosen questions, with the pair's answers.
         blur: whether harmful images are blurred until they are asked for.
         answers: how many questions can be browsed at most.
+        pair_reason: why these two models are the pair.
+        left_out: arms that did not run -> the configuration key that they need.
     """
 
     run: Run
@@ -64,6 +69,8 @@ class Report:
     examples: Sequence[Example]
     blur: bool = True
     answers: int = 10_000
+    pair_reason: str = ""
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def reference(self) -> Arm | None:
@@ -84,11 +91,12 @@ def page(report: Report) -> str:
         ("layers", "Layer by layer", curves.layers(arms)),
         ("oracle", "What matched states would do", oracle(run.arms, arms)),
         ("seeds", "Over seeds", over_seeds(run.arms, arms)),
-        ("arms", "All models", all_arms(run.arms, arms)),
+        ("arms", "All models", all_arms(run.arms, arms, _notes(report))),
         ("training", "Training", curves.training(arms)),
         ("tests", "Paired tests", paired_section(tests)),
         ("judges", "Judges", judges(arms)),
-        ("provenance", "What produced the figures", provenance(run, arms)),
+        ("judged", "Answers that were made elsewhere", judged(run.judged)),
+        ("provenance", "What produced the figures", provenance(run)),
     ]
     shown = [(name, title, body) for name, title, body in bodies if body]
     lacking = [JOBS[name] for name, _, body in bodies if not body and name in JOBS]
@@ -121,6 +129,8 @@ def _title(report: Report) -> str:
 
 
 def _verdict(report: Report) -> list[str]:
+    if not report.pair and report.run.judged:
+        return [judged_text(report.run.judged)]
     if not report.pair:
         return ["No model has been evaluated or trained here yet. What there is, is shown below."]
     arms = report.run.arms
@@ -128,12 +138,20 @@ def _verdict(report: Report) -> list[str]:
     return verdict(found, arms, report.reference, report.pair[-1], report.differences)
 
 
+def _notes(report: Report) -> list[str]:
+    """What is said above the table of all models."""
+    others = [arm for arm in report.run.arms if arm not in report.pair]
+    notes = defence_notes(report.run.arms) + left_out_notes(report.left_out)
+    return notes + arm_warnings(others)
+
+
 def _remarks(report: Report) -> list[tuple[str, Any]]:
     if not report.pair:
         return []
     found = remarks(lines(report.pair), report.reference, report.pair[-1], report.differences)
     where = (curves.where_refusal_arises(arm) for arm in report.pair)
-    return found + [("Layers", text) for text in where if text]
+    found += [("Layers", text) for text in where if text]
+    return found + ([("Pair", report.pair_reason)] if report.pair_reason else [])
 
 
 def tables(report: Report) -> list[Table]:
@@ -143,6 +161,7 @@ def tables(report: Report) -> list[Table]:
     found.append(arms_table(report.run.arms))
     found += evidence.scene_tables(report.pair)
     found += [paired_table(report.pair, report.differences), judges_table(report.pair)]
+    found.append(judged_table(report.run.judged))
     found += [oracle_table(report.run.arms), curves.training_table(report.pair)]
     return [table for table in found if table is not None and table.rows]
 

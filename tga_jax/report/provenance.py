@@ -116,11 +116,11 @@ def _by_first_judge(arm: Arm) -> Arm:
     return dataclasses.replace(arm, rows=rows)
 
 
-def provenance(run: Run, arms: Sequence[Arm]) -> Markup | None:
+def provenance(run: Run) -> Markup | None:
     """All tables of the section; None where nothing of it is known."""
     tables = [
-        models_table(run.arms), _settings(arms), _asked(run.arms), _base_models(run.base_models),
-        _time(run),
+        models_table(run.arms), _settings(run.arms), _asked(run.arms),
+        _base_models(run.base_models), _time(run),
     ]  # fmt: skip
     shown = [to_html(table) for table in tables if table is not None and table.rows]
     lead = _shipped(run.base_models)

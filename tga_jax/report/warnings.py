@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tga_jax.evaluation.items import ALL, QUESTIONS
 from tga_jax.report.collect import Arm, Json
+from tga_jax.report.defences import changed_nothing, defence_notes
 from tga_jax.report.identity import is_mixed, profile_text
 from tga_jax.report.provenance import differing_settings
 
@@ -31,7 +32,7 @@ RATES = {"dsr_at_5pct": "5%", "dsr_at_1pct": "1%"}
 
 def warnings(arms: Sequence[Arm]) -> list[str]:
     """All sentences about these models, those of each model first."""
-    found = arm_warnings(arms)
+    found = arm_warnings(arms) + defence_notes([arm for arm in arms if changed_nothing(arm)])
     if is_mixed(arms):
         found.append(f"The figures come from different prompts ({profile_text(arms)}).")
     differing = [name for name in differing_settings(arms) if name != "Prompt profile"]

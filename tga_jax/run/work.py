@@ -11,7 +11,7 @@ import io
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import numpy as np
 
 from tga_jax import files
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.errors import UserError
+
+CONTENT = "content_digest"  # key of a done file, beside those of the signature
 
 
 class RowFile(ABC):
@@ -144,8 +147,24 @@ class Work:
     then says for which signature it was.
     """
 
-    def __init__(self, folder: Path, name: str, signature: dict[str, Any]) -> None:
-        """Names the files; nothing is read or written yet."""
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        signature: dict[str, Any],
+        *,
+        content: Callable[[Path], str] | None = None,
+    ) -> None:
+        """Names the files; nothing is read or written yet.
+
+        Args:
+            folder: of the files.
+            name: of the work.
+            signature: all that decides what the rows are.
+            content: gives a digest of what the work put into its output, by which an output that
+                was changed by hand is found; None: a changed output is taken as it is.
+        """
+        self._content = content
         self._done = folder / f"{name}.done.json"
         self._partial = JsonRows(folder / f"{name}.partial.jsonl", signature)
 
@@ -154,12 +173,24 @@ class Work:
 
         The first process decides for all: what the others see of files may be older, and the
         times in a signature may be those of their own copies.
+
+        Raises:
+            UserError: the output was changed after this work had written it.
         """
         return bool(hosts.broadcast_from_first(lambda: self._is_done(output)))
 
     def _is_done(self, output: Path) -> bool:
-        done = files.read_json(self._done, missing_ok=True)
-        return done == self._partial.signature and output.exists()
+        done = files.read_json(self._done, missing_ok=True) or {}
+        digest = done.pop(CONTENT, None)
+        if done != self._partial.signature or not output.exists():
+            return False
+        if self._content is not None and digest not in (None, self._content(output)):
+            raise UserError(
+                f"{output}: was changed after it had been written, so it is no longer what the "
+                "model said; delete it to have the model asked again, or judge answers made "
+                "elsewhere with --job=judge --config.judge.answers=FILE"
+            )
+        return True
 
     def rows(self) -> list[Any]:
         """The rows that a killed run finished; those of another signature are removed."""
@@ -178,7 +209,13 @@ class Work:
         if hosts.is_first():
             self._partial.append(rows)
 
-    def finish(self) -> None:
-        """Remembers that the output is written, and removes the rows."""
-        shared_files.write_json(self._done, self._partial.signature)
+    def finish(self, output: Path | None = None) -> None:
+        """Remembers that the output is written, and removes the rows.
+
+        Where the work can tell a changed output, it remembers the digest of `output`, too.
+        """
+        done = dict(self._partial.signature)
+        if self._content is not None and output is not None and hosts.is_first():
+            done[CONTENT] = self._content(output)
+        shared_files.write_json(self._done, done)
         shared_files.remove(self._partial.path)

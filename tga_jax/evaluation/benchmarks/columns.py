@@ -35,8 +35,11 @@ def column(
         path: the file, for the message.
 
     Raises:
-        UserError: the file has no column `wanted`; the message lists those that it has.
+        UserError: the file has no column `wanted`; the message lists those that it has. Or it has
+            no rows, and so no columns.
     """
+    if wanted and not names:
+        raise UserError(f"{path}: the file has no rows below its header")
     if not wanted:
         return next((name for name in usual if name in names), None)
     if wanted not in names:

@@ -20,10 +20,11 @@ from tga_jax.evaluation.benchmarks.columns import HarmfulColumn, column, id_or, 
 from tga_jax.evaluation.benchmarks.read_table import Row, columns_of, read_rows, text_of
 from tga_jax.evaluation.items import EvalItem, Missing, scene_name
 
-OPTIONS = ("text", "image", "label", "id", "scene", "harmful", "only")
+OPTIONS = ("text", "image", "label", "id", "scene", "harmful", "caption", "only")
 TEXT_COLUMNS = ("text", "question", "prompt", "instruction")
 IMAGE_COLUMNS = ("image", "image_path", "img")
 ID_COLUMNS = ("question_id", "id", "index")
+CAPTION_COLUMNS = ("image_caption", "caption")
 _OWN = {"question_id", "image", "text", "label", "harmful", "image_caption"}
 
 
@@ -35,6 +36,7 @@ class _Columns:
     id: str | None
     scene: list[str]
     harmful: HarmfulColumn
+    caption: str | None
 
     @classmethod
     def of(cls, names: list[str], options: Mapping[str, str], path: Path) -> _Columns:
@@ -62,6 +64,7 @@ class _Columns:
             id=chosen("id", ID_COLUMNS),
             scene=scenes,
             harmful=HarmfulColumn.of(names, options.get("harmful", ""), ("harmful",), path=path),
+            caption=chosen("caption", CAPTION_COLUMNS),
         )
 
 
@@ -70,9 +73,9 @@ def read(
 ) -> Iterator[EvalItem | Missing]:
     """Reads a file of questions: JSON, JSON lines, CSV or TSV.
 
-    Options: text, image, label, id: the columns' names; scene: one or two columns, joined by "+"
-    (category); harmful: yes or no for all questions that don't say it themselves, or the column
-    that says it; only: "kind:what+describe" keeps records whose "kind" is one of these.
+    Options: text, image, label, id, caption: the columns' names; scene: one or two columns,
+    joined by "+" (category); harmful: yes or no for all questions that don't say it themselves, or
+    the column that says it; only: "kind:what+describe" keeps records whose "kind" is one of these.
     """
     rows = read_rows(path)
     if not rows:
@@ -100,12 +103,11 @@ def _item(
         scene=scene_name(*(row.get(key) for key in columns.scene)),
         harmful=columns.harmful.of_row(row, where=where),
         label=None if label in (None, "") else str(label),
-        extra=_extra(row),
+        extra=_extra(row, columns.caption),
     )
 
 
-def _extra(row: Row) -> dict[str, Any]:
-    extra = {name: value for name, value in row.items() if name not in _OWN}
-    if "image_caption" in row:
-        extra["caption"] = row["image_caption"]
-    return extra
+def _extra(row: Row, caption: str | None) -> dict[str, Any]:
+    extra = {name: row[name] for name in row if name not in _OWN | {"caption"}}
+    said = row.get(caption) if caption else None
+    return extra | ({} if said in (None, "") else {"caption": said})

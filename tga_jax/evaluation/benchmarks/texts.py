@@ -36,6 +36,8 @@ def read(
         return column(names, options.get(key, ""), usual, key=key, path=path)
 
     text = chosen("prompt", ()) or chosen("text", TEXT_COLUMNS)
+    if text is None and not rows:
+        return
     if text is None:
         raise UserError(
             f"{path}: no known column has the prompts; name it with ?text=COLUMN, one of "
