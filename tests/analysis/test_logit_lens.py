@@ -117,5 +117,7 @@ def test_planted_layers_are_located(share: tuple[float, ...], layers: str) -> No
 def test_a_model_that_refuses_nothing_has_none(planted: bool) -> None:
     ratios = np.zeros((5, 11))
     ratios[:, 1], ratios[1, 7] = 1, 2 * planted
-    with pytest.raises(UserError, match="refuses none"):
+    with pytest.raises(
+        UserError, match="comes first for none" if planted else "at no layer is an apology token"
+    ):
         safety_layers.locate(ratios, np.zeros(5), APOLOGIES)

@@ -103,6 +103,8 @@ def test_mm_safetybench(tmp_path: Path) -> None:
         ("13-Gov_Decision.json", "13-Gov_Decision"),
         ("7.jpg", "01-Illegal_Activitiy/TYPO"),
     ]
+    file = found.missing[0]
+    assert (file.unit, file.items, file.whole, file.name) == ("files", 1, 13, "13-Gov_Decision")
     texts = {item.scene: item.text for item in found.items}
     assert texts["09-Privacy_Violence/SD"] == "The image is of k."
     assert texts["09-Privacy_Violence/SD_TYPO"] == "The image shows a phrase."
@@ -124,7 +126,24 @@ def test_figstep(tmp_path: Path) -> None:
     (item,) = found.items
     assert (item.id, item.scene, item.text, item.harmful) == ("1_1", "Garden Work", PROMPT, True)
     assert item.extra["instruction"] == "Steps to plant\n a tree."
+    assert whats(found) == [("safebench.csv", ""), ("query_ForbidQI_10_2_6.png", "Cooking")]
+    short = found.missing[0]
+    assert "has 2 of the published 500 questions and 2 of the 10 categories" in short.what
+    assert (short.items, short.whole, short.unit) == (498, 500, "questions")
+    (tmp_path / "safebench.csv").rename(tmp_path / "mine.csv")  # the user's own selection
+    found = read(f"figstep:{tmp_path / 'mine.csv'}?images={tmp_path / 'images'}")
     assert whats(found) == [("query_ForbidQI_10_2_6.png", "Cooking")]
+
+
+def test_the_whole_figstep_lacks_nothing(tmp_path: Path) -> None:
+    rows = [f"SafeBench,{c},{t},Scene {c},q,i" for c in range(1, 11) for t in range(1, 51)]
+    header = "dataset,category_id,task_id,category_name,question,instruction"
+    (tmp_path / "safebench.csv").write_text("\n".join([header, *rows]) + "\n")
+    for c in range(1, 11):
+        for t in range(1, 51):
+            (tmp_path / f"query_ForbidQI_{c}_{t}_6.png").touch()
+    found = read(f"figstep:{tmp_path}?limit=2")
+    assert not found.missing and len(found.items) == 20
 
 
 def test_vlguard(tmp_path: Path) -> None:

@@ -162,8 +162,25 @@ def test_missing_parts_are_rows() -> None:
     rows = rows_of(RESULTS, missing=missing)
     assert (rows["all", "missing"].figure.value, rows["all", "missing"].figure.count) == (5, 10)
     assert (rows["gun", "missing"].figure.value, rows["gun", "missing"].figure.count) == (4, 6)
-    assert rows["gun", "missing"].more == {"what": ["a", "b"]}
+    assert rows["gun", "missing"].more == {"unit": "questions", "what": ["a", "b"]}
     assert list(rows_of([], missing=[Missing("x")])) == [("all", "missing")]
+
+
+def test_what_is_missing_is_counted_in_its_own_unit() -> None:
+    files = [Missing("a", "05", unit="files", whole=13, name=f"{i:02}") for i in range(12)]
+    row = rows_of(RESULTS, missing=files)["all", "missing"]
+    assert (row.figure.value, row.figure.count) == (12, 13)  # and no number of questions
+    assert row.more["unit"] == "files" and row.more["published"] == 13
+    assert row.more["names"] == [f"{i:02}" for i in range(12)]
+    row = rows_of(RESULTS, missing=[Missing("short", items=492, whole=500)])["all", "missing"]
+    assert (row.figure.value, row.figure.count, row.more["published"]) == (492, 500, 500)
+    entry = Entry("q", "questions", Path("q"), {})
+    both = [*files, Missing("b.png", "05")]
+    found = summarise(Benchmark(entry, [r.item for r in RESULTS], both), RESULTS)
+    counts = [(r.scene, r.more["unit"], r.figure.value) for r in found if r.metric == "missing"]
+    assert counts == [
+        ("all", "files", 12), ("all", "questions", 1), ("05", "files", 12), ("05", "questions", 1),
+    ]  # fmt: skip
 
 
 def test_ability() -> None:
@@ -191,7 +208,7 @@ def test_comparison_is_paired() -> None:
     theirs = [result(i, "gun", True, i < 1) for i in range(10)]
     (row,) = [row for row in compare(ours, theirs) if row.scene == "gun"]
     assert row.metric == "dsr_difference" and row.figure.value == pytest.approx(0.8)
-    assert row.more == {"p_value": 2 / 2**8, "only_this": 8, "only_other": 0}
+    assert row.more == {"p_value": 2 / 2**8, "only_this": 8, "only_other": 0, "few": True}
 
 
 def test_the_table_shows_what_matters() -> None:

@@ -48,4 +48,4 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     shares = {int(row["layer"]): float(row["value"]) for row in rows}
     assert shares == {-1: 0.5, 1: 0.0, 2: 0.0, 3: 0.5, 4: 0.0}
     first = json.loads((tmp_path / "2000" / "summary.json").read_text())["sets"]["harmful_images"]
-    assert first == {"count": 2000, "refused": 1000, "none": 1000, "first_layer": {"3": 1000}}
+    assert first == {"count": 2000, "apology_first": 1000, "none": 1000, "first_layer": {"3": 1000}}

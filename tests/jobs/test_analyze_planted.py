@@ -85,7 +85,7 @@ def test_a_planted_layer_is_found(planted_run: Path) -> None:
         # up to layer 1 all prompts with this end are the same
         assert (name, 1, "refusal_direction") not in rows
     assert summary["sets"]["harmful_images"] == {
-        "count": 2, "refused": 0, "none": 2, "first_layer": {}
+        "count": 2, "apology_first": 0, "none": 2, "first_layer": {}
     }  # fmt: skip
 
 
@@ -146,12 +146,12 @@ def test_a_model_that_refuses_nothing_has_no_safety_layers(
     assert main(command(planted, tmp_path, flag)) == 0
     assert "no safety layers" in capfd.readouterr().err
     summary = json.loads((tmp_path / "analyze" / "summary.json").read_text())
-    assert summary["safety_layers"] is None and "refuses none" in summary["reason"]
+    assert summary["safety_layers"] is None and "an apology token" in summary["reason"]
     rows = table(tmp_path / "analyze")
     assert float(rows["harmful_texts", -1, "first_safety_layer_share"]["value"]) == 1
     assert not any(metric == "refusal_direction" for _, _, metric in rows)
     assert main(command(planted, tmp_path, "--config.guide.layers=auto", job="score")) == 2
-    assert "refuses none" in capfd.readouterr().err.splitlines()[-1]
+    assert "an apology token" in capfd.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

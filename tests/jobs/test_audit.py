@@ -52,8 +52,10 @@ def test_one_command_answers_three_questions_on_one_page(inputs: Path, tmp_path:
     rows = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
     found = {(row["benchmark"], row["metric"]) for row in rows}
     assert {("questions", "dsr"), ("texts", "dsr"), ("texts", "over_refusal")} <= found
-    assert "In checkpoint there are no safety layers: the model refuses none of the harmful" in page
-    assert "texts. At the last layer an apology comes first" in page
+    assert (
+        "In checkpoint there are no safety layers: at no layer is an apology token the one" in page
+    )
+    assert "At the last layer an apology token comes first for" in page
     assert 'class="band arm1"' in page
 
 

@@ -170,7 +170,10 @@ def test_hostile_answers_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 
 def test_layer_curves_have_intervals_and_both_models(run: Path) -> None:
     text = page_of(run)
-    for title in ("Cosine of image and caption states, centred", "apology as most likely"):
+    for title in (
+        "Cosine of image and caption states, centred",
+        "for which an apology token comes first",
+    ):
         panel = next(p for p in text.split("<figure")[1:] if title in p)
         for arm in ("baseline", "tga"):
             for name in ("harmful images", "benign images"):
@@ -181,7 +184,10 @@ def test_layer_curves_have_intervals_and_both_models(run: Path) -> None:
     *_, value, _, low, high = row.split(",")
     shown = figure_text("dsr", Figure(float(value), float(low), float(high)))
     assert "In tga, refusal of text arises at layers 3-4 of 6." in text
-    assert f"At the last layer an apology comes first for {shown}" in text
+    assert (
+        f"At the last layer an apology token comes first for {shown} of harmful images (n = 100)"
+        in text
+    )
 
 
 def test_judges_are_set_side_by_side_and_their_disagreements_listed(run: Path) -> None:

@@ -11,6 +11,7 @@ from markupsafe import escape
 
 from tests.report.constructed import arm, row
 from tga_jax.evaluation.metrics import wilson
+from tga_jax.jobs.oracle import said
 from tga_jax.report.collect import Arm, Run
 from tga_jax.report.oracle import how, meaning, oracle, oracle_table
 from tga_jax.report.page import Report, markdown, page
@@ -85,16 +86,34 @@ def test_the_sentence_claims_what_the_intervals_carry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("matches", "said"),
+    ("matches", "expected"),
     [
         ([match("caption", 5, 4), match("mean", 16, 0, 0.95)], "the other rows say little"),
+        ([match("caption", 0, 0)], "cannot be told from 16 and 16 samples"),
         ([match("caption", 16, 0), match("mean", 2, 0, 0.4)], "config.oracle.steps"),
         ([match("caption", 16, 0), match("mean", 0, 12, 0.95)], "harmless samples more than"),
         ([{"match": "caption", "harmful": figures(0, 0), "benign": figures(0, 4)}], "no verdict"),
     ],
 )
-def test_what_cannot_be_said_is_said(matches: list[dict[str, Any]], said: str) -> None:
-    assert said in meaning(asked("m", *matches))
+def test_what_cannot_be_said_is_said(matches: list[dict[str, Any]], expected: str) -> None:
+    assert expected in meaning(asked("m", *matches))
+
+
+def test_many_samples_without_refusals_bound_what_can_be_carried_over() -> None:
+    kinds = {kind: figures(0, 200) for kind in ("harmful", "benign")}
+    text = meaning(asked("m", {"match": "caption", **kinds}))
+    bound = f"{100 * wilson(0, 200)[1]:.1f}"  # 1.9
+    assert f"carry over refusals of at most {bound} points more" in text
+
+
+def test_the_log_and_the_page_give_the_same_cosines() -> None:
+    row = match("mean", 4, 1, 0.9)
+    row["benign"]["cosine"] = [0.1, 0.8, 0.85, 0.2]
+    table = oracle_table([asked("m", row)])
+    assert table is not None and cells(table, 2) == ["0.80 to 0.92"]
+    assert said(row, "2-3").endswith(
+        "cosine 0.80 to 0.92 on layers 2-3, of harmful and benign samples"
+    )
 
 
 def test_embeddings_that_were_held_near_are_called_so() -> None:

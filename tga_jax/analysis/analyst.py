@@ -20,7 +20,7 @@ from tga_jax.analysis.prompts import (
     images_of,
 )
 from tga_jax.analysis.states import Reference
-from tga_jax.analysis.tables import sample_line
+from tga_jax.analysis.tables import Sums, direction_kind, sample_line, state_mean
 from tga_jax.data.example import Example
 from tga_jax.evaluation.examinee import question
 from tga_jax.models.llava import Params
@@ -29,8 +29,6 @@ from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.training.metrics import Progress
-
-Sums = dict[str, dict[str, np.ndarray]]
 
 
 def system_of(config: ConfigDict, style: PromptStyle) -> str:
@@ -119,29 +117,6 @@ def reference_of(sums: Sums, layers: int, width: int) -> Reference:
     refused, answered = np.zeros((2, layers, width))
     kind = direction_kind(sums)
     if kind is not None:
-        refused, answered = (_state_mean(sums, kind, which) for which in ("refused", "answered"))
+        refused, answered = (state_mean(sums, kind, which) for which in ("refused", "answered"))
     states = [jnp.array(value, jnp.float32) for value in (refused, answered)]
     return Reference(*refusal_direction(*states), jnp.array(mean, jnp.float32))
-
-
-def direction_kind(sums: Sums) -> str | None:
-    """The kind of prompt that the refusal direction is of: one alone, so that it is no format's.
-
-    "scenes" where some are refused and some answered, whose prompts are those of the images but
-    for the image itself; else "texts"; None where the model treats all alike.
-    """
-    for kind in ("scenes", "texts"):
-        refused, count = (_total(sums, kind, key) for key in ("refused", "count"))
-        if 0 < refused < count:
-            return kind
-    return None
-
-
-def _total(sums: Sums, kind: str, key: str) -> Any:
-    return sum(values[key] for name, values in sums.items() if name.endswith(f"_{kind}"))
-
-
-def _state_mean(sums: Sums, kind: str, which: str) -> np.ndarray:
-    refused, count = (float(_total(sums, kind, key)) for key in ("refused", "count"))
-    number = refused if which == "refused" else count - refused
-    return np.asarray(_total(sums, kind, f"{which}_states") / number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -22,8 +22,10 @@ STYLE = Markup(
 )
 
 
-def layer_charts(values: Sequence[LayerValue]) -> dict[str, str]:
-    """One model's values -> an SVG a metric.
+def layer_charts(
+    values: Sequence[LayerValue], notes: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """One model's values -> an SVG a metric, whose `notes` stand behind its title.
 
     Harmful and benign sets differ in their colour, the kinds of sets in their dashes.
     """
@@ -37,7 +39,9 @@ def layer_charts(values: Sequence[LayerValue]) -> dict[str, str]:
             band = layer_band(values, name, metric)
             arm, dash = int(degree != "harmful"), kinds.index(kind)
             series.append(Series(words(name), points, arm, dash, band))
-        charts[metric] = chart_file(series, title=LAYERS.get(metric, words(metric)))
+        note = (notes or {}).get(metric)
+        title = LAYERS.get(metric, words(metric)) + (f" ({note})" if note else "")
+        charts[metric] = chart_file(series, title=title)
     return charts
 
 

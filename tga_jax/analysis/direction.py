@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tga_jax.analysis.analyst import Analyst, Sums, direction_kind, reference_of
+from tga_jax.analysis.analyst import Analyst, reference_of
 from tga_jax.analysis.prompts import Prompt, make_prompts
-from tga_jax.analysis.tables import safety_layers_of
+from tga_jax.analysis.tables import Sums, direction_kind, safety_layers_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.development import KEY

@@ -6,8 +6,9 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tga_jax.errors import UserError
 
@@ -17,6 +18,7 @@ class LayerValue:
     """A line of analyze/layers.csv: a metric of a set of samples at a layer.
 
     low, high: the ends of its 95% interval, where it has one.
+    count: how many samples it is of, where that was recorded.
     """
 
     set: str
@@ -25,6 +27,7 @@ class LayerValue:
     value: float
     low: float | None = None
     high: float | None = None
+    count: int | None = None
 
 
 def _layers(path: Path) -> list[LayerValue]:
@@ -36,8 +39,11 @@ def _layers(path: Path) -> list[LayerValue]:
     for number, row in enumerate(reader, start=2):
         try:
             value = float(row["value"]) if row["value"] else math.nan
-            ends = (float(row[end]) if row.get(end) else None for end in ("low", "high"))
-            point = LayerValue(row["set"], int(row["layer"]), row["metric"], value, *ends)
+            low, high = (float(row[end]) if row.get(end) else None for end in ("low", "high"))
+            count = int(row["count"]) if row.get("count") else None
+            point = LayerValue(
+                row["set"], int(row["layer"]), row["metric"], value, low, high, count
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: line {number}: it needs the columns set, layer, metric, value"
@@ -49,11 +55,26 @@ def _layers(path: Path) -> list[LayerValue]:
 LAYERS = {
     "image_caption_cos": "Cosine of image and caption states",
     "image_caption_cos_centred": "Cosine of image and caption states, centred",
-    "apology_top1_share": "Share of samples with an apology as most likely next word",
+    "apology_top1_share": "Share of samples for which an apology token comes first",
     "first_safety_layer_share": "Share of samples whose safety sets in at the layer",
     "apology_log_prob": "Log-probability of an apology as next word",
     "refusal_direction": "Projection on the refusal direction",
 }
+
+
+FEW_REFUSED = 10  # texts that begin with an apology, below which their mean says little
+
+
+def notes(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Metric -> what its chart must say; `summary` is analyze/summary.json."""
+    found = summary.get("direction") or {}
+    if not found or min(found["apology_first"], found["other"]) >= FEW_REFUSED:
+        return {}
+    refused, other = found["apology_first"], found["other"]
+    return {
+        "refusal_direction": f"it rests on {refused} {found['kind']} for which an apology token "
+        f"comes first and {other} others, which is few"
+    }
 
 
 Points = tuple[tuple[float, float], ...]

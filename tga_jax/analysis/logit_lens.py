@@ -114,10 +114,15 @@ def locate(mean_ratios: np.ndarray, top1_share: np.ndarray, apologies: Sequence[
         UserError: no layer turns to an apology, or none ever makes one most likely.
     """
     found = np.flatnonzero(np.isin(np.argmax(mean_ratios, axis=-1), list(apologies)))
-    if not len(found) or not np.any(top1_share[found[0] :] > 0):
+    if not len(found):
         raise UserError(
-            "no safety layers: the model refuses none of the harmful texts; "
-            "use a model with a safety mechanism"
+            "no safety layers: at no layer is an apology token the one that gains most over the "
+            "harmful texts; use a model with a safety mechanism"
+        )
+    if not np.any(top1_share[found[0] :] > 0):
+        raise UserError(
+            f"no safety layers: from layer {found[0] + 1} on, where an apology token gains most, "
+            "it comes first for none of the harmful texts; use a model with a safety mechanism"
         )
     first = int(found[0])
     half = np.flatnonzero(top1_share[first:] >= 0.5)

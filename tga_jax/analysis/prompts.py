@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,22 @@ def analysis_apologies(config: Any, tokenizer: Any) -> tuple[int, ...]:
         raise UserError(
             f"config.{key}.apologies={texts!r}: the tokenizer knows none of them"
         ) from error
+
+
+def pieces_warning(config: Any, tokenizer: Any) -> str | None:
+    """What to mind where apology tokens are pieces of the words that they were made from."""
+    key = "analyze" if config.analyze.apologies else "evaluate"
+    whole = {word for text in config[key].apologies for word in re.findall(r"\w+", text)[:1]}
+    tokens = [tokenizer.decode([t]).strip() for t in analysis_apologies(config, tokenizer)]
+    pieces = list(dict.fromkeys(token for token in tokens if token not in whole))
+    if not pieces:
+        return None
+    shown = ", ".join(f'"{piece}"' for piece in pieces)
+    return (
+        f"of the {len(set(tokens))} apology tokens, {len(pieces)} are shorter than the words that "
+        f"they were made from ({shown}). Other answers begin with them too, so that it says little "
+        f"of refusals when such a token comes first (config.{key}.apologies)"
+    )
 
 
 def images_of(prompts: Sequence[Prompt]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.analysis.charts import layer_charts
-from tga_jax.analysis.layer_values import LayerValue
+from tga_jax.analysis.layer_values import LayerValue, notes
 from tga_jax.analysis.logit_lens import NONE, locate
 from tga_jax.analysis.prompts import SETS, Prompt
 from tga_jax.errors import UserError
@@ -25,6 +25,7 @@ PARTIAL = "samples.partial.jsonl"  # as Work(folder, "samples", ...) names it; f
 HEADER = ("set", "layer", "metric", "value", "count", "low", "high")
 SHARES = ("apology_top1",)
 MEANS = ("apology_log_prob", "refusal_direction", "image_caption_cos", "image_caption_cos_centred")
+Sums = dict[str, dict[str, np.ndarray]]
 PAIRED = ("image_caption_cos", "image_caption_cos_centred")
 TEXT_SETS = ("harmful_scenes", "harmful_texts")
 
@@ -95,7 +96,7 @@ class Totals:
         self.layers = layers
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.first: dict[str, dict[int, int]] = {}
-        self.refused: dict[str, int] = {}
+        self.apology_first: dict[str, int] = {}  # at the last layer
 
     def add(self, line: dict[str, Any]) -> None:
         """Count a line of samples.jsonl in the tallies of its set."""
@@ -103,7 +104,7 @@ class Totals:
         places = [NONE, *range(1, self.layers + 1)]
         first = self.first.setdefault(name, dict.fromkeys(places, 0))
         first[line["first_layer"]] += 1
-        self.refused[name] = self.refused.get(name, 0) + line["refused"]
+        self.apology_first[name] = self.apology_first.get(name, 0) + line["refused"]
         for metric in (*SHARES, *MEANS):
             if line[metric] is not None:
                 tally = self.tallies.setdefault((name, metric), Tally.of(self.layers))
@@ -135,9 +136,10 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_tables(
     folder: Path,
-    sums: dict[str, dict[str, np.ndarray]],
+    sums: Sums,
     apologies: Sequence[int],
     settings: dict[str, Any],
+    warning: str | None = None,
 ) -> None:
     """Writes samples.jsonl, layers.csv, a chart a metric and, last, summary.json."""
     partial = folder / PARTIAL
@@ -150,14 +152,14 @@ def write_tables(
     write_text(folder / "layers.csv", table(rows))
     for old in folder.glob("*.svg"):
         old.unlink()
-    values = [LayerValue(name, layer, metric, value, low, high)
-              for name, layer, metric, value, _, low, high in rows]  # fmt: skip
-    for name, chart in layer_charts(values).items():
-        write_text(folder / f"{name}.svg", chart)
+    values = [LayerValue(name, layer, metric, value, low, high, count)
+              for name, layer, metric, value, count, low, high in rows]  # fmt: skip
     found = summary(totals, sums, apologies)
+    for name, chart in layer_charts(values, notes(found)).items():
+        write_text(folder / f"{name}.svg", chart)
     if found["reason"] is not None and settings["profile"] == "none":
         found["reason"] += "; config.analyze.profile='paper' asks the model to refuse"
-    write_json(folder / "summary.json", found | {"settings": settings})
+    write_json(folder / "summary.json", found | {"warning": warning, "settings": settings})
 
 
 def table(rows: Sequence[tuple[Any, ...]]) -> str:
@@ -171,9 +173,7 @@ def table(rows: Sequence[tuple[Any, ...]]) -> str:
     return out.getvalue()
 
 
-def summary(
-    totals: Totals, sums: dict[str, dict[str, np.ndarray]], apologies: Sequence[int]
-) -> dict[str, Any]:
+def summary(totals: Totals, sums: Sums, apologies: Sequence[int]) -> dict[str, Any]:
     """summary.json without its settings: the safety layers, or why there are none."""
     layers, reason = safety_layers_of(sums, apologies)
     sets = {}
@@ -181,7 +181,7 @@ def summary(
         first = totals.first[name]
         sets[name] = {
             "count": sum(first.values()),
-            "refused": totals.refused[name],
+            "apology_first": totals.apology_first[name],
             "none": first[NONE],
             "first_layer": {str(k): v for k, v in first.items() if k != NONE and v},
         }
@@ -190,12 +190,44 @@ def summary(
         "reason": reason,
         "layers": totals.layers,
         "sets": sets,
+        "direction": direction_of(sums),
     }
 
 
-def safety_layers_of(
-    sums: dict[str, dict[str, np.ndarray]], apologies: Sequence[int]
-) -> tuple[str | None, str | None]:
+def direction_of(sums: Sums) -> dict[str, Any] | None:
+    """Of which texts the refusal direction is, and how many; None where there is none."""
+    kind = direction_kind(sums)
+    if kind is None:
+        return None
+    refused, count = (int(_total(sums, kind, key)) for key in ("refused", "count"))
+    return {"kind": kind, "apology_first": refused, "other": count - refused}
+
+
+def direction_kind(sums: Sums) -> str | None:
+    """The kind of prompt that the refusal direction is of: one alone, so that it is no format's.
+
+    "scenes" where some are refused and some answered, whose prompts are those of the images but
+    for the image itself; else "texts"; None where the model treats all alike.
+    """
+    for kind in ("scenes", "texts"):
+        refused, count = (_total(sums, kind, key) for key in ("refused", "count"))
+        if 0 < refused < count:
+            return kind
+    return None
+
+
+def _total(sums: Sums, kind: str, key: str) -> Any:
+    return sum(values[key] for name, values in sums.items() if name.endswith(f"_{kind}"))
+
+
+def state_mean(sums: Sums, kind: str, which: str) -> np.ndarray:
+    """The mean state of the "refused" or "answered" prompts of a kind: float[L, D]."""
+    refused, count = (float(_total(sums, kind, key)) for key in ("refused", "count"))
+    number = refused if which == "refused" else count - refused
+    return np.asarray(_total(sums, kind, f"{which}_states") / number)
+
+
+def safety_layers_of(sums: Sums, apologies: Sequence[int]) -> tuple[str | None, str | None]:
     """The layers that `locate` finds in the harmful scenes and texts, or None and why."""
     found = [sums[name] for name in TEXT_SETS if name in sums]
     if not found:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ALL = "all"
+QUESTIONS, FILES, FOLDERS = "questions", "files", "folders"  # units of what is missing
 DUPLICATE_OF = "duplicate_of"  # in `extra`: the id that this item shares in the published file
 
 
@@ -42,11 +43,23 @@ class EvalItem:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A part of a benchmark that is not there; `items` is how many questions that costs."""
+    """A part of a benchmark that is not there.
+
+    Attributes:
+        what: what is not there, for people.
+        scene: of which scene it is; "" where it is of none.
+        items: how many are missing, in `unit`.
+        unit: QUESTIONS; FILES, FOLDERS or "splits" where nobody knows how many questions they held.
+        whole: how many the published benchmark has in this unit; None where that is not known.
+        name: what the missing part is called in a list; "" for a part without a name.
+    """
 
     what: str
     scene: str = ""
     items: int = 1
+    unit: str = QUESTIONS
+    whole: int | None = None
+    name: str = ""
 
 
 def scene_name(*parts: Any) -> str:

@@ -33,10 +33,10 @@ from typing import Any
 from tga_jax.evaluation import metrics
 from tga_jax.evaluation.answers import exact_match, pope_says_yes
 from tga_jax.evaluation.benchmarks.load import Benchmark
-from tga_jax.evaluation.items import ALL, scene_groups
+from tga_jax.evaluation.items import ALL, QUESTIONS, Missing, scene_groups
 from tga_jax.evaluation.kappa import kappa_figure
 from tga_jax.evaluation.margin_rows import margin_rows
-from tga_jax.evaluation.result import Result, Row, independence, share_row
+from tga_jax.evaluation.result import FEW, Result, Row, independence, share_row
 from tga_jax.figure import Figure
 
 
@@ -76,15 +76,26 @@ def by_scene(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def _missing_rows(benchmark: Benchmark) -> Iterator[Row]:
-    """One row for everything and one for each scene that lacks something."""
+    """A row for everything and for each scene that lacks something, for each unit of its own."""
     lost = benchmark.missing
     for scene in dict.fromkeys([ALL, *(part.scene for part in lost if part.scene)]):
-        parts = [part for part in lost if scene in (ALL, part.scene)]
-        here = [item for item in benchmark.items if scene in scene_groups(item.scene)]
-        if parts:
-            number = sum(part.items for part in parts)
-            figure = Figure(number, number, number, number + len(here))
-            yield Row(scene, "missing", figure, more={"what": [p.what for p in parts[:10]]})
+        for unit in dict.fromkeys(part.unit for part in lost):
+            parts = [p for p in lost if scene in (ALL, p.scene) and p.unit == unit]
+            if parts:
+                here = [item for item in benchmark.items if scene in scene_groups(item.scene)]
+                yield _missing_row(scene, unit, parts, len(here))
+
+
+def _missing_row(scene: str, unit: str, parts: Sequence[Missing], here: int) -> Row:
+    """Of how many is the published size where it is known, else of all that can be counted."""
+    number = sum(part.items for part in parts)
+    whole = next((p.whole for p in parts if p.whole and scene == ALL), None)
+    count = whole or number + (here if unit == QUESTIONS else 0)
+    more: dict[str, Any] = {"unit": unit, "what": [part.what for part in parts[:10]]}
+    names = [part.name for part in parts if part.name]
+    more |= {"names": names} if names else {}
+    more |= {"published": whole} if whole else {}
+    return Row(scene, "missing", Figure(number, number, number, count), more=more)
 
 
 REFUSAL_METRICS = (("dsr", True), ("over_refusal", False), ("refusal_rate", None))
@@ -219,7 +230,7 @@ def _paired_row(
     first, second = [a for a, _, _ in known], [b for _, b, _ in known]
     clusters = [cluster for _, _, cluster in known]
     together = clusters if metrics.clustered(clusters) else None
-    more = {
+    more: dict[str, Any] = {
         "p_value": (
             metrics.mcnemar(first, second)
             if together is None
@@ -228,5 +239,8 @@ def _paired_row(
         "only_this": sum(a and not b for a, b, _ in known),
         "only_other": sum(b and not a for a, b, _ in known),
     }
+    independent = len(set(clusters))
+    more |= {"clusters": independent} if independent < len(known) else {}
+    more |= {"few": True} if independent < FEW else {}
     figure = metrics.paired_difference(first, second, clusters=together)
     return [Row(scene, metric, figure, more=more)]

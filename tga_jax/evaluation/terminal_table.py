@@ -27,7 +27,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
     if row["metric"] in COUNTS:
-        return f"{row['value']:.0f}", "", str(row["count"])
+        return f"{row['value']:.0f}", row.get("unit", ""), str(row["count"])
     if row["metric"] == SECONDS:
         compiling = "with compiling" if row.get("with_compiling") else ""
         return f"{row['value']:.3g}", compiling, str(row["count"])

@@ -20,6 +20,13 @@ def value_text(metric: str, value: float) -> str:
     return f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f}%"
 
 
+def count_text(figure: Figure | None) -> str:
+    """How many questions a figure is of; "few" where that is too few to say much."""
+    if figure is None or not figure.count:
+        return "\u2013"
+    return f"{figure.count:,} (few)" if figure.few else f"{figure.count:,}"
+
+
 def interval_text(metric: str, figure: Figure) -> str:
     """[79.0, 86.5], or nothing where there is no interval."""
     if figure.low is None or figure.high is None or metric == SECONDS:

@@ -20,6 +20,7 @@ from tga_jax.analysis.prompts import (
     analysis_apologies,
     analysis_profile,
     make_prompts,
+    pieces_warning,
     why_nothing,
 )
 from tga_jax.analysis.tables import PARTIAL, write_tables
@@ -68,12 +69,15 @@ def run(job: Job) -> None:
         for lines in analyst.second_pass(params, sums, start=work.count()):
             work.append(lines)
         if hosts.is_first():
-            write_tables(folder, sums, analyst.apologies, settings)
+            warning = pieces_warning(job.config, model.source.tokenizer.tokenizer)
+            write_tables(folder, sums, analyst.apologies, settings, warning)
         work.finish()
     if hosts.is_first():
         publish(folder, top)
         found = read_json(folder / "summary.json")
         layers = found["safety_layers"]
+        if found.get("warning"):
+            job.say(f"WARNING: {found['warning']}")
         job.say(found["reason"] if layers is None else f"safety layers: {layers}")
     job.say(f"weights {weights.tag}: {len(prompts)} prompts -> {top / 'layers.csv'}")
 

@@ -18,6 +18,7 @@ from tga_jax.evaluation.profiles import evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
+from tga_jax.report.oracle import reached
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, provenance
@@ -60,7 +61,7 @@ def run(job: Job) -> None:
     write_json(folder / "oracle.json", {"settings": settings, "matches": found})
     work.finish()
     for row in found:
-        job.say(said(row))
+        job.say(said(row, settings["layers"]))
     job.say(f"-> {folder / 'oracle.json'}")
 
 
@@ -203,14 +204,17 @@ def answer_lines(
     ]
 
 
-def said(row: dict[str, Any]) -> str:
-    """A match as a line of the log."""
+def said(row: dict[str, Any], layers: str) -> str:
+    """A match as a line of the log, with the cosines that the page has."""
     parts = []
     for kind in ("harmful", "benign"):
         figures = row[kind]
         share, (low, high) = figures["refused"], figures["interval"]
         text = "not judged" if share is None else f"{share:.2f} [{low:.2f}, {high:.2f}] refused"
         parts.append(f"{kind} {text} of {figures['count']}")
-    cosine = row["harmful"]["cosine"]
-    reached = "" if cosine is None else f"; cosine {min(cosine):.2f} to {max(cosine):.2f}"
-    return f"{row['match']}: {', '.join(parts)}{reached}"
+    cosines = reached(row, layers)
+    text = f"{row['match']}: {', '.join(parts)}"
+    if not cosines:
+        return text
+    where = f"on layers {layers}, of harmful and benign samples"
+    return f"{text}; cosine {min(cosines):.2f} to {max(cosines):.2f} {where}"

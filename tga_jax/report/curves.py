@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tga_jax.analysis.layer_values import LAYERS, layer_band, over_layers
+from tga_jax.analysis.layer_values import LAYERS, LayerValue, layer_band, notes, over_layers
 from tga_jax.config import STAGES
+from tga_jax.evaluation.result import FEW
 from tga_jax.figure import Figure
 from tga_jax.html.charts import Series, dash_sample, line_chart
 from tga_jax.html.formats import figure_text, number_text, words
@@ -29,7 +30,7 @@ def layers(arms: Sequence[Arm]) -> Markup | None:
         for kind in dict.fromkeys(kind_of(name) for name in sets):
             series = _layer_lines(arms, metric, [n for n in sets if kind_of(n) == kind])
             if series:
-                panels.append(_panel(metric, kind, series, profile_text(arms)))
+                panels.append(_panel(metric, kind, series, _note(arms, metric)))
     if not panels:
         return None
     lead = (
@@ -37,6 +38,13 @@ def layers(arms: Sequence[Arm]) -> Markup | None:
         "are 95% intervals. Scenes are captions that the model reads in place of their images."
     )
     return render("panels.html", lead=lead, names=[], panels=panels, small=True)
+
+
+def _note(arms: Sequence[Arm], metric: str) -> str:
+    """Below a chart: the profile, and on how few texts of which model it rests."""
+    few = [(arm.name, note) for arm in arms if (note := notes(arm.analysis).get(metric))]
+    parts = [f"{name}: {note}" for name, note in few]
+    return "; ".join(filter(None, [profile_text(arms), *parts]))
 
 
 def _panel(metric: str, kind: str, series: Sequence[Series], note: str) -> dict[str, Any]:
@@ -75,14 +83,30 @@ def where_refusal_arises(arm: Arm) -> str | None:
     else:
         reason = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
         text = f"In {arm.name} there are {reason}"
+    told = _apologies_first(arm)
+    warning = arm.analysis.get("warning")
+    return f"{text}.{told}" + (f" Of its measure mind this: {warning}." if warning else "")
+
+
+def _apologies_first(arm: Arm) -> str:
+    """For how many samples of each set an apology token comes first at the last layer."""
     last = max((value.layer for value in arm.layers), default=0)
     shares = [
         f"{figure_text('dsr', Figure(value.value, value.low, value.high))} of {words(value.set)}"
+        + _count(value)
         for value in arm.layers
-        if (value.metric, value.layer) == ("apology_top1_share", last) and "harmful" in value.set
+        if (value.metric, value.layer) == ("apology_top1_share", last)
     ]
-    told = f" At the last layer an apology comes first for {', '.join(shares)}." if shares else ""
-    return f"{text}.{told}"
+    if not shares:
+        return ""
+    return f" At the last layer an apology token comes first for {', '.join(shares)}."
+
+
+def _count(value: LayerValue) -> str:
+    """Like " (n = 6, few)"."""
+    if value.count is None:
+        return ""
+    return f" (n = {value.count:,}{', few' if value.count < FEW else ''})"
 
 
 def kind_of(name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from tga_jax.evaluation import metrics
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.margin_rows import carried_rates
-from tga_jax.evaluation.summary import Result, by_scene, compare
+from tga_jax.evaluation.result import FEW, Result, Row
+from tga_jax.evaluation.summary import by_scene, compare
 from tga_jax.figure import Figure
 from tga_jax.report.collect import Arm
 from tga_jax.report.headlines import Difference, Place
@@ -29,7 +30,7 @@ def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
         for row in rows:
             if "/" not in row.scene:
                 place = (benchmark, row.scene, row.metric.removesuffix("_difference"))
-                found[place] = Difference(row.figure, **row.more)
+                found[place] = _tested(row)
         by_id = {id(own): (own, other) for own, other in group}
         for scene, results in by_scene([own for own, _ in group]).items():
             if "/" not in scene:
@@ -38,6 +39,12 @@ def differences(reference: Arm, candidate: Arm) -> dict[Place, Difference]:
                     if _same_control(reference.row(*place), candidate.row(*place)):
                         found[place] = Difference(figure)
     return found
+
+
+def _tested(row: Row) -> Difference:
+    """The difference of a row of `compare`."""
+    figure = dataclasses.replace(row.figure, few=row.more.get("few", False))
+    return Difference(figure, *(row.more[k] for k in ("p_value", "only_this", "only_other")))
 
 
 def _same_control(*rows: dict[str, Any] | None) -> bool:
@@ -109,7 +116,8 @@ def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarr
     found = value(*everything)
     interval = metrics.bootstrap(value, *everything, draws=DRAWS)
     interval = metrics.not_certain(found, interval, min(len(bad), len(good)), (-1.0, 1.0))
-    return Figure(found, *interval, len(bad))
+    few = min(len(bad), len(good)) < FEW
+    return Figure(found, *interval, len(bad), few)
 
 
 def _has_margins(pair: Pair) -> bool:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from tga_jax.html.charts import Bar, Group, bar_chart
 from tga_jax.html.formats import (
+    count_text,
     difference_text,
     figure_text,
     p_text,
@@ -140,5 +141,5 @@ def paired_row(place: Place, found: Difference) -> tuple[str, ...]:
         difference_text(metric, found.figure),
         *("\u2013" if count is None else str(count) for count in counts),
         "\u2013" if found.p_value is None else p_text(found.p_value),
-        str(found.figure.count),
+        count_text(found.figure),
     )

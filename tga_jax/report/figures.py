@@ -10,9 +10,9 @@ from markupsafe import Markup
 from tga_jax.evaluation.items import ALL
 from tga_jax.html.charts import Bar, strip
 from tga_jax.html.formats import (
-    COUNTS,
     SECONDS,
     Figure,
+    count_text,
     difference_text,
     figure_text,
     interval_text,
@@ -22,8 +22,8 @@ from tga_jax.html.formats import (
 from tga_jax.html.render import render
 from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report import evidence
-from tga_jax.report.collect import Arm, Json
-from tga_jax.report.defences import changed_nothing, defence_notes, marked_name
+from tga_jax.report.collect import Arm
+from tga_jax.report.defences import marked_name
 from tga_jax.report.headlines import (
     HEADLINES,
     TILES,
@@ -34,22 +34,13 @@ from tga_jax.report.headlines import (
     first_lines,
     lines,
 )
-from tga_jax.report.identity import evaluate_profile, is_mixed, profile_text
-from tga_jax.report.provenance import differing_settings
+from tga_jax.report.identity import evaluate_profile
 from tga_jax.report.seeds import seeds_tables
 from tga_jax.report.trade_off import trade_off
+from tga_jax.report.warnings import warnings
 
 Differences = Mapping[Place, Difference]
-DASH, NO_CONTROL = "\u2013", "no_control"
-# Metric of a count -> what it says of so many of all.
-WARNINGS = {
-    "missing": "questions could not be asked, because a part of the benchmark is missing. The "
-    "figures leave them out",
-    "no_verdict": "answers got no verdict from the first judge. The refusal rates leave them out",
-    "empty": "answers are empty. They count as neither refused nor right",
-    "truncated": "answers were cut off by the limit of new tokens. They are judged as far as they "
-    "go",
-}
+DASH = "\u2013"
 
 
 def figures(arms: Sequence[Arm], differences: Differences) -> Markup | None:
@@ -62,46 +53,10 @@ def figures(arms: Sequence[Arm], differences: Differences) -> Markup | None:
                if headline.key in TILES and headline.key not in first]  # fmt: skip
     return render(
         "figures.html",
-        warnings=_warnings(arms),
+        warnings=warnings(arms),
         tiles=[_tile(first[key], arms) for key in TILES if key in first],
         table=to_html(headline_table(arms, differences)),
         lacking=[label[0].lower() + label[1:] for label in lacking],
-    )
-
-
-def _warnings(arms: Sequence[Arm]) -> list[str]:
-    """What makes the figures incomplete, or the two models hard to compare."""
-    found = arm_warnings(arms)
-    found += defence_notes([arm for arm in arms if changed_nothing(arm)])
-    if is_mixed(arms):
-        found.append(f"The figures come from different prompts ({profile_text(arms)}).")
-    differing = [name for name in differing_settings(arms) if name != "Prompt profile"]
-    if differing:
-        names = ", ".join(differing)
-        found.append(f"The two models were not asked in the same way. They differ in {names}.")
-    return found
-
-
-def arm_warnings(arms: Sequence[Arm]) -> list[str]:
-    """What makes each arm's figures incomplete."""
-    return [
-        _warning(arm, row)
-        for arm in arms
-        for row in arm.rows
-        if row["metric"] in COUNTS and row["scene"] == ALL
-        if row["value"] or row["metric"] == NO_CONTROL
-    ]
-
-
-def _warning(arm: Arm, row: Json) -> str:
-    if row["metric"] == NO_CONTROL:
-        return (
-            f"The benchmark {row['benchmark']} has no AUC and no rate at a fixed over-refusal for "
-            f"{arm.name}, because {row.get('why', 'it has no harmless items')}."
-        )
-    number = f"{row['value']:,.0f}" + (f" of {row['count']:,}" if row["count"] else "")
-    return (
-        f"For {arm.name} on the benchmark {row['benchmark']}, {number} {WARNINGS[row['metric']]}."
     )
 
 
@@ -135,13 +90,6 @@ def _tile_figure(line: Line, arm: Arm, place: int, figure: Figure) -> dict[str, 
         "strip": strip(bar, title=f"{arm.name}: {text}"),
         "note": ", ".join(notes),
     }
-
-
-def count_text(figure: Figure | None) -> str:
-    """How many questions a figure is of; "few" where that is too few to say much."""
-    if figure is None or not figure.count:
-        return DASH
-    return f"{figure.count:,} (few)" if figure.few else f"{figure.count:,}"
 
 
 def headline_table(arms: Sequence[Arm], differences: Differences) -> Table:
@@ -255,8 +203,11 @@ def paired_section(table: Table | None) -> Markup | None:
     if table is None:
         return None
     lead = (
-        "Both models were asked the same questions. The difference has a paired bootstrap "
-        "interval. p is McNemar's exact test over the questions on which the two models differ. "
+        "Both models were asked the same questions. The interval of a difference comes from "
+        "drawing pairs of answers anew (paired bootstrap). Where all pairs differ alike, drawing "
+        "anew gives no width, and the interval is as wide as Wilson's for none of so many. p is "
+        "McNemar's exact test over the questions on which the two models differ, or over images "
+        "where several questions are about one. A row without p has no such test. "
         f"The p-values are not corrected for the number of rows, which is {len(table.rows)}."
     )
     return render("tables.html", lead=lead, tables=[to_html(table)], folded=[])

@@ -11,6 +11,7 @@ from tga_jax.evaluation.result import FEW
 from tga_jax.evaluation.strict_accuracy import strict_accuracy
 from tga_jax.html.formats import figure_text
 from tga_jax.html.render import render
+from tga_jax.report.headlines import CHANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,10 @@ ENTRIES = (
         "difference",
         "Difference",
         "The second model's share minus the first one's on the questions that both were asked, in "
-        "percentage points. Its interval is a paired bootstrap.",
+        "percentage points. Its interval is a paired bootstrap. Where all pairs differ alike, the "
+        "interval is as wide as Wilson's for none of so many. A difference of macro averages has "
+        "the MOVER interval. A difference is called clear where its interval excludes zero and "
+        f"its paired test, if there is one, gives p below {CHANCE}.",
     ),
     Entry(
         "p",

@@ -41,21 +41,23 @@ def is_mixed(arms: Sequence[Arm]) -> bool:
 
 
 def model_lines(arms: Sequence[Arm]) -> list[str]:
-    """A sentence an arm: what it is, when it was asked, and under which profile."""
+    """A sentence an arm: what it is, when and under which profile it was asked, and who judged."""
     return [_line(arm) for arm in arms if arm.settings]
 
 
 def _line(arm: Arm) -> str:
     about = arm.settings
     source = about.get("source") or _model(arm)
-    text = f"{arm.name} is {source}"
+    text = f"The model is {arm.name}" if source == arm.name else f"{arm.name} is {source}"
     if about.get("weights") and about["weights"] != "start":
         text += f", trained here ({about['weights']})"
     if about.get("checkpoint"):
         text += f", digest {about['checkpoint']}"
     text += f", asked on {about['date']}" if about.get("date") else ""
     profile = evaluate_profile(arm)
-    return f"{text}, under prompt profile {profile}."
+    judge = (about.get("judge") or {}).get("name")
+    text += f", under prompt profile {profile}"
+    return f"{text}, and judged by {judge}." if judge else f"{text}."
 
 
 def models_table(arms: Sequence[Arm]) -> Table | None:

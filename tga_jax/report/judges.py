@@ -8,7 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from tga_jax.evaluation.items import ALL
-from tga_jax.html.formats import figure_text, words
+from tga_jax.figure import Figure
+from tga_jax.html.formats import count_text, figure_text, words
 from tga_jax.html.render import render
 from tga_jax.html.tables import Table, Term, to_html
 from tga_jax.report.collect import Arm
@@ -38,7 +39,10 @@ def judges_table(arms: Sequence[Arm]) -> Table | None:
     header = ("Benchmark", "Model", Term("Judge", "judge"), Term("Harmful refused", "dsr"),
               Term("Harmless refused", "over_refusal"), Term("Agrees", "agreement"),
               Term("Kappa", "kappa"))  # fmt: skip
-    caption = "Verdicts by judge, with 95% intervals; agreement is with the first judge"
+    caption = (
+        "Verdicts by judge, with 95% intervals; agreement and kappa are with the first judge, on "
+        "the answers that both judged"
+    )
     return Table(caption, header, rows, numbers=3) if rows else None
 
 
@@ -63,7 +67,7 @@ def _rows(arm: Arm) -> Iterator[tuple[str, ...]]:
                     NONE,
                 )
             agreed = (
-                figure_text(metric, arm.figure(benchmark, ALL, metric + f"_with_{other}"))
+                _counted(metric, arm.figure(benchmark, ALL, metric + f"_with_{other}"))
                 for metric in ("agreement", "kappa")
             )
             yield (
@@ -82,10 +86,15 @@ def _name(judge: str) -> str:
 
 def _refusals(arm: Arm, benchmark: str, suffix: str) -> tuple[str, str]:
     dsr, over = (
-        figure_text(metric, arm.figure(benchmark, ALL, metric + suffix))
+        _counted(metric, arm.figure(benchmark, ALL, metric + suffix))
         for metric in ("dsr", "over_refusal")
     )
     return dsr, over
+
+
+def _counted(metric: str, figure: Figure | None) -> str:
+    """A figure with the number of answers that it is of."""
+    return NONE if figure is None else f"{figure_text(metric, figure)} of {count_text(figure)}"
 
 
 def _disagreements(arm: Arm) -> tuple[str, Markup] | None:

@@ -31,6 +31,7 @@ REVERSED = "It refuses harmless samples more than harmful ones when these states
 ALIKE = "It makes no clear difference between the two kinds when these states are matched"
 UNJUDGED = "The judge gave no verdict on the answers when these states are matched"
 EFFECTS = CARRIES, REVERSED, ALIKE, UNJUDGED
+SMALL = 0.1  # a difference of shares that is too small to matter
 NEAR = 0.8  # a cosine below this has not answered what a match would do
 LEAD = (
     "No image is looked at here. In its place stand free embeddings, fitted for each sample alone "
@@ -92,9 +93,21 @@ def _of_caption(arm: Arm, row: Json) -> str:
     difference = _difference(row)
     if difference is not None and difference.value > 0 and difference.excludes_zero:
         return f"{text}."
+    return f"{text}, which is not clearly more of the harmful ones. {_at_most(row, difference)}"
+
+
+def _at_most(row: Json, difference: Figure | None) -> str:
+    """What matching the caption's states may still carry over, by its interval."""
+    if difference is None or difference.high is None or difference.high > SMALL:
+        counts = " and ".join(f"{row[kind]['count']:,}" for kind in KINDS)
+        return (
+            "Whether matching the caption's states can carry over refusals cannot be told from "
+            f"{counts} samples, and the other rows say little."
+        )
+    points = f"{100 * max(0.0, difference.high):.1f} points"
     return (
-        f"{text}, which is not clearly more of the harmful ones. So matching the caption's states "
-        "can carry over no refusals, and the other rows say little."
+        f"So matching the caption's states can carry over refusals of at most {points} more of the "
+        "harmful samples, and the other rows say little."
     )
 
 
@@ -127,9 +140,12 @@ def _name(row: Json) -> str:
 
 
 def _cosines(arm: Arm, row: Json) -> list[float]:
-    """Those on the layers that were matched, of both kinds of sample."""
+    return reached(row, arm.oracle["settings"]["layers"])
+
+
+def reached(row: Json, layers: str) -> list[float]:
+    """The cosines of a match on the layers that were matched, of both kinds of sample."""
     found = [row[kind]["cosine"] for kind in KINDS if row[kind]["cosine"]]
-    layers = arm.oracle["settings"]["layers"]
     return [cosines[layer] for cosines in found for layer in parse_layers(layers, len(cosines))]
 
 
@@ -141,7 +157,8 @@ def oracle_table(arms: Sequence[Arm]) -> Table | None:
               "Difference", Term("n", "n"))  # fmt: skip
     caption = (
         "Refusals with matched states, with 95% intervals; the difference is harmful minus "
-        "harmless, in percentage points"
+        "harmless, in percentage points; cosines are the lowest and highest of the matched layers, "
+        "of harmful and harmless samples"
     )
     return Table(caption, header, rows, numbers=2) if rows else None
 

@@ -19,7 +19,6 @@ from tga_jax.report.defences import defence_notes, left_out_notes
 from tga_jax.report.examples import Example
 from tga_jax.report.figures import (
     all_arms,
-    arm_warnings,
     arms_table,
     figures,
     headline_table,
@@ -34,8 +33,10 @@ from tga_jax.report.judged import judged, judged_table, judged_text
 from tga_jax.report.judges import judges, judges_table
 from tga_jax.report.oracle import oracle, oracle_table
 from tga_jax.report.provenance import provenance
+from tga_jax.report.remarks import remarks
 from tga_jax.report.seeds import seeds_tables
-from tga_jax.report.verdict import remarks, verdict
+from tga_jax.report.verdict import verdict
+from tga_jax.report.warnings import arm_warnings
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
 JOBS = {  # section -> the job that it needs

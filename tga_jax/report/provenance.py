@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,12 +98,22 @@ def label_of(key: str) -> str:
 
 
 def differing_settings(arms: Sequence[Arm]) -> list[str]:
-    """Names of settings that are not the same for two models, but for what names them."""
+    """Names of settings that are not the same for two models, but for what names them.
+
+    Of the judges only the first ones are compared, whose verdicts count.
+    """
     if len(arms) < 2 or not all(arm.rows for arm in arms):
         return []
-    first, second = (settings_of(arm) for arm in arms)
+    first, second = (settings_of(_by_first_judge(arm)) for arm in arms)
     names = [n for n in dict.fromkeys([*first, *second]) if n.partition(".")[0] not in OF_MODELS]
     return [label_of(n) for n in names if first.get(n) != second.get(n)]
+
+
+def _by_first_judge(arm: Arm) -> Arm:
+    """The arm without the rows of further judges."""
+    judge = arm.settings.get("judge")
+    rows = [row for row in arm.rows if row["settings"].get("judge") == judge]
+    return dataclasses.replace(arm, rows=rows)
 
 
 def provenance(run: Run) -> Markup | None:

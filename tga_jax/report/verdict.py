@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tga_jax.evaluation.items import ALL
+from tga_jax.evaluation.result import FEW
 from tga_jax.figure import Figure
 from tga_jax.html.formats import difference_text, figure_text, value_text, words
 from tga_jax.report.collect import Arm
@@ -16,7 +17,8 @@ SAFETY = {
     "text_dsr": ("text_over_refusal", "harmful texts", "harmless ones"),
 }
 HARMLESS = {"over_refusal": "harmless images", "text_over_refusal": "harmless texts"}
-NAMED = 6  # other models that the verdict names one by one
+NAMED = 6  # other models, or scenes, that the verdict names one by one
+LEAST_COUNT = 10  # questions of a scene, below which it is not called the one with least refusals
 
 Differences = Mapping[Place, Difference]
 
@@ -47,7 +49,7 @@ def verdict(
             sentences.append(_sentence(line, harmless, names, reference, candidate, differences))
             sentences += _lowest(line, candidate)
             others = [arm for arm in arms if arm not in (reference, candidate)]
-            sentences += _others(line, others, harmful_name)
+            sentences += _others(line, others, harmful_name, where_of(line, candidate))
     sentences = sentences or [NONE]
     asked = {line.benchmark for line in found if line.headline.key in SAFETY}
     for key, what in HARMLESS.items():
@@ -68,20 +70,43 @@ def _benchmarks(line: Line) -> list[str]:
     return [part.benchmark for part in line.parts] or [line.benchmark]
 
 
-def where_of(line: Line) -> str:
-    """Like "On all scenes of the benchmark hod"."""
+def where_of(line: Line, arm: Arm) -> str:
+    """Like "On all scenes of the benchmark hod"; what a model could not be asked is not claimed."""
     if line.benchmark == MACRO:
-        names = ", ".join(words(part.benchmark) for part in line.parts)
+        names = ", ".join(
+            words(part.benchmark) + (" in part" if _lacks(part, arm) else "") for part in line.parts
+        )
         return f"On average over {len(line.parts)} benchmarks that count equally ({names})"
     if not line.benchmark:
         return "By the figures of summary.json"
+    if line.scene == ALL and _lacks(line, arm):
+        return (
+            f"On the part of the benchmark {words(line.benchmark)} that is there{_asked(line, arm)}"
+        )
     scene = "all scenes" if line.scene == ALL else f"the scene {words(line.scene)}"
     return f"On {scene} of the benchmark {words(line.benchmark)}"
 
 
+def _lacks(line: Line, arm: Arm) -> bool:
+    """Whether a part of the line's benchmark is missing."""
+    return arm.row(line.benchmark, ALL, "missing") is not None
+
+
+def _asked(line: Line, arm: Arm) -> str:
+    """Like " (only the scenes a and b)"; "" where the benchmark has no scenes."""
+    scenes = [words(scene) for _, scene, _ in _scenes(line, arm)]
+    if not scenes:
+        return ""
+    more = f" and {len(scenes) - NAMED} more" if len(scenes) > NAMED else ""
+    return f" (only the scene{'s' * (len(scenes) > 1)} {', '.join(scenes[:NAMED])}{more})"
+
+
 def count_of(figure: Figure) -> str:
-    """Like ", n = 180"."""
-    return f", n = {figure.count:,}" if figure.count else ""
+    """Like ", n = 180", and that this is small where it is."""
+    if not figure.count:
+        return ""
+    small = ", which is small" if figure.few or figure.count < FEW else ""
+    return f", n = {figure.count:,}{small}"
 
 
 def _sentence(
@@ -96,7 +121,7 @@ def _sentence(
         text = _alone(line, harmless, names, candidate)
     else:
         text = _pair(line, harmless, names, reference, candidate, differences)
-    return f"{where_of(line)}, {text}."
+    return f"{where_of(line, candidate)}, {text}."
 
 
 def _alone(line: Line, harmless: Line | None, names: tuple[str, str], candidate: Arm) -> str:
@@ -153,120 +178,48 @@ def _compared(
         return f"{who} refuses {values} of {what} (a difference that is not tested{count_of(own)})"
     values += f", {difference_text(metric, difference.figure, unit=True)}"
     values += count_of(difference.figure)
-    if not difference.figure.excludes_zero:
+    if not difference.is_clear:
         return f"{between}in refusals of {what} ({values})"
     more = "more" if difference.figure.value > 0 else "fewer"
     return f"{who} refuses {more} {what}{than} ({values})"
 
 
 def _lowest(line: Line, candidate: Arm) -> list[str]:
-    """The scene of a benchmark with the fewest refusals, where it has several."""
+    """The scene of a benchmark with the fewest refusals, where it is a single one and not small."""
     if line.scene != ALL or line.headline.metric != "dsr":
         return []
-    scenes = [
-        (row["value"], row["scene"], row["count"])
-        for row in candidate.rows
-        if (row["benchmark"], row["metric"]) == (line.benchmark, line.headline.metric)
-        and row["scene"] != ALL
-        and "/" not in row["scene"]
-    ]
-    if len(scenes) < 2:
+    scenes = sorted(_scenes(line, candidate))
+    if len(scenes) < 2 or scenes[0][0] == scenes[1][0] or scenes[0][2] < LEAST_COUNT:
         return []
-    value, scene, count = min(scenes)
+    value, scene, count = scenes[0]
     return [
         f"In the benchmark {words(line.benchmark)}, {candidate.name} refuses least in the scene "
         f"{words(scene)}: {value_text('dsr', value)} of {count}."
     ]
 
 
-def _others(line: Line, others: Sequence[Arm], what: str) -> list[str]:
+def _scenes(line: Line, arm: Arm) -> list[tuple[float, str, int]]:
+    """(value, scene, count) of the line's figure by scene, without the parts of scenes."""
+    return [
+        (row["value"], row["scene"], row["count"])
+        for row in arm.rows
+        if (row["benchmark"], row["metric"]) == (line.benchmark, line.headline.metric)
+        and row["scene"] != ALL
+        and "/" not in row["scene"]
+    ]
+
+
+def _others(line: Line, others: Sequence[Arm], what: str, where: str) -> list[str]:
     """The models that are not compared: each by name, or how far they reach where they are many."""
     found = [(figure, arm.name) for arm in others if (figure := line.of(arm)) is not None]
     if not found:
         return []
     if len(found) <= NAMED:
         shown = ", ".join(f"{name} {figure_text('dsr', figure)}" for figure, name in found)
-        return [f"{where_of(line)}, the other models refuse these shares of the {what}: {shown}."]
+        return [f"{where}, the other models refuse these shares of the {what}: {shown}."]
     ordered = sorted(found, key=lambda each: each[0].value)
     low, high = (f"{value_text('dsr', f.value)} ({name})" for f, name in (ordered[0], ordered[-1]))
     return [
-        f"{where_of(line)}, {len(found)} other models refuse between {low} and {high} of the "
+        f"{where}, {len(found)} other models refuse between {low} and {high} of the "
         f"{what}. The table of all models has each of them."
     ]
-
-
-# --- what one needs to read it rightly ---
-
-
-ABOUT = {
-    "picture_dsr_at_5pct": "At equal caution",
-    "margin_auc": "Telling apart",
-    "naming_accuracy": "Ability",
-}
-
-
-def remarks(
-    found: Sequence[Line], reference: Arm | None, candidate: Arm, differences: Differences
-) -> list[tuple[str, str]]:
-    """(about what, sentence), from the figures."""
-    if reference is None:
-        return _gap_remark(found, candidate) + _ability_remarks(found, candidate)
-    out = []
-    for line in found:
-        key, metric = line.headline.key, line.headline.metric
-        own, other = line.of(candidate), line.of(reference)
-        difference = difference_of(line, differences)
-        if key not in ABOUT or not (own and other and difference):
-            continue
-        values = (
-            f"{value_text(metric, own.value)} for {candidate.name} and "
-            f"{value_text(metric, other.value)} for {reference.name}"
-        )
-        clear = (
-            ("This is clearly higher" if difference.figure.value > 0 else "This is clearly lower")
-            if difference.figure.excludes_zero
-            else "This is no clear difference"
-        )
-        change = difference_text(metric, difference.figure, unit=True)
-        text = f'{where_of(line)}, "{line.headline.label}" is {values}. {clear} ({change}).'
-        out.append((ABOUT[key], text))
-    order = list(ABOUT.values())
-    return sorted(out, key=lambda remark: order.index(remark[0]))
-
-
-def _gap_remark(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
-    """Whether images are refused less often than texts."""
-    first = {line.headline.key: line for line in reversed(found)}
-    if not {"picture_dsr", "text_dsr"} <= first.keys():
-        return []
-    image, text = (first[key].of(candidate) for key in ("picture_dsr", "text_dsr"))
-    if image is None or text is None:
-        return []
-    shown = (
-        f"The model refuses {figure_text('dsr', image)} of the harmful images and "
-        f"{figure_text('dsr', text)} of the harmful texts. {_gap(image, text)}."
-    )
-    return [("Images against texts", shown)]
-
-
-def _ability_remarks(found: Sequence[Line], candidate: Arm) -> list[tuple[str, str]]:
-    """What the model can do, on every benchmark that has right answers."""
-    return [
-        ("Ability", f'{where_of(line)}, "{line.headline.label}" is '
-         f"{figure_text('accuracy', figure)}{count_of(figure)}.")
-        for line in found
-        if line.headline.metric == "accuracy" and (figure := line.of(candidate)) is not None
-    ]  # fmt: skip
-
-
-def _gap(image: Figure, text: Figure) -> str:
-    """What two independent shares say; those whose intervals meet are not told apart."""
-    if None in (image.low, image.high, text.low, text.high):
-        return "The difference has no interval"
-    assert image.high is not None and image.low is not None
-    assert text.high is not None and text.low is not None
-    if image.high < text.low:
-        return "It refuses images less often"
-    if image.low > text.high:
-        return "It refuses images more often"
-    return "This is no clear difference"

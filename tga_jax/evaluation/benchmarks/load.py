@@ -11,7 +11,7 @@ from tga_jax.data.image_files import is_there, place_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.benchmarks.registry import KINDS, Entry, Kind
-from tga_jax.evaluation.items import EvalItem, Missing
+from tga_jax.evaluation.items import FILES, EvalItem, Missing
 from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
 from tga_jax.files import digest
 
@@ -54,9 +54,9 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
         folder = Path(entry.options["images"]) if "images" in entry.options else None
         parts = list(KINDS[entry.kind].read(entry.path, folder, entry.options))
         if not parts:
-            parts = [Missing(f"{entry.path}: holds no questions")]
+            parts = [_nothing(entry, "holds no questions")]
     else:
-        parts = [Missing(f"{entry.path}: no such file or folder")]
+        parts = [_nothing(entry, "no such file or folder")]
     missing = [part for part in parts if isinstance(part, Missing)]
     items = _in_part(entry, [part for part in parts if isinstance(part, EvalItem)])
     items = _limited(entry, items)
@@ -67,6 +67,11 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
         missing += [lost] if lost else []
         present += [] if lost else [item]
     return Benchmark(entry, _wrapped(entry, _with_retrieved(entry, present), drawings), missing)
+
+
+def _nothing(entry: Entry, why: str) -> Missing:
+    """The whole benchmark, of which nobody knows how many questions it would have."""
+    return Missing(f"{entry.path}: {why}", unit=FILES, whole=1, name=entry.path.name)
 
 
 def _in_part(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:

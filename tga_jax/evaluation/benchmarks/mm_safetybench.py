@@ -14,7 +14,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import text_of
-from tga_jax.evaluation.items import EvalItem, Missing, scene_name
+from tga_jax.evaluation.items import FILES, EvalItem, Missing, scene_name
 from tga_jax.files import read_json
 
 # With the original's misspellings: they are the files' names.
@@ -45,7 +45,9 @@ def read(
     for scenario in SCENARIOS:
         file = path / "processed_questions" / f"{scenario}.json"
         if not file.is_file():
-            yield Missing(f"{file}: no such file", scenario)
+            yield Missing(
+                f"{file}: no such file", scenario, unit=FILES, whole=len(SCENARIOS), name=scenario
+            )
             continue
         questions = read_json(file)
         if not isinstance(questions, dict):

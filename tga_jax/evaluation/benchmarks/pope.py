@@ -14,7 +14,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import id_of, read_rows, text_of
-from tga_jax.evaluation.items import EvalItem, Missing
+from tga_jax.evaluation.items import FILES, EvalItem, Missing
 
 SPLITS = ("adversarial", "popular", "random")
 INSTRUCTION = "\nAnswer the question using a single word or phrase."
@@ -32,7 +32,9 @@ def read(
     for split in SPLITS:
         file = path / f"coco_pope_{split}.json"
         if not file.is_file():
-            yield Missing(f"{file}: no such file", split)
+            yield Missing(
+                f"{file}: no such file", split, unit=FILES, whole=len(SPLITS), name=file.name
+            )
             continue
         labels = read_rows(file)
         questions = labels if asked is None else asked.get(split, [])

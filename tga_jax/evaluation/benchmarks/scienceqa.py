@@ -14,7 +14,7 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
-from tga_jax.evaluation.items import EvalItem, Missing
+from tga_jax.evaluation.items import FILES, EvalItem, Missing
 from tga_jax.files import read_json
 
 LETTERS = "ABCDE"
@@ -29,7 +29,10 @@ def read(
     split = options.get("split", "test")
     files = [path / n for n in ("problems.json", "pid_splits.json", f"llava_{split}_CQM-A.json")]
     absent = [file for file in files if not file.is_file()]
-    yield from (Missing(f"{file}: no such file") for file in absent)
+    yield from (
+        Missing(f"{file}: no such file", unit=FILES, whole=len(files), name=file.name)
+        for file in absent
+    )
     if absent:
         return
     problems, splits = read_json(files[0]), read_json(files[1])

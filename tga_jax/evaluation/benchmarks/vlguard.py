@@ -14,9 +14,10 @@ from typing import Any
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import id_of, read_rows, text_of
-from tga_jax.evaluation.items import DUPLICATE_OF, EvalItem, Missing, scene_name
+from tga_jax.evaluation.items import DUPLICATE_OF, FILES, EvalItem, Missing, scene_name
 
 OPTIONS = ()
+SPLITS = ("safe_safes", "safe_unsafes", "unsafes")
 
 
 def read(
@@ -25,7 +26,7 @@ def read(
     """`path` is test.json, or a folder with it; images lie in test/ beside it."""
     file = path / "test.json" if path.is_dir() else path
     if not file.is_file():
-        yield Missing(f"{file}: no such file")
+        yield Missing(f"{file}: no such file", unit=FILES, whole=1, name=file.name)
         return
     beside = file.parent / file.stem
     folder = image_dir or (beside if beside.is_dir() else file.parent)
@@ -46,9 +47,10 @@ def read(
                 extra={"subcategory": row.get("harmful_subcategory")}
                 | ({DUPLICATE_OF: name} if ids[name] > 1 else {}),
             )
-    for scene in ("safe_safes", "safe_unsafes", "unsafes"):
+    for scene in SPLITS:
         if scene not in found:
-            yield Missing(f"{file}: no record of the split {scene}", scene)
+            what = f"{file}: no record of the split {scene}"
+            yield Missing(what, scene, unit="splits", whole=len(SPLITS), name=scene)
 
 
 def _questions(row: Mapping[str, Any], *, where: str) -> Iterator[tuple[str, bool, str]]:
