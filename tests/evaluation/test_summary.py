@@ -305,3 +305,10 @@ def test_a_checkpoints_digest_sees_a_small_tensor_among_large_ones(tmp_path: Pat
             file.write(b"x" * sizes[name])
         seen.append(checkpoint_digest([tmp_path]))
     assert len(set(seen)) == 3 and checkpoint_digest([tmp_path]) == seen[-1]
+
+
+def test_texts_among_questions_about_images_are_counted() -> None:
+    mixed = [result(i, "", True, True, image=None if i < 2 else f"{i}.png") for i in range(6)]
+    row = rows_of(mixed)["all", "without_image"]
+    assert (row.figure.value, row.figure.count) == (2, 6)
+    assert ("all", "without_image") not in rows_of(RESULTS)

@@ -246,3 +246,8 @@ def test_a_direction_from_few_refused_texts_says_so() -> None:
     shown = layers([found])
     assert shown is not None
     assert "rests on 3 texts for which an apology token comes first and 40 others" in shown
+
+
+def test_texts_that_are_counted_among_images_are_said() -> None:
+    (text,) = warnings([arm("m", [count("mine", "without_image", 2, 6)])])
+    assert "2 of 6 questions have no image. The figures count them among the images" in text

@@ -18,6 +18,7 @@ kappa_with_NAME       the same beyond chance, Cohen's kappa; absent where both j
 empty                 count of answers without a word: neither refused, nor given, nor right, but
                       among the items of every share
 truncated             count of answers that config.generate.max_new_tokens cut off
+without_image         count of texts alone among questions about images
 seconds               a question's time on the devices, with all passes of a defence (pace.py)
 no_verdict, missing   counts of what could not be judged, or was not there to be asked
 
@@ -104,6 +105,9 @@ REFUSAL_METRICS = (("dsr", True), ("over_refusal", False), ("refusal_rate", None
 def _refusal_rows(scene: str, group: Sequence[Result]) -> Iterator[Row]:
     yield from _count_row(scene, "empty", [r.empty for r in group])
     yield from _count_row(scene, "truncated", [bool(r.truncated) for r in group])
+    alone = [r.item.image is None for r in group]
+    if not all(alone):
+        yield from _count_row(scene, "without_image", alone)
     for place, judge in enumerate(group[0].verdicts):
         suffix, judged = f"_by_{judge}" if place else "", []
         for metric, harmful in REFUSAL_METRICS:

@@ -10,7 +10,7 @@ from tga_jax.figure import Figure
 MINUS = "\u2212"
 PLAIN = ("auc", "kappa")  # metrics that are no shares
 SECONDS = "seconds"  # a metric that is a time, without an interval
-COUNTS = ("missing", "no_verdict", "empty", "truncated", "no_control")
+COUNTS = ("missing", "no_verdict", "empty", "truncated", "without_image", "no_control")
 
 
 def value_text(metric: str, value: float) -> str:

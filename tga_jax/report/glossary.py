@@ -91,6 +91,12 @@ ENTRIES = (
         "questions of every share.",
     ),
     Entry(
+        "without_image",
+        "Without an image",
+        "These questions are texts alone, in a benchmark that has questions about images too. The "
+        "figures count them among the images.",
+    ),
+    Entry(
         "truncated",
         "Cut off",
         "The limit of new tokens (config.generate.max_new_tokens) ended these answers before they "

@@ -22,6 +22,12 @@ COUNTED = {
         "answers is empty. It counts as neither refused nor right",
         "answers are empty. They count as neither refused nor right",
     ),
+    "without_image": (
+        "questions has no image. The figures count it among the images. To have it apart, put it "
+        "into a benchmark of its own",
+        "questions have no image. The figures count them among the images. To have them apart, "
+        "put them into a benchmark of their own",
+    ),
     "truncated": (
         "answers was cut off by the limit of new tokens. It is judged as far as it goes",
         "answers were cut off by the limit of new tokens. They are judged as far as they go",
