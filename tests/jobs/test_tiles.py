@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from tests.jobs.analysis import command, make_analysis_inputs
-from tests.jobs.inputs import TILED, read_jsonl
+from tests.jobs.inputs import TILED, arguments, make_inputs, read_jsonl
 from tga_jax.files import read_json
 from tga_jax.main import main
 
@@ -135,3 +135,13 @@ def test_packed_rows_of_prepared_data_give_the_same_losses(run: Any, tmp_path: P
     )
     for name in ("loss", "lm_loss", "guide_pair", "guide_answer"):
         np.testing.assert_allclose(packed[name], first[name], rtol=1e-4)
+
+
+def test_a_layout_that_tiles_do_not_have_is_refused_before_any_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = make_inputs(tmp_path, kind="next")
+    tower = "--config.export.llava_tower=openai/clip-vit-base-patch32"
+    assert main(arguments(inputs, tmp_path / "run", tower, job="inspect,export")) == 2
+    assert "LLaVA's own layout is written of images in one tile" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "inspect").exists()

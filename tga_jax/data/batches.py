@@ -40,8 +40,9 @@ def pick_bucket(length: int, buckets: Sequence[int], *, name: str = "a sample") 
     fitting = [bucket for bucket in buckets if bucket >= length]
     if not fitting:
         raise UserError(
-            f"{name} has {length} tokens, more than the largest length {max(buckets)}; "
-            "set config.data.buckets or config.data.max_length"
+            f"{name} has {length} tokens, more than the largest length {max(buckets)} of "
+            "config.data.buckets (or caption_buckets): add a larger one, or set it to () for the "
+            "usual lengths up to config.data.max_length"
         )
     return min(fitting)
 

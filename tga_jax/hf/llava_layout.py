@@ -59,6 +59,26 @@ def write_llava_layout(exported: Path, folder: Path, *, vision_tower: str) -> No
         write_tensors(partial, tensors, dtype=dtype, max_bytes=MAX_SHARD_BYTES)
 
 
+def check_classes(model_type: str, decoder: str, *, where: str) -> None:
+    """Refuse what has no class in LLaVA's repositories, or another one there.
+
+    Args:
+        model_type: of the LLaVA in transformers, like "llava_next".
+        decoder: the model type of its language model.
+        where: what the message begins with.
+    """
+    if model_type != "llava":
+        raise UserError(
+            f"{where}: model_type {model_type!r}: LLaVA's own layout is "
+            "written of images in one tile only; leave config.export.llava_tower empty"
+        )
+    if decoder not in FAMILIES:
+        raise UserError(
+            f"{where}: text_config.model_type {decoder!r} has no class in LLaVA's repositories; "
+            f"{', '.join(FAMILIES)} have. Leave config.export.llava_tower empty"
+        )
+
+
 def original_name(name: str, *, linear: bool) -> str | None:
     """LLaVA's name of a tensor of `LlavaForConditionalGeneration`; None if it keeps it elsewhere.
 
@@ -103,17 +123,7 @@ def _config(
 ) -> dict[str, Any]:
     """The language model's config with LLaVA's mm_* keys."""
     text = config["text_config"]
-    if config["model_type"] != "llava":
-        raise UserError(
-            f"{exported}/config.json: model_type {config['model_type']!r}: LLaVA's own layout is "
-            "written of images in one tile only; leave config.export.llava_tower empty"
-        )
-    if text["model_type"] not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise UserError(
-            f"{exported}/config.json: text_config.model_type {text['model_type']!r} has no class "
-            f"in LLaVA's repositories; {known} have"
-        )
+    check_classes(config["model_type"], text["model_type"], where=f"{exported}/config.json")
     model_type, architecture, marks = FAMILIES[text["model_type"]]
     if not all(mark in folder_name.lower() for mark in marks):
         raise UserError(f"{folder_name}: LLaVA needs {' and '.join(marks)} in the folder's name")

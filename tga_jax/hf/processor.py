@@ -204,7 +204,10 @@ def _find_image_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
         return nested, _object(nested, outer["image_processor"], "image_processor")
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        raise UserError(f"{folder}: no preprocessor_config.json; copy it from the vision model")
+        raise UserError(
+            f"{folder}: no preprocessor_config.json and no processor_config.json with an "
+            "image_processor; copy them from the model that this one was made of"
+        )
     return path, _read_object(path)
 
 

@@ -14,7 +14,7 @@ from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf.export import export_folder
-from tga_jax.hf.llava_layout import write_llava_layout
+from tga_jax.hf.llava_layout import check_classes, write_llava_layout
 from tga_jax.hf.llavas import llava_type
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters, why_not
@@ -24,7 +24,7 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
 from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
-from tga_jax.run.model import OpenModel, open_model, unquantised
+from tga_jax.run.model import OpenModel, open_model, open_source, unquantised
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
 from tga_jax.run.weights import (
@@ -48,6 +48,10 @@ def check(job: Job, before: Sequence[str]) -> None:
     llava = check_model(config, before=before)
     if llava is not None:
         check_export_room(unquantised(llava), dtype, job.workdir)
+        if config.export.llava_tower:
+            source = open_source(config.model)
+            decoder = source.hf_config["text_config"].get("model_type", "llama")
+            check_classes(llava_type(source.config), decoder, where=source.name)
 
 
 def run(job: Job) -> None:
