@@ -95,7 +95,7 @@ def test_names_and_paths_of_configurations(given: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("audits", "there are audit, "),
+        ("audits", "Name one of audit, "),
         ("elsewhere/audit.py:defences", r"did you mean --config=audit:defences\?"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_run_ends_with_what_was_done_and_what_to_type(
         (["m", "--job=a", "-a"], "index", "python -m tga_jax.main -a --job=retrieve"),
         (["tga", "--config=x", "--config.a=1", "-config.b", "2", "--config.a", "3", "--config.b=4"],
          "index", "tga --config=x --config.a 3 --config.b=4 --job=retrieve"),
-        (["tga", "--config=x"], "judge", ""),
+        (["tga", "--config=x"], "judge", "tga --config=x --job=report"),
         (["tga", "--config.experiment.only=baseline"], "experiment", ""),
     ],
 )  # fmt: skip

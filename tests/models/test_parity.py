@@ -321,7 +321,7 @@ def test_cached_decoding_is_the_full_forward(llava, kind):
             positions=positions,
             segments=segments.astype(jnp.int32),
             cache=cache,
-            slots=prompt + steps,
+            room=steps if cache is None else None,
         )
         return model.logits(params, out.hidden), out.cache
 
