@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.inputs import arguments, make_inputs
+from tests.jobs.inputs import arguments, make_inputs, row
 from tga_jax.config import base_config
 from tga_jax.jobs.closing import next_command
 from tga_jax.jobs.registry import JOBS
@@ -176,3 +176,19 @@ def test_an_export_of_nothing_trained_says_so(
     monkeypatch.setattr("tga_jax.cluster.hosts.log", lines.append)
     assert main(arguments(make_inputs(tmp_path), tmp_path / "run", job="export")) == 0
     assert any("[export] WARNING: no stage has finished in" in line for line in lines)
+
+
+def test_samples_that_all_lose_their_image_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here their questions with an image are longer than max_length; a text is left to train on."""
+    lines: list[str] = []
+    monkeypatch.setattr("tga_jax.cluster.hosts.log", lines.append)
+    rows = [
+        row("image", [("human", "<image>\n" + "What is it? " * 40), ("gpt", "A.")], image="0.png"),
+        row("text", [("human", "Hello?"), ("gpt", "Hello.")]),
+    ]
+    inputs = make_inputs(tmp_path)
+    (inputs / "samples.json").write_text(json.dumps(rows))
+    assert main(arguments(inputs, tmp_path / "run", job="inspect")) == 0
+    assert any("WARNING: no usable sample has an image, though 1 of" in line for line in lines)

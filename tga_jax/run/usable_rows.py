@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tga_jax.cluster import hosts
 from tga_jax.data.image_sets import missing_lines
 from tga_jax.data.in_parallel import cores
+from tga_jax.data.lazy_records import image_counts
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
@@ -136,6 +139,12 @@ def check_samples(
     for bad in checked.skipped[:SAID]:
         say(f"skipped: {bad.reason}")
     say(checked.say())
+    images = np.array(image_counts(samples.records), bool)
+    if images.any() and not images[checked.keep].any():
+        say(
+            "WARNING: no usable sample has an image, though "
+            f"{np.sum(images)} of those read have one (see samples.json for the reasons)"
+        )
     return checked
 
 
