@@ -7,7 +7,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,8 @@ def refuse_not_finite(value: Any, key: str) -> None:
 
 def wrong_key(argv: Sequence[str]) -> str:
     """What is wrong with the key of a flag: unknown, in a value, or a whole section; else ""."""
-    from tga_jax.config import base_config
-
-    for arg in argv:
-        flag, _, keys = arg.lstrip("-").partition("=")[0].partition("config.")
-        if flag or not keys or "[" in keys:
-            continue
-        at: Any = base_config().to_dict()
-        parts = keys.split(".")
+    for _, parts, known in config_flags(argv):
+        keys, at = ".".join(parts), known
         for depth, key in enumerate(parts):
             section = ".".join(["config", *parts[:depth]])
             if not isinstance(at, dict):
@@ -158,21 +152,29 @@ def wrong_key(argv: Sequence[str]) -> str:
 
 def wrong_value(argv: Sequence[str]) -> str:
     """Which flag's value is no number where a number is wanted; else ""."""
-    from tga_jax.config import base_config
-
-    for arg in argv:
-        flag, _, value = arg.lstrip("-").partition("=")
-        at: Any = base_config().to_dict()
-        for key in flag.removeprefix("config.").split("."):
+    for arg, parts, at in config_flags(argv):
+        for key in parts:
             at = at.get(key) if isinstance(at, dict) else None
-        if isinstance(at, bool) or not isinstance(at, int | float):
+        _, equals, value = arg.partition("=")
+        if not equals or isinstance(at, bool) or not isinstance(at, int | float):
             continue
         try:
             type(at)(value)
         except ValueError:
             kind = "a whole number" if isinstance(at, int) else "a number"
-            return f"--{flag}={value} must be {kind}"
+            return f"--{arg} must be {kind}"
     return ""
+
+
+def config_flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str], Any]]:
+    """Each flag of a configuration key without its dashes, the key's parts, and all defaults."""
+    from tga_jax.config import base_config
+
+    defaults = base_config().to_dict()
+    for arg in argv:
+        flag, _, keys = arg.lstrip("-").partition("=")[0].partition("config.")
+        if keys and not flag and "[" not in keys:
+            yield arg.lstrip("-"), keys.split("."), defaults
 
 
 def no_such_key(key: str, meant: Sequence[str]) -> str:

@@ -57,6 +57,11 @@ class Source:
     grown: bool
     given: tuple[str, ...] = ()
 
+    @property
+    def decoder_type(self) -> str:
+        """The language model's type, a key of `decoders.DECODERS`."""
+        return str(self.hf_config["text_config"].get("model_type", "llama"))
+
     @functools.cached_property
     def template_facts(self) -> TemplateFacts:
         """What the files say about the prompts that the model knows."""

@@ -50,8 +50,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         check_export_room(unquantised(llava), dtype, job.workdir)
         if config.export.llava_tower:
             source = open_source(config.model)
-            decoder = source.hf_config["text_config"].get("model_type", "llama")
-            check_classes(llava_type(source.config), decoder, where=source.name)
+            check_classes(llava_type(source.config), source.decoder_type, where=source.name)
 
 
 def run(job: Job) -> None:
@@ -91,8 +90,7 @@ def run(job: Job) -> None:
         write=hosts.is_first(),
     )
     if config.export.llava_tower and hosts.is_first():
-        kind = model.source.hf_config["text_config"].get("model_type", "llama")
-        original = job.workdir / f"export-llava-{kind}"
+        original = job.workdir / f"export-llava-{model.source.decoder_type}"
         write_llava_layout(folder, original, vision_tower=config.export.llava_tower)
         job.say(f"in LLaVA's own layout -> {original}")
     if config.lora.rank:
@@ -141,7 +139,7 @@ def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> 
     others = [
         p for p in trained_paths(job, model) if "/lora_" not in p and p.split("/")[0] != "projector"
     ]
-    fused = why_not(model.source.hf_config["text_config"].get("model_type", "llama"))
+    fused = why_not(model.source.decoder_type)
     if "projector/newline" in trained_paths(job, model):
         others = ["projector/newline"]  # no module, and PEFT saves modules
     if others or fused or "llava" not in model.source.folders:

@@ -81,7 +81,7 @@ class Answerer:
         self._tokenizer = model.source.tokenizer.tokenizer
         cfg = config.generate
         check_decoding(cfg)
-        self._group = max(1, cfg.batch_size // GROUPS)
+        self._group = self._batcher.rounded(max(1, cfg.batch_size // GROUPS))
         tokenizer = with_end_text(model.source.tokenizer, prompter.end_text)
         self.decoding = Decoding(
             max_new_tokens=cfg.max_new_tokens,
@@ -95,7 +95,7 @@ class Answerer:
             model.llava,
             self.decoding,
             rows=self._batcher.rounded(cfg.batch_size),
-            group=self._batcher.rounded(self._group),
+            group=self._group,
             lengths=prompt_buckets(config.data),
             ways=batch_shards(model.mesh),
             apologies=apologies,

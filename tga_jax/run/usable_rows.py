@@ -105,47 +105,59 @@ def check_samples(
     def check() -> dict[str, Any]:
         found = read_json(path, missing_ok=True) if large else None
         if found is None:
-            found = check_now()
+            found = _check_now(
+                samples,
+                max_bad_fraction=max_bad_fraction,
+                image_dir=image_dir,
+                prompter=prompter,
+                workers=cores() if large else 0,
+                say=say,
+            ).to_json()
             if large:
                 write_json(path, found)
         return found
-
-    def say_missing() -> None:
-        for line in missing_lines(samples.records, image_dir):
-            say(line)
-
-    def check_now() -> dict[str, Any]:
-        try:
-            found = checked_now()
-        except UserError:
-            say_missing()
-            raise
-        if found.skipped:  # else no image is missing, and looking for each again is not free
-            say_missing()
-        return found.to_json()
-
-    def checked_now() -> Checked:
-        return check_set(
-            samples,
-            max_bad_fraction=max_bad_fraction,
-            image_dir=image_dir,
-            prompter=prompter,
-            workers=cores() if large else 0,
-            progress=_now_and_then(Progress("samples checked", len(samples.records))),
-        )
 
     # All processes must draw from the same samples, whatever a shared disk shows to each.
     checked = Checked.from_json(hosts.broadcast_from_first(check))
     for bad in checked.skipped[:SAID]:
         say(f"skipped: {bad.reason}")
     say(checked.say())
-    images = np.array(image_counts(samples.records), bool)
-    if images.any() and not images[checked.keep].any():
-        say(
-            "WARNING: no usable sample has an image, though "
-            f"{np.sum(images)} of those read have one (see samples.json for the reasons)"
-        )
+    if warning := _no_image_left(samples.records, checked):
+        say(warning)
     return checked
+
+
+def _check_now(
+    samples: SampleSet, *, image_dir: Path, say: Callable[[str], None], **how: Any
+) -> Checked:
+    """`check_set` with a line of progress now and then; says which images are not there."""
+
+    def say_missing() -> None:
+        for line in missing_lines(samples.records, image_dir):
+            say(line)
+
+    progress = _now_and_then(Progress("samples checked", len(samples.records)))
+    try:
+        found = check_set(samples, image_dir=image_dir, progress=progress, **how)
+    except UserError:
+        say_missing()
+        raise
+    if found.skipped:  # else no image is missing, and looking for each again is not free
+        say_missing()
+    return found
+
+
+def _no_image_left(records: Sequence[Record], checked: Checked) -> str:
+    """What is to be said where all samples with an image were left out; else ""."""
+    if not checked.skipped:
+        return ""
+    images = np.array(image_counts(records), bool)
+    if not images.any() or images[checked.keep].any():
+        return ""
+    return (
+        f"WARNING: no usable sample has an image, though {np.sum(images)} of those read have one "
+        "(see samples.json for the reasons)"
+    )
 
 
 def _now_and_then(progress: Progress) -> Callable[[int], None]:
