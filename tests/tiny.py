@@ -138,3 +138,18 @@ def micro_batches(rows: dict[str, Any], accumulate: int) -> dict[str, Any]:
 def take(rows: dict[str, Any], chosen: Any) -> dict[str, Any]:
     """Some rows of [B, ...] arrays."""
     return {k: v[chosen] for k, v in rows.items()}
+
+
+def prompts(seed: int, count: int, length: int, *, image_every: int) -> tuple[np.ndarray, ...]:
+    """Prompts of unequal length, one in `image_every` with an image.
+
+    Returns:
+        tokens and segments int32[count, length], images uint8[count, 1, side, side, 3].
+    """
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(PATCHES + 2, length + 1, (count, 1))
+    segments = (np.arange(length) < lengths).astype(np.int32)
+    tokens = rng.integers(IMAGE_TOKEN + 1, VOCAB, (count, length)).astype(np.int32)
+    tokens[::image_every, 1 : 1 + PATCHES] = IMAGE_TOKEN
+    images = rng.integers(0, 256, (count, 1, SIDE, SIDE, 3)).astype(np.uint8)
+    return np.where(segments > 0, tokens, PAD), segments, images

@@ -42,14 +42,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devi
 
 @functools.cache
 def _prompts() -> tuple[np.ndarray, ...]:
-    """tokens and segments int32[B, T], images uint8[B, 1, side, side, 3]; unequal lengths."""
-    rng = np.random.default_rng(3)
-    lengths = rng.integers(tiny.PATCHES + 2, LENGTH + 1, (ROWS, 1))
-    segments = (np.arange(LENGTH) < lengths).astype(np.int32)
-    tokens = rng.integers(tiny.IMAGE_TOKEN + 1, tiny.VOCAB, (ROWS, LENGTH)).astype(np.int32)
-    tokens[::2, 1 : 1 + tiny.PATCHES] = tiny.IMAGE_TOKEN
-    images = rng.integers(0, 256, (ROWS, 1, tiny.SIDE, tiny.SIDE, 3)).astype(np.uint8)
-    return np.where(segments > 0, tokens, tiny.PAD), segments, images
+    return tiny.prompts(3, ROWS, LENGTH, image_every=2)
 
 
 def _keys() -> jax.Array:

@@ -26,14 +26,8 @@ DECODINGS = pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy"
 def prompts() -> tuple[Any, ...]:
     """tokens, segments, images, keys of COUNT prompts of unequal length, every third with an
     image."""
-    rng = np.random.default_rng(1)
-    lengths = rng.integers(tiny.PATCHES + 2, LENGTH + 1, (COUNT, 1))
-    segments = (np.arange(LENGTH) < lengths).astype(np.int32)
-    tokens = rng.integers(tiny.IMAGE_TOKEN + 1, tiny.VOCAB, (COUNT, LENGTH)).astype(np.int32)
-    tokens[::3, 1 : 1 + tiny.PATCHES] = tiny.IMAGE_TOKEN
-    images = rng.integers(0, 256, (COUNT, 1, tiny.SIDE, tiny.SIDE, 3)).astype(np.uint8)
     keys = jax.random.split(jax.random.key(0), COUNT)
-    return np.where(segments > 0, tokens, tiny.PAD), segments, images, keys
+    return *tiny.prompts(1, COUNT, LENGTH, image_every=3), keys
 
 
 def groups(order: Sequence[int], size: int) -> Iterator[Group]:

@@ -1,55 +1,73 @@
-"""Three training steps on a mesh, and how their state lies on it: for test_steps_on_meshes."""
+"""Training steps on a mesh, and how their state lies on it."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from tests import tiny
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import make_mesh
 from tga_jax.parallel.sharding import RULES, batch_sharding
-from tga_jax.training.freezing import learning_rate_factors
+from tga_jax.run.stage import stage_factors
 from tga_jax.training.objective import Objective
 from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
-from tga_jax.training.state import new_state, param_leaves
-from tga_jax.training.step import jit_step, make_train_step
+from tga_jax.training.state import new_state, param_leaves, random_params
+from tga_jax.training.step import TrainState, jit_step, make_train_step
 
 KINDS = ("full", "no_retrieved", "text", "full", "full", "no_caption", "full", "tox")
 WATCHED = ("decoder/blocks/q/kernel", "decoder/embed", "projector/linear_1/kernel")
+TRAINABLE = (("vision/.*", None), (".*", 1.0))
+
+
+@contextlib.contextmanager
+def on_mesh(data: int, fsdp: int, tensor: int) -> Iterator[Mesh]:
+    """A mesh of the first devices, set."""
+    devices = jax.devices()[: math.prod((data, fsdp, tensor))]
+    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield mesh
+
+
+def start(
+    model: Llava,
+    mesh: Mesh,
+    objective: Objective,
+    params: Mapping[str, np.ndarray] | None = None,
+) -> tuple[TrainState, Callable[..., Any]]:
+    """The state before the first of eight steps, and the step; without `params` random ones."""
+    factors = stage_factors(model, TRAINABLE, False)
+    leaves = param_leaves(model, mesh, dtype="float32", factors=factors)
+    settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
+    optimizer = make_optimizer(settings, {p: f for p, f in factors.items() if f is not None})
+    state = new_state(
+        random_params(model, leaves, seed=0)
+        if params is None
+        else {p: jax.device_put(x, leaves[p].sharding) for p, x in params.items()},
+        factors=factors,
+        optimizer=optimizer,
+        objective=objective,
+        width=model.config.decoder.width,
+        mesh=mesh,
+    )
+    rate = schedule(settings)
+    return state, make_train_step(model, objective, optimizer, learning_rate=rate, steps=8)
 
 
 def run(data: int, fsdp: int, tensor: int) -> dict[str, Any]:
     """Losses, and how parameters, moments and activations lie on a mesh of the first devices."""
-    devices = jax.devices()[: math.prod((data, fsdp, tensor))]
-    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-        factors = learning_rate_factors(tiny.flat_params(), ((r"vision/.*", None), (r".*", 1.0)))
-        leaves = param_leaves(tiny.model(), mesh, dtype="float32", factors=factors)
-        params = {p: jax.device_put(x, leaves[p].sharding) for p, x in tiny.flat_params().items()}
-        settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
-        trained = {p: f for p, f in factors.items() if f is not None}
-        optimizer = make_optimizer(settings, trained)
-        objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
-        state = new_state(
-            params,
-            factors=factors,
-            optimizer=optimizer,
-            objective=objective,
-            width=tiny.WIDTH,
-            mesh=mesh,
-        )
-        step = make_train_step(
-            tiny.model(remat="full"),
-            objective,
-            optimizer,
-            learning_rate=schedule(settings),
-            steps=8,
-        )
+    objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
+    with on_mesh(data, fsdp, tensor) as mesh:
+        state, step = start(tiny.model(remat="full"), mesh, objective, tiny.flat_params())
         compiled, metrics = None, []
         for i in range(3):
             rows = tiny.micro_batches(tiny.batch(KINDS, seed=i), 1)

@@ -9,26 +9,21 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.parallel.mesh_steps import on_mesh, start
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.models.config import Compute, LoraConfig
 from tga_jax.models.llava import Llava
 from tga_jax.models.quantised import is_quantised
-from tga_jax.parallel.mesh import make_mesh
-from tga_jax.parallel.sharding import RULES, batch_sharding
-from tga_jax.run.stage import stage_factors
+from tga_jax.parallel.sharding import batch_sharding
 from tga_jax.training.objective import Objective
-from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
-from tga_jax.training.state import new_state, param_leaves, random_params
-from tga_jax.training.step import jit_step, make_train_step
+from tga_jax.training.step import jit_step
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
-TRAINABLE = (("vision/.*", None), (".*", 1.0))
 
 
 def _model(kind: str) -> Llava:
@@ -44,27 +39,10 @@ def _model(kind: str) -> Llava:
 @functools.cache
 def _run(kind: str, data: int, fsdp: int, tensor: int) -> dict[str, Any]:
     """The metrics of three steps, and the frozen parameters before and after."""
-    model = _model(kind)
-    devices = jax.devices()[: data * fsdp * tensor]
-    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-        factors = stage_factors(model, TRAINABLE, False)
-        settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
-        optimizer = make_optimizer(settings, {p: f for p, f in factors.items() if f is not None})
-        objective = Objective(GuideConfig("none", ()), ce_chunk=8)
-        leaves = param_leaves(model, mesh, dtype="float32", factors=factors)
-        state = new_state(
-            random_params(model, leaves, seed=0),
-            factors=factors,
-            optimizer=optimizer,
-            objective=objective,
-            width=model.config.decoder.width,
-            mesh=mesh,
-        )
+    objective = Objective(GuideConfig("none", ()), ce_chunk=8)
+    with on_mesh(data, fsdp, tensor) as mesh:
+        state, step = start(_model(kind), mesh, objective)
         frozen = {path: np.asarray(x) for path, x in state.frozen.items()}
-        step = make_train_step(
-            model, objective, optimizer, learning_rate=schedule(settings), steps=8
-        )
         compiled, metrics = jit_step(step, state), []
         for i in range(3):
             rows = tiny.micro_batches(tiny.batch(("full", "text", "full", "tox"), seed=i), 1)

@@ -9,23 +9,19 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.parallel.mesh_steps import on_mesh, start
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.models.config import Compute, Tiling
 from tga_jax.models.llava import Llava
-from tga_jax.parallel.mesh import make_mesh
-from tga_jax.parallel.sharding import RULES, batch_sharding
+from tga_jax.parallel.sharding import batch_sharding
 from tga_jax.planning.synthetic import BatchShape, made_up_batch
-from tga_jax.run.stage import stage_factors
 from tga_jax.training.objective import Objective
-from tga_jax.training.optimizer import OptimizerConfig, make_optimizer, schedule
-from tga_jax.training.state import new_state, param_leaves, random_params
-from tga_jax.training.step import jit_step, make_train_step
+from tga_jax.training.step import jit_step
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 PINPOINTS = ((16, 32), (32, 16), (32, 32), (48, 48))
@@ -41,30 +37,13 @@ def _model(most: int | None) -> Llava:
 def _run(most: int | None, data: int, fsdp: int, tensor: int) -> list[dict[str, float]]:
     """The metrics of two steps on packed rows, each sample with an image."""
     model = _model(most)
-    devices = jax.devices()[: data * fsdp * tensor]
-    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=devices)
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-        factors = stage_factors(model, ((r"vision/.*", None), (r".*", 1.0)), False)
-        settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
-        optimizer = make_optimizer(settings, {p: f for p, f in factors.items() if f is not None})
-        objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
-        leaves = param_leaves(model, mesh, dtype="float32", factors=factors)
-        state = new_state(
-            random_params(model, leaves, seed=0),
-            factors=factors,
-            optimizer=optimizer,
-            objective=objective,
-            width=tiny.WIDTH,
-            mesh=mesh,
-        )
-        rate = schedule(settings)
-        step = jit_step(
-            make_train_step(model, objective, optimizer, learning_rate=rate, steps=8), state
-        )
-        found = []
+    objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
+    with on_mesh(data, fsdp, tensor) as mesh:
+        state, step = start(model, mesh, objective)
+        compiled, found = jit_step(step, state), []
         for seed in range(2):
             rows = made_up_batch(SHAPE, model.config, seed=seed)
-            state, values = step(state, jax.device_put(rows, batch_sharding(mesh, leading=1)))
+            state, values = compiled(state, jax.device_put(rows, batch_sharding(mesh, leading=1)))
             found.append({name: float(value) for name, value in values.items()})
     return found
 
