@@ -117,10 +117,10 @@ def run_jobs(
         check_jobs(config, workdir, jobs)
         hosts.log(start_text(config, workdir, jobs))
         seconds: dict[str, float] = {}
-        for name in jobs:
+        for place, name in enumerate(jobs, 1):
             began = time.monotonic()
             with device_scope(config, mesh=name not in WITHOUT_DEVICES):
-                run_job(Job(config, workdir, name))
+                run_job(Job(config, workdir, name, tuple(jobs[place:])))
             seconds[name] = seconds.pop(name, 0.0) + time.monotonic() - began
         hosts.log(closing_text(argv, workdir, seconds))
 

@@ -50,7 +50,7 @@ def shift_of(model: Any, strength: float) -> np.ndarray:
 def programs(model: Any) -> tuple[Any, Any]:
     """Prefill of INPUTS and one more token, compiled."""
     return (
-        jax.jit(lambda params, *inputs: prefill(model, params, *inputs, new_tokens=NEW)),
+        jax.jit(lambda params, *inputs: prefill(model, params, *inputs, new_tokens=NEW)[:2]),
         jax.jit(lambda params, *inputs: decode_one(model, params, *inputs)),
     )
 

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.data.templates import SYSTEM_TEXTS
 from tga_jax.evaluation import examinee
-from tga_jax.evaluation import examinee as evaluate_answers
+from tga_jax.evaluation import verdicts as evaluate_answers
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import GCG
 from tga_jax.evaluation.llava_model import LlavaReply

@@ -12,48 +12,55 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tga_jax.analysis import states as analyze_states
+from tga_jax.analysis.kept_states import KeptStates
 from tga_jax.analysis.logit_lens import refusal_direction
 from tga_jax.analysis.prompts import (
     Prompt,
+    analysed_system,
     analysis_apologies,
-    analysis_system,
     images_of,
 )
 from tga_jax.analysis.states import Reference
 from tga_jax.analysis.tables import Sums, direction_kind, sample_line, state_mean
 from tga_jax.data.example import Example
 from tga_jax.evaluation.examinee import question
+from tga_jax.inference.prompt_states import PromptStates
 from tga_jax.models.llava import Params
 from tga_jax.parallel.sharding import replicated
 from tga_jax.run.inference_batches import Batcher, InferenceBatch
 from tga_jax.run.model import OpenModel
-from tga_jax.run.prompts import PromptStyle, make_prompter
+from tga_jax.run.prompts import make_prompter
 from tga_jax.training.metrics import Progress
-
-
-def system_of(config: ConfigDict, style: PromptStyle) -> str:
-    """The system text of the analysed prompts."""
-    base = style.base_system(config.prompt)
-    system = analysis_system(config, base=base)
-    return base if system is None else system
 
 
 class Analyst:
     """A model, its prompts, and the compiled functions over batches of them."""
 
-    def __init__(self, config: ConfigDict, model: OpenModel, prompts: Sequence[Prompt]) -> None:
-        """Takes config.analyze; nothing is computed yet."""
+    def __init__(
+        self,
+        config: ConfigDict,
+        model: OpenModel,
+        prompts: Sequence[Prompt],
+        kept: KeptStates | None = None,
+    ) -> None:
+        """Takes config.analyze; the states that were `kept` need no run of the model."""
         self._prompts, self._decoder = prompts, model.llava.config.decoder
+        self._kept, self._dtype = kept, config.dtype
         self.apologies = analysis_apologies(config, model.source.tokenizer.tokenizer)
-        self._prompter = make_prompter(
-            config, model.prompts, system=system_of(config, model.prompts)
-        )
+        system = analysed_system(config, model.prompts)
+        self._prompter = make_prompter(config, model.prompts, system=system)
         self._batcher, self._batch_size = Batcher.of(config.data, model), config.analyze.batch_size
         whole, llava = replicated(model.mesh), model.llava
         static = {"apologies": self.apologies}
+        self._states = jax.jit(lambda *inputs: analyze_states.last_states(llava, *inputs))
         self._texts = analyze_states.jitted(analyze_states.text_sums, llava, whole, **static)
         self._captions = analyze_states.jitted(analyze_states.caption_sums, llava, whole)
-        self._samples = analyze_states.jitted(analyze_states.sample_figures, llava, whole, **static)
+        self._samples = {
+            captions: analyze_states.jitted(
+                analyze_states.sample_figures, llava, whole, captions=captions, **static
+            )
+            for captions in (False, True)
+        }
 
     def first_pass(self, params: Params) -> Sums:
         """The sums of every set of texts or scenes, and the captions' ("captions")."""
@@ -64,7 +71,7 @@ class Analyst:
             if prompt.kind == "images":
                 name, new = "captions", self._captions(params, batch.arrays, valid)
             else:
-                name, new = prompt.set, self._texts(params, batch.arrays, valid)
+                name, new = prompt.set, self._texts(params, self._of(params, batch), valid)
             old = sums.setdefault(name, {})
             for key, value in jax.device_get(new).items():
                 old[key] = old.get(key, 0.0) + value.astype(np.float64)
@@ -75,8 +82,10 @@ class Analyst:
     ) -> Iterator[list[dict[str, Any]]]:
         """Yields the lines of samples.jsonl from number `start` on, a batch at a time."""
         reference = reference_of(sums, self._decoder.layers, self._decoder.width)
-        for _, batch in self._batches("samples", range(start, len(self._prompts))):
-            out = jax.device_get(self._samples(params, batch.arrays, reference))
+        for prompt, batch in self._batches("samples", range(start, len(self._prompts))):
+            figures = self._samples[prompt.kind == "images"]
+            out = figures(params, batch.arrays, self._of(params, batch), reference)
+            out = jax.device_get(out)
             yield [
                 sample_line(self._prompts[row], {k: v[..., i] for k, v in out.items()})
                 for i, row in enumerate(batch.rows)
@@ -91,9 +100,12 @@ class Analyst:
 
         def encode(row: int) -> Example:
             example = self._prompter.encode_question(question(self._prompts[row].item), folder(row))
-            return example if with_images else example.without_images()
+            need_images = with_images and not self._is_kept(row)
+            return example if need_images else example.without_images()
 
-        for _, chosen in itertools.groupby(rows, lambda row: self._prompts[row].set):
+        for _, chosen in itertools.groupby(
+            rows, lambda row: (self._prompts[row].set, self._is_kept(row))
+        ):
             for batch in self._batcher.batches(
                 list(chosen),
                 encode,
@@ -103,6 +115,18 @@ class Analyst:
                 yield self._prompts[batch.rows[0]], batch
                 done += len(batch.rows)
                 progress.show(done)
+
+    def _is_kept(self, row: int) -> bool:
+        return self._kept is not None and self._kept.has(self._prompts[row].item)
+
+    def _of(self, params: Params, batch: InferenceBatch) -> PromptStates:
+        """The states of a batch: those that were kept, of all its prompts, or the model's."""
+        if self._kept is None or not self._is_kept(batch.rows[0]):
+            states: PromptStates = self._states(params, batch.arrays)
+            return states
+        items = [self._prompts[row].item for row in batch.rows]
+        size = len(batch.arrays["tokens"])
+        return self._kept.read(items, layers=self._decoder.layers, size=size, dtype=self._dtype)
 
 
 def _has_sums(prompt: Prompt) -> bool:

@@ -22,7 +22,8 @@ from tga_jax.evaluation.development import (
     few_images,
 )
 from tga_jax.evaluation.ecso import Ecso, Prompts
-from tga_jax.evaluation.examinee import Examinee, items_digest
+from tga_jax.evaluation.examinee import Examinee
+from tga_jax.evaluation.items import items_digest
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.steering import Direction, Steering, check_strengths, choose, try_strengths
 from tga_jax.evaluation.zero_shot import Detector, ZeroShot, read_descriptors, threshold_choice

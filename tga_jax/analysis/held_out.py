@@ -153,7 +153,7 @@ class RefusalProbe:
 
         def margins(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
             inputs = batch["tokens"], batch["segments"], images_of(batch)
-            logits, _ = prefill(model.llava, params, *inputs, new_tokens=0)
+            logits, *_ = prefill(model.llava, params, *inputs, new_tokens=0)
             return refusal_margin(logits, apologies)
 
         self._margins = jax.jit(margins, out_shardings=replicated(model.mesh))

@@ -143,7 +143,7 @@ class LoadedModel:
                 batch_size=self._config.generate.batch_size,
                 image_dir=folder,
             ):
-                states = self._last_states(self._params, batch.arrays)[0]
+                states = self._last_states(self._params, batch.arrays).last
                 new = np.asarray(states.swapaxes(0, 1).astype("float32"))
                 out[batch.rows] = new[: len(batch.rows)]
         return out

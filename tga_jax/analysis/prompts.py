@@ -17,6 +17,7 @@ from tga_jax.evaluation.profiles import (
     evaluated_system,
     system_text,
 )
+from tga_jax.run.prompts import PromptStyle
 
 # A caption is read in the place of its image ("scenes"); "texts" have no image at all.
 KINDS = ("images", "scenes", "texts")
@@ -108,6 +109,13 @@ def why_nothing(benchmarks: Sequence[Benchmark]) -> str:
 def analysis_profile(config: Any) -> str:
     """config.analyze.profile, or else the profile of job `evaluate`."""
     return str(config.analyze.profile or config.evaluate.profile)
+
+
+def analysed_system(config: Any, style: PromptStyle) -> str:
+    """The system text of the analysed prompts."""
+    base = style.base_system(config.prompt)
+    system = analysis_system(config, base=base)
+    return base if system is None else system
 
 
 def analysis_system(config: Any, *, base: str) -> str | None:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from tga_jax.alignment.guide import safe_cosine
-from tga_jax.alignment.pooling import has_span, pooled_tokens
+from tga_jax.alignment.pooling import has_span
 from tga_jax.analysis import logit_lens as safety_layers
 from tga_jax.analysis.logit_lens import Lens
+from tga_jax.inference.prompt_states import PromptStates, prompt_spans, prompt_states
 from tga_jax.models.llava import Llava, Params
 from tga_jax.models.tiling import images_of
 from tga_jax.training.passes import caption_states
@@ -33,27 +34,18 @@ class Reference:
     caption: Array  # float32[L, D]: mean caption state
 
 
-def last_states(model: Llava, params: Params, batch: Batch) -> tuple[Array, Array]:
-    """States at the last prompt position and over the image.
-
-    Returns:
-        dtype[1 + L, B, D], the embeddings first, and float32[L, B, D], 0 without an image.
-    """
+def last_states(model: Llava, params: Params, batch: Batch) -> PromptStates:
+    """States at the last prompt position and over the image."""
     embeddings = model.embed(params, batch["tokens"], images_of(batch))
-    last = jnp.sum(batch["segments"] > 0, axis=1) - 1
-    # A span of one position: its mean is the state itself.
-    spans = jnp.stack([jnp.stack([last, last + 1], axis=1), batch["image_span"]], axis=1)
     out = model.decode(
         params,
         embeddings,
         positions=batch["positions"],
         segments=batch["segments"],
-        pool=pooled_tokens(spans, batch),
+        pool=prompt_spans(batch),
     )
     assert out.pooled is not None
-    first = jnp.take_along_axis(embeddings, last[:, None, None], axis=1)[:, 0]
-    states = jnp.concatenate([first[None], out.pooled[:, :, 0].astype(first.dtype)])
-    return states, out.pooled[:, :, 1]
+    return prompt_states(embeddings, batch["segments"], out.pooled)
 
 
 def read_lens(
@@ -69,14 +61,14 @@ def read_lens(
 
 
 def text_sums(
-    model: Llava, params: Params, batch: Batch, valid: Array, apologies: tuple[int, ...]
+    model: Llava, params: Params, states: PromptStates, valid: Array, apologies: tuple[int, ...]
 ) -> dict[str, Array]:
     """Sums over a batch of prompts without an image.
 
     Args:
         model: the model.
         params: its parameters.
-        batch: of one set.
+        states: of the prompts, which are of one set.
         valid: float32[B], 0 for filling.
         apologies: token ids.
 
@@ -85,10 +77,9 @@ def text_sums(
         most likely token is an apology; refused_states, answered_states float32[L, D], where
         refused means that the model's answer would begin with an apology.
     """
-    states, _ = last_states(model, params, batch)
-    lens = read_lens(model, params, states, apologies=apologies, weights=valid)
+    lens = read_lens(model, params, states.last, apologies=apologies, weights=valid)
     refused = lens.leads[-1] * valid
-    after = states[1:].astype(jnp.float32)
+    after = states.last[1:].astype(jnp.float32)
     return {
         "count": jnp.sum(valid),
         "refused": jnp.sum(refused),
@@ -107,19 +98,26 @@ def caption_sums(model: Llava, params: Params, batch: Batch, valid: Array) -> di
 
 
 def sample_figures(
-    model: Llava, params: Params, batch: Batch, ref: Reference, apologies: tuple[int, ...]
+    model: Llava,
+    params: Params,
+    batch: Batch,
+    states: PromptStates,
+    ref: Reference,
+    apologies: tuple[int, ...],
+    *,
+    captions: bool,
 ) -> dict[str, Array]:
-    """Figures of every sample of a batch.
+    """Figures of every sample of a batch; `captions`: whether there may be captions of images.
 
     Returns:
         first_layer int32[B], -1 for none; refused, has_pair bool[B]; arrays of [L, B]:
         apology_top1 bool, apology_log_prob, refusal_direction (NaN at a layer without one),
         image_caption_cos and image_caption_cos_centred (of use where has_pair).
     """
-    states, image = last_states(model, params, batch)
-    lens = read_lens(model, params, states, apologies=apologies, weights=jnp.zeros(image.shape[1]))
+    last, image = states.last, states.image
+    lens = read_lens(model, params, last, apologies=apologies, weights=jnp.zeros(image.shape[1]))
     caption, mean = jnp.zeros_like(image), ref.caption[:, None]
-    if batch["images"].shape[1]:
+    if captions:
         caption = caption_states(model, params, batch)
     return {
         "first_layer": safety_layers.first_safety_layer(lens.turns),
@@ -128,7 +126,7 @@ def sample_figures(
         "apology_top1": lens.leads,
         "apology_log_prob": lens.apology_log_prob,
         "refusal_direction": safety_layers.scaled_projection(
-            states[1:].astype(jnp.float32), ref.direction, ref.zero, ref.length
+            last[1:].astype(jnp.float32), ref.direction, ref.zero, ref.length
         ),
         "image_caption_cos": safe_cosine(image, caption),
         "image_caption_cos_centred": safe_cosine(image - mean, caption - mean),

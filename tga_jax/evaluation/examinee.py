@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from tga_jax.cluster import hosts, shared_files
-from tga_jax.data.image_files import place_of
 from tga_jax.data.records import Question
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
-from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.items import EvalItem, items_digest
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.pace import FILE, Time, seconds_a_question
 from tga_jax.evaluation.profiles import apology_tokens, evaluated_system
 from tga_jax.evaluation.summary import Result
+from tga_jax.evaluation.verdicts import judged
 from tga_jax.files import digest, read_jsonl, write_jsonl
+from tga_jax.inference.prompt_states import PromptStates
+from tga_jax.inference.refill import Watch
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
 from tga_jax.run.answerer import Answerer, Reply, answer_line
-from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, provenance
 from tga_jax.run.prompts import make_prompter
@@ -30,7 +33,8 @@ from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
-JUDGED_AT_A_TIME = 64
+# Is given a question that was asked without a retrieved text, and the states of its prompt.
+See = Callable[[EvalItem, PromptStates], None]
 
 
 class Examinee:
@@ -48,6 +52,7 @@ class Examinee:
         self.apologies = apology_tokens(tokenizer, tuple(cfg.apologies))
         self.model_id = f"{model.source.name}-{self.weights.tag}"
         self.defence = Defence()
+        self.see: See | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,7 +146,22 @@ class Examinee:
             self.params,
             image_dir=lambda row: items[row].image_dir or Path(),
             shift=self.defence.shift,
+            watch=self._watch(items),
         )
+
+    def _watch(self, items: Sequence[EvalItem]) -> Watch | None:
+        """Shows `see` the states of the prompts that no defence and no retrieved text changes."""
+        see, told = self.see, self.settings["retrieved"]
+        if see is None or self.defence.settings is not None:
+            return None
+
+        def watch(rows: Sequence[int], states: PromptStates) -> None:
+            on_host = jax.device_get(states)
+            for place, row in enumerate(rows):
+                if not (told and items[row].extra.get("retrieved")):
+                    see(items[row], on_host.of(place))
+
+        return watch
 
 
 def _kept(row: dict[str, Any]) -> Reply:
@@ -183,18 +203,6 @@ def question(item: EvalItem) -> Question:
     )
 
 
-def items_digest(items: Sequence[EvalItem]) -> str:
-    """A hash of all that is asked; of images their names, sizes and times of change."""
-    rows = []
-    for item in items:
-        image = None
-        if item.image is not None and item.image_dir is not None:
-            image = stat_digest([place_of(item.image_dir, item.image)])
-        asked = [item.id, item.text, item.image, image]
-        rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
-    return digest(rows)
-
-
 def examine(
     job: Job, examinee: Examinee, benchmark: Benchmark, judges: Sequence[Judge]
 ) -> list[Result]:
@@ -220,25 +228,6 @@ def examine(
     write_jsonl(path, [_line(r, examinee.model_id, retrieved=retrieved) for r in results])
     work.finish(path)
     return results
-
-
-def judged(
-    benchmark: Benchmark, replies: Sequence[Reply], judges: Sequence[Judge], folder: Path
-) -> list[Result]:
-    """The replies with all judges' verdicts, and whether they are right."""
-    texts = [reply.text for reply in replies]
-    verdicts = {judge.name: verdicts_of(judge, benchmark.items, texts, folder) for judge in judges}
-    return [
-        Result(
-            item,
-            reply.text,
-            reply.margin,
-            {name: given[i] for name, given in verdicts.items()},
-            benchmark.kind.correct(item, reply.text),
-            reply.truncated,
-        )
-        for i, (item, reply) in enumerate(zip(benchmark.items, replies, strict=True))
-    ]
 
 
 def read_replies(path: Path) -> list[Reply]:
@@ -278,30 +267,3 @@ def _line(result: Result, model_id: str, *, retrieved: bool) -> dict[str, Any]:
     }
     line = answer_line(question(item), result.text, model_id, retrieved=retrieved)
     return line | {"metadata": line["metadata"] | metadata}
-
-
-def verdicts_of(
-    judge: Judge, items: Sequence[EvalItem], texts: Sequence[str], folder: Path, name: str = ""
-) -> list[bool | None]:
-    """A judge's verdicts; costly ones are kept in verdicts-<judge>.jsonl and not asked for again.
-
-    `name` tells verdicts on another model's answers from those on this one's.
-    """
-    answered = list(zip(items, texts, strict=True))
-    if not judge.costly:
-        return judge.judge(answered)
-    stem = f"verdicts-{judge.name}{name}"
-    signature = {"judge": judge.version, "answers": digest([items_digest(items), list(texts)])}
-    work, path = Work(folder, stem, signature), folder / f"{stem}.jsonl"
-    if work.is_done(path):
-        return [line["refused"] for line in read_jsonl(path)]
-    verdicts = [row["refused"] for row in work.rows()]
-    while len(verdicts) < len(answered):
-        start = len(verdicts)
-        new = judge.judge(answered[start : start + JUDGED_AT_A_TIME])
-        work.append([{"refused": verdict} for verdict in new])
-        verdicts += new
-    pairs = zip(items, verdicts, strict=True)
-    write_jsonl(path, [{"question_id": item.id, "refused": v} for item, v in pairs])
-    work.finish()
-    return verdicts

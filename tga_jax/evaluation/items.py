@@ -6,9 +6,13 @@ A scene is how results are broken down: "" (not at all), "gun", or of two parts 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tga_jax.data.image_files import place_of
+from tga_jax.files import digest
+from tga_jax.run.fingerprint import stat_digest
 
 ALL = "all"
 QUESTIONS, FILES, FOLDERS = "questions", "files", "folders"  # units of what is missing
@@ -85,3 +89,15 @@ def lacking_kind(marks: Iterable[bool | None]) -> str:
     if True not in there:
         return "harmful"
     return "" if False in there else "harmless"
+
+
+def items_digest(items: Sequence[EvalItem]) -> str:
+    """A hash of all that is asked; of images their names, sizes and times of change."""
+    rows = []
+    for item in items:
+        image = None
+        if item.image is not None and item.image_dir is not None:
+            image = stat_digest([place_of(item.image_dir, item.image)])
+        asked = [item.id, item.text, item.image, image]
+        rows.append([*asked, item.extra.get("caption"), item.extra.get("retrieved")])
+    return digest(rows)

@@ -8,10 +8,10 @@ from typing import Any
 
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.benchmarks.registry import Entry
-from tga_jax.evaluation.examinee import verdicts_of
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.summary import Result, summarise
+from tga_jax.evaluation.verdicts import verdicts_of
 
 Answered = Sequence[tuple[EvalItem, str]]
 

@@ -22,9 +22,10 @@ from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.defence import Defence
 from tga_jax.evaluation.development import KEY, all_items
-from tga_jax.evaluation.examinee import Examinee, items_digest, look_up_texts, verdicts_of
-from tga_jax.evaluation.items import lacking_kind
+from tga_jax.evaluation.examinee import Examinee, look_up_texts
+from tga_jax.evaluation.items import items_digest, lacking_kind
 from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.verdicts import verdicts_of
 from tga_jax.files import digest, file_digest, read_jsonl, write_jsonl
 from tga_jax.run.work import Work
 

@@ -17,8 +17,9 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
+from tga_jax.inference.prompt_states import PromptStates, prompt_states
 from tga_jax.models.cache import KVCache
 from tga_jax.models.llava import Llava, Params
 from tga_jax.models.tiling import TiledImages
@@ -98,7 +99,7 @@ def make_generate(
         shift: Array | None = None,
     ) -> Any:
         prompts = tokens, segments, images, keys
-        answers = begin(model, decoding, params, *prompts, shift, apologies=apologies)
+        answers, _ = begin(model, decoding, params, *prompts, shift, apologies=apologies)
         layers = for_decoding(model, params)
         answers = extend(model, decoding, layers, answers, jnp.any, shift)
         return (answers.tokens, answers.margins) if apologies else answers.tokens
@@ -115,12 +116,18 @@ def begin(
     images: UInt8[Array, "batch images side side 3"] | TiledImages,
     keys: Shaped[Array, " batch"],
     shift: Float[Array, "layers width"] | None = None,
+    pool: Bool[Array, "batch 2 length"] | None = None,
     *,
     apologies: tuple[int, ...] = (),
-) -> Answers:
-    """Run the prompts and choose the first token of each answer; see `make_generate`."""
+) -> tuple[Answers, PromptStates | None]:
+    """Run the prompts and choose the first token of each answer; see `make_generate`.
+
+    With the `prompt_spans` of the prompts as `pool` their states are returned, too.
+    """
     room = max(decoding.max_new_tokens - 1, 1)  # the last token of an answer is not run
-    logits, cache = prefill(model, params, tokens, segments, images, shift, new_tokens=room)
+    logits, cache, states = prefill(
+        model, params, tokens, segments, images, shift, pool, new_tokens=room
+    )
     batch = len(tokens)
     answers = Answers(
         cache=cache,
@@ -132,7 +139,7 @@ def begin(
         keys=keys,
         margins=refusal_margin(logits, apologies) if apologies else jnp.zeros(batch),
     )
-    return answers.add(choose(logits, answers.next_keys(), decoding), cache, decoding)
+    return answers.add(choose(logits, answers.next_keys(), decoding), cache, decoding), states
 
 
 def extend(
@@ -172,26 +179,30 @@ def prefill(
     segments: Int[Array, "batch length"],
     images: UInt8[Array, "batch images side side 3"] | TiledImages,
     shift: Float[Array, "layers width"] | None = None,
+    pool: Bool[Array, "batch 2 length"] | None = None,
     *,
     new_tokens: int,
-) -> tuple[Float[Array, "batch vocab"], KVCache]:
+) -> tuple[Float[Array, "batch vocab"], KVCache, PromptStates | None]:
     """Run the prompts; returns the next token's logits, float32[B, V], and the cache.
 
-    The cache has room for `new_tokens`, and overwrites the oldest of them after that.
+    The cache has room for `new_tokens`, and overwrites the oldest of them after that. The prompts'
+    states come third where `pool` is their `prompt_spans`.
     """
-    length = tokens.shape[1]
+    length, embeddings = tokens.shape[1], model.embed(params, tokens, images)
     out = model.decode(
         params,
-        model.embed(params, tokens, images),
+        embeddings,
         positions=jnp.broadcast_to(jnp.arange(length), tokens.shape),
         segments=segments,
+        pool=pool,
         shift=shift,
         room=new_tokens,
     )
     last = jnp.sum(segments > 0, axis=1) - 1
     hidden = jnp.take_along_axis(out.hidden, last[:, None, None], axis=1)[:, 0]
     assert out.cache is not None
-    return model.logits(params, hidden), out.cache
+    states = None if out.pooled is None else prompt_states(embeddings, segments, out.pooled)
+    return model.logits(params, hidden), out.cache, states
 
 
 def decode_one(

@@ -25,15 +25,20 @@ import numpy as np
 from jaxtyping import Array
 
 from tga_jax.inference.generate import Answers, Decoding, begin, extend, for_decoding
+from tga_jax.inference.prompt_states import PromptStates
 from tga_jax.models.llava import Llava, Params
 from tga_jax.models.tiling import TiledImages
+
+# Is given the names of a group's prompts and their states, among those of the filling.
+Watch = Callable[[Sequence[int], PromptStates], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Prompts of one shape: the first len(names) rows of the arrays; the rest is filling.
 
-    tokens, segments int32[G, T]; images as `Llava.embed` takes them; keys key[G].
+    tokens, segments int32[G, T]; images as `Llava.embed` takes them; keys key[G]; pool: the
+    `prompt_spans` bool[G, 2, T] where the prompts' states are wanted.
     """
 
     names: Sequence[int]
@@ -41,6 +46,7 @@ class Group:
     segments: Array
     images: Array | TiledImages
     keys: Array
+    pool: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +110,11 @@ class Refill:
         self._rows, self._group, self._ways, self._seen = rows, group, ways, set[Any]()
         self._lengths, self._by_layer = lengths, jax.jit(functools.partial(for_decoding, model))
 
-        def first(params: Params, tokens: Array, *rest: Any) -> Answers:
-            new = begin(model, decoding, params, tokens, *rest, apologies=apologies)
-            return _longer(new, self._length(tokens) - tokens.shape[1])
+        def first(params: Params, tokens: Array, *rest: Any) -> tuple[Answers, Any]:
+            new, states = begin(model, decoding, params, tokens, *rest, apologies=apologies)
+            return _longer(new, self._length(tokens) - tokens.shape[1]), states
 
-        self._begin = jax.jit(first)
+        self._begin = jax.jit(first, out_shardings=(None, out_sharding))
         self._empty = jax.jit(functools.partial(_empty, rows))
         self._longer = jax.jit(_longer, static_argnums=1)
         self._put = jax.jit(functools.partial(_put, ways), donate_argnums=0)
@@ -123,7 +129,11 @@ class Refill:
         self._go_on = jax.jit(go_on, donate_argnums=1, out_shardings=(None, out_sharding))
 
     def answers(
-        self, params: Params, groups: Iterable[Group], shift: Any = None
+        self,
+        params: Params,
+        groups: Iterable[Group],
+        shift: Any = None,
+        watch: Watch | None = None,
     ) -> Iterator[list[Answered]]:
         """Yields answers as they end.
 
@@ -131,13 +141,14 @@ class Refill:
             params: nested parameters.
             groups: all prompts; the next group is asked for when there is room for it.
             shift: float[L, D], see `make_generate`; None: none.
+            watch: is given the states of the groups that have a `pool`.
         """
         waiting, answers, owners = iter(groups), None, dict[int, _Owner]()
         layers = self._by_layer(params)
         group = next(waiting, None)
         while group is not None or owners:
             while group is not None and (rows := self._free_rows(owners, len(group.names))):
-                answers = self._admit(params, answers, group, rows, owners, shift)
+                answers = self._admit(params, answers, group, rows, owners, shift, watch)
                 group = next(waiting, None)
             wanted = (self._group if group is not None else self._rows) // self._ways
             assert answers is not None
@@ -174,11 +185,15 @@ class Refill:
         rows: Sequence[int],
         owners: dict[int, _Owner],
         shift: Any,
+        watch: Watch | None,
     ) -> Answers:
         """Run a group's prompts and give them these rows."""
-        inputs = group.tokens, group.segments, group.images, group.keys, shift
-        shape = (*(array.shape for array in jax.tree.leaves(inputs[:3])), shift is None)
-        new, seconds, cold = self._timed(shape, self._begin, params, *inputs)
+        inputs = group.tokens, group.segments, group.images, group.keys, shift, group.pool
+        absent = shift is None, group.pool is None
+        shape = (*(array.shape for array in jax.tree.leaves(inputs[:3])), *absent)
+        (new, states), seconds, cold = self._timed(shape, self._begin, params, *inputs)
+        if watch is not None and states is not None:
+            watch(group.names, states)
         if answers is None:
             answers = self._empty(new)
         lacking = new.cache.segments.shape[1] - answers.cache.segments.shape[1]

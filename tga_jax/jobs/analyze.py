@@ -2,7 +2,8 @@
 
 The first pass reads texts and captions alone and leaves sums: the mean D_j of harmful texts, the
 mean states of refused and answered texts, the mean caption state. The second reads every prompt
-and writes a line a sample. Nothing but these sums and lines is kept.
+and writes a line a sample. Nothing but these sums and lines is kept. Where job `evaluate` has just
+asked the same prompts, their states are there (`analysis/kept_states.py`) and the model is not run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tga_jax.analysis.analyst import Analyst, system_of
+from tga_jax.analysis.analyst import Analyst
+from tga_jax.analysis.kept_states import kept_states, settings_of_states
 from tga_jax.analysis.prompts import (
     Prompt,
     analysis_apologies,
@@ -27,13 +29,13 @@ from tga_jax.analysis.tables import PARTIAL, write_tables
 from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
-from tga_jax.evaluation.examinee import items_digest
+from tga_jax.evaluation.items import items_digest
 from tga_jax.files import digest, read_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
-from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
+from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
 
@@ -60,10 +62,11 @@ def run(job: Job) -> None:
     top = job.workdir / "analyze"
     folder = top / weights.tag
     work = Work(folder, "samples", settings)
+    kept = None if hosts.several() else kept_states(job, model, weights)
     if work.is_done(folder / "summary.json"):
         job.say(f"was finished before: {folder}")
     else:
-        analyst = Analyst(job.config, model, prompts)
+        analyst = Analyst(job.config, model, prompts, kept)
         params = nested(load_params(job, model, weights))
         sums = analyst.first_pass(params)
         for lines in analyst.second_pass(params, sums, start=work.count()):
@@ -72,6 +75,8 @@ def run(job: Job) -> None:
             warning = pieces_warning(job.config, model.source.tokenizer.tokenizer)
             write_tables(folder, sums, analyst.apologies, settings, warning)
         work.finish()
+    if kept is not None:
+        kept.remove()
     if hosts.is_first():
         publish(folder, top)
         found = read_json(folder / "summary.json")
@@ -116,18 +121,8 @@ def settings_of(
     """All that decides what the analysis says, as summary.json repeats it."""
     tokenizer = model.source.tokenizer.tokenizer
     return {
-        "weights": weights.tag,
-        "checkpoint": model_digest(model, weights),
-        "model": config.model.to_dict(),
-        "seed": config.seed,  # of a new projector
-        "dtype": config.dtype,
-        "template": model.prompts.template,
-        "prompt_date": model.prompts.written_date,
+        **settings_of_states(config, model, weights),
         "profile": analysis_profile(config),
-        "system": system_of(config, model.prompts),
         "apologies": [tokenizer.decode([t]) for t in analysis_apologies(config, tokenizer)],
-        "pictures": model.image_settings,
-        "max_length": config.data.max_length,
-        "newlines": config.guide.newlines,
         "prompts": digest([[p.set for p in prompts], items_digest([p.item for p in prompts])]),
     }

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.analysis.defences import check_defence, chooses, make_defence
+from tga_jax.analysis.kept_states import keeper
 from tga_jax.cluster import hosts
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.development import read_development
-from tga_jax.evaluation.examinee import Examinee, examine, verdicts_of
+from tga_jax.evaluation.examinee import Examinee, examine
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.judges import Judge
 from tga_jax.evaluation.make_judges import make_judges
@@ -20,6 +21,7 @@ from tga_jax.evaluation.pace import seconds_row
 from tga_jax.evaluation.result import nothing_measured
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
+from tga_jax.evaluation.verdicts import verdicts_of
 from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import check_index
@@ -56,6 +58,7 @@ def run(job: Job) -> None:
     model = open_model(job, mesh_of(config.mesh))
     examinee = Examinee(job, model)
     examinee.defence = make_defence(job, model, examinee, development, judges[0])
+    examinee.see = keeper(job, model, examinee, benchmarks)
     answered = {
         benchmark.name: examine(job, examinee, benchmark, judges)
         for benchmark in benchmarks

@@ -112,10 +112,11 @@ def run_arm(job: Job, name: str) -> None:
     config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
     workdir.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    for inner in job.config.experiment.jobs:
+    inner_jobs = tuple(job.config.experiment.jobs)
+    for place, inner in enumerate(inner_jobs, 1):
         began = time.monotonic()
         job.say(f"{name}: {inner}")
-        run_among_hosts(Job(config, workdir, inner))
+        run_among_hosts(Job(config, workdir, inner, inner_jobs[place:]))
         seconds[inner] = round(time.monotonic() - began, 1)
     path = workdir / "seconds.json"
     # A run that only found finished work took no time worth telling.

@@ -19,7 +19,8 @@ from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.hf.tokenizer import with_end_text
 from tga_jax.inference.generate import Decoding
-from tga_jax.inference.refill import Answered, Group, Refill
+from tga_jax.inference.prompt_states import prompt_spans
+from tga_jax.inference.refill import Answered, Group, Refill, Watch
 from tga_jax.models.llava import Params
 from tga_jax.models.tiling import images_of
 from tga_jax.parallel.sharding import batch_shards, replicated
@@ -90,7 +91,7 @@ class Answerer:
             temperature=cfg.temperature,
             top_p=cfg.top_p,
         )
-        self._has_margin = bool(apologies)
+        self._has_margin, self._spans = bool(apologies), jax.jit(prompt_spans)
         self._refill = Refill(
             model.llava,
             self.decoding,
@@ -110,6 +111,7 @@ class Answerer:
         *,
         image_dir: Callable[[int], Path],
         shift: np.ndarray | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[dict[int, Reply]]:
         """Yields {row: reply}, as answers end.
 
@@ -119,6 +121,7 @@ class Answerer:
             params: nested parameters.
             image_dir: row -> its image folder; asked only where it has an image.
             shift: float32[L, D], added to the layers' outputs; None: nothing is.
+            watch: is given the states of the prompts, with the numbers of their questions.
         """
         progress, done = Progress(self._title, len(rows)), 0
 
@@ -127,17 +130,19 @@ class Answerer:
             return self._prompter.encode_question(questions[row], folder)
 
         batches = self._batcher.alike(rows, encode, batch_size=self._group, image_dir=image_dir)
-        for new in self._refill.answers(params, map(self._prompts, batches), shift):
+        groups = (self._prompts(batch, states=watch is not None) for batch in batches)
+        for new in self._refill.answers(params, groups, shift, watch):
             done += len(new)
             progress.show(done)
             yield {answered.name: self._reply(answered) for answered in new}
 
-    def _prompts(self, batch: InferenceBatch) -> Group:
+    def _prompts(self, batch: InferenceBatch, *, states: bool) -> Group:
         """A batch with a key for each row by its number, whatever is asked with it."""
         tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
         numbers = np.array(batch.rows + [0] * (len(tokens) - len(batch.rows)))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
-        return Group(batch.rows, tokens, segments, images_of(batch.arrays), keys)
+        pool = self._spans(batch.arrays) if states else None
+        return Group(batch.rows, tokens, segments, images_of(batch.arrays), keys, pool)
 
     def _reply(self, answered: Answered) -> Reply:
         tokens, end = answered.tokens, self._prompter.end_text.strip()

@@ -18,11 +18,13 @@ class Job:
         config: the resolved configuration, locked.
         workdir: the folder that holds every output of the run.
         name: as `--job` has it; it begins every line of the log.
+        following: the names of the jobs that are run after it.
     """
 
     config: ConfigDict
     workdir: Path
     name: str = ""
+    following: tuple[str, ...] = ()
 
     def say(self, text: str) -> None:
         """Print a line for the person who watches, from the first process alone."""
