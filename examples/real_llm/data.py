@@ -28,8 +28,8 @@ from tga_jax.miniature.texts import text_item
 
 SEED = 17
 # How many training texts of each kind; a harmful and a harmless one in turn where both exist.
-COUNTS = {"thing": 1400, "world": 1000, "harmless use": 200, "everyday": 300}
-EVALUATED = {"thing": 200, "world": 200, "unknown": 60, "harmless use": 16, "everyday": 60}
+COUNTS = {"thing": 600, "world": 400, "harmless use": 200, "everyday": 120}
+EVALUATED = {"thing": 120, "world": 80, "unknown": 60, "harmless use": 16, "everyday": 40}
 TEXTS_IN_FINETUNE = 2000
 
 
@@ -41,7 +41,7 @@ def make(kind: str, rng: np.random.Generator, harmful: bool, split: str) -> Text
     if kind == "harmless use":
         return texts.harmless_use(rng, measuring=measuring)
     if kind == "everyday":
-        return texts.everyday_text(rng)
+        return texts.everyday_text(rng, measuring=measuring)
     if kind == "thing":
         concept = texts.random_concept(rng, harmful=harmful)
         return texts.thing_text(rng, concept, measuring=measuring)

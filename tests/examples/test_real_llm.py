@@ -1,0 +1,81 @@
+"""Texts and rows for a real language model: nothing measured is trained on, labels are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from examples.real_llm import data, texts
+from examples.real_llm.data import COUNTS, EVALUATED, all_texts, whole_sentences
+from tga_jax.miniature.concepts import CONCEPTS
+from tga_jax.miniature.language import noun
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, list[texts.Text]]:
+    names = {"train": COUNTS, "dev": EVALUATED, "test": EVALUATED}
+    found = enumerate(names.items())
+    return {name: [*all_texts(counts, name, number)] for number, (name, counts) in found}
+
+
+def test_a_measured_prompt_is_never_trained_on(splits: dict[str, list[texts.Text]]) -> None:
+    trained = {text.prompt for text in splits["train"]}
+    for name in ("dev", "test"):
+        prompts = [text.prompt for text in splits[name]]
+        assert len(prompts) == len(set(prompts)) > 300
+        assert not trained & set(prompts)
+
+
+def test_both_labels_of_every_kind(splits: dict[str, list[texts.Text]]) -> None:
+    for name in splits:
+        for kind, wanted in (("thing", {True, False}), ("world", {True, False})):
+            assert {text.harmful for text in splits[name] if text.kind == kind} == wanted
+    assert not any(t.harmful for t in splits["dev"] if t.kind in ("harmless use", "everyday"))
+    assert all(t.harmful for t in splits["dev"] if t.kind == "unknown")
+
+
+def test_a_named_thing_has_its_own_label(splits: dict[str, list[texts.Text]]) -> None:
+    """What is harmful by the world's list is harmful in a text that names it."""
+    harmful = {noun(word).split()[-1] for c in CONCEPTS for word in [c.name] if c.harmful}
+    named = [t for t in splits["train"] if t.kind == "thing" and not t.harmful]
+    assert len(named) > 100
+    for text in named:
+        words = set(text.prompt.lower().replace(".", "").replace("?", "").split())
+        assert not words & harmful, text.prompt
+
+
+def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
+    tmp_path: Path,
+) -> None:
+    data.write_prompts(folder := _folder(tmp_path / "real"))
+    asked = [json.loads(line) for line in (folder / "harmless.jsonl").open()]
+    _folder(tmp_path / "generate")
+    lines = [{"prompt": q["text"], "text": f"Answer {q['question_id']}. And"} for q in asked]
+    lines[0]["text"] = "cut before its first full stop"
+    (tmp_path / "generate/answers.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    image = {"id": "a", "image": "a.png", "conversations": []}
+    other = {"id": "b", "conversations": []}
+    (_folder(tmp_path / "world") / "finetune.json").write_text(json.dumps([image, other]))
+    data.write_rows(tmp_path)
+    rows = json.loads((folder / "safety.json").read_text())
+    answers = {r["conversations"][0]["value"]: r["conversations"][1]["value"] for r in rows}
+    assert asked[0]["text"] not in answers
+    for question in asked[1:]:
+        assert answers[question["text"]] == f"Answer {question['question_id']}."
+    refused = [text for text in all_texts(COUNTS, "train", 0) if text.harmful]
+    assert all(answers[text.prompt] in texts.REFUSALS for text in refused)
+    mixed = json.loads((folder / "finetune.json").read_text())
+    assert [row["id"] for row in mixed if "image" in row] == ["a"]
+    assert len(mixed) == 1 + len(rows)
+
+
+def test_a_sentence_that_was_cut_is_left_out() -> None:
+    assert whole_sentences("One. Two! Thr") == "One. Two!"
+    assert whole_sentences("Never ended") == ""
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
