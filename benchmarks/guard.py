@@ -35,7 +35,20 @@ def main() -> int:
 def machine_kind(device: str = "") -> str:
     """What a ratio may depend on; `device`: an accelerator's name, empty for the CPU."""
     cores = len(os.sched_getaffinity(0))
-    return device or f"cpu, {cores} core{'s' * (cores > 1)} of {platform.machine()}"
+    return device or f"cpu, {cores} core{'s' * (cores > 1)} of {processor_kind(processor())}"
+
+
+def processor() -> str:
+    """This machine's processor, as its maker names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def processor_kind(name: str) -> str:
+    """Maker and family, such as "AMD EPYC" or "Intel Xeon": ratios to torch depend on them."""
+    return " ".join(name.replace("(R)", "").replace("(TM)", "").split()[:2])
 
 
 def write_ratios(

@@ -1,8 +1,12 @@
-"""Memory and speed of reading a checkpoint: `python -m benchmarks.load_weights`.
+"""Speed and memory of reading and writing a checkpoint: `python -m benchmarks.load_weights`.
 
-Makes a checkpoint of random bfloat16 weights in a temporary folder (2.3 GB by default), reads
-it in a fresh process into each dtype, and prints a JSON line a reading. `over_model_bytes` is
-what the peak of the process (interpreter and libraries included) exceeds the model by.
+Makes checkpoints of random weights in a temporary folder (2.3 GB in bfloat16 by default), and does
+each of these in a fresh process, in turns: our loading and export, `safetensors.torch`'s loading
+and saving of the same tensors, and `from_pretrained` of transformers. Prints a JSON line of medians
+for each. Rates are gigabytes of the file a second; the file is in the page cache. Torch's loading
+maps the file, so every tensor is copied; of transformers' model every page is touched.
+`over_model_bytes` is what the peak of the process (interpreter and libraries included) exceeds the
+model by.
 """
 
 from __future__ import annotations
@@ -10,36 +14,65 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tga_jax.hf import names
-from tga_jax.hf.tensor_files import NewTensor, write_tensors
+from benchmarks.guard import processor
 from tga_jax.models.config import DecoderConfig, LlavaConfig, VisionConfig
 
 VISION = VisionConfig(336, 14, 1024, 2, 16, 4096)
+WIDTH, FFN, HEADS, VOCAB = 2048, 5632, 16, 32064
+CASES = (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"))
+READERS = ("tga_jax", "safetensors.torch", "transformers")
+WRITERS = ("tga_jax export", "safetensors.torch save")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=20)
-    parser.add_argument("--read", help="folder to read (what the parent asks its child for)")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--arm", help="what the parent asks its child to measure")
+    parser.add_argument("--folder", help="for the child: the checkpoint")
+    parser.add_argument("--dtype", help="for the child: of the parameters")
     args = parser.parse_args()
-    if args.read:
-        print(json.dumps(_measure(Path(args.read), args.layers, args.dtype)))
+    if args.arm:
+        print(json.dumps(_measure(args.arm, Path(args.folder), args.layers, args.dtype)))
         return
+    print(json.dumps({"processor": processor(), "cores": len(os.sched_getaffinity(0))}))
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), args.layers)
-        for dtype in ("bfloat16", "float32"):
-            child = [sys.executable, "-m", "benchmarks.load_weights", "--read", folder]
-            subprocess.run([*child, "--dtype", dtype, "--layers", str(args.layers)], check=True)
+        for stored, wanted in CASES:
+            checkpoint = Path(folder) / stored
+            if not checkpoint.exists():
+                _write(checkpoint, args.layers, stored)
+            for line in _in_turns(checkpoint, wanted, args.layers, args.turns):
+                print(json.dumps({"file": stored, "memory": wanted} | line), flush=True)
+
+
+def _in_turns(folder: Path, dtype: str, layers: int, turns: int) -> list[dict[str, Any]]:
+    """Medians of each arm; in every turn all arms run, one after the other."""
+    stored = folder.name
+    arms = [*READERS, *(WRITERS if stored == dtype else ())]
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for _ in range(turns):
+        for arm in arms:
+            child = [sys.executable, "-m", "benchmarks.load_weights", "--arm", arm]
+            flags = ["--folder", str(folder), "--dtype", dtype, "--layers", str(layers)]
+            done = subprocess.run([*child, *flags], check=True, capture_output=True, text=True)
+            found[arm].append(json.loads(done.stdout.splitlines()[-1]))
+    return [{"arm": arm} | _medians(runs) for arm, runs in found.items()]
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
 def _leaves(layers: int, dtype: str) -> dict[str, Any]:
@@ -49,8 +82,7 @@ def _leaves(layers: int, dtype: str) -> dict[str, Any]:
 
     from tga_jax.models.llava import Llava, PixelNorm
 
-    decoder = DecoderConfig(32064, 2048, layers, 16, 16, 128, 5632)
-    model = Llava(LlavaConfig(VISION, decoder, 32000), PixelNorm((0.5,) * 3, (0.5,) * 3))
+    model = Llava(_config(layers), PixelNorm((0.5,) * 3, (0.5,) * 3))
     shapes = nn.meta.unbox(model.abstract_params())
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return {
@@ -59,40 +91,149 @@ def _leaves(layers: int, dtype: str) -> dict[str, Any]:
     }
 
 
+def _config(layers: int) -> LlavaConfig:
+    decoder = DecoderConfig(VOCAB, WIDTH, layers, HEADS, HEADS, WIDTH // HEADS, FFN)
+    return LlavaConfig(VISION, decoder, 32000)
+
+
 def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.random(shape, np.float32)
 
 
-def _write(folder: Path, layers: int) -> None:
+def _write(folder: Path, layers: int, dtype: str) -> None:
+    from tga_jax.hf import names
+    from tga_jax.hf.tensor_writing import NewTensor, write_tensors
+
     rng = np.random.default_rng(0)
     tensors = [
         NewTensor(slot.name, slot.shape, functools.partial(_values, rng, slot.shape))
         for path, leaf in _leaves(layers, "bfloat16").items()
         for slot in names.slots(path, leaf.shape)
     ]
-    write_tensors(folder, tensors, dtype="bfloat16", max_bytes=1_000_000_000)
+    write_tensors(folder, tensors, dtype=dtype, max_bytes=1_000_000_000)
+    (folder / "config.json").write_text(json.dumps(_hf_config(layers)))
 
 
-def _measure(folder: Path, layers: int, dtype: str) -> dict[str, Any]:
+def _hf_config(layers: int) -> dict[str, Any]:
+    """config.json, for transformers."""
+    text = {
+        "model_type": "llama",
+        "vocab_size": VOCAB,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "intermediate_size": FFN,
+    }
+    vision = {
+        "model_type": "clip_vision_model",
+        "image_size": VISION.image_size,
+        "patch_size": VISION.patch_size,
+        "hidden_size": VISION.width,
+        "num_hidden_layers": VISION.layers,
+        "num_attention_heads": VISION.heads,
+        "intermediate_size": VISION.ffn,
+    }
+    return {
+        "model_type": "llava",
+        "architectures": ["LlavaForConditionalGeneration"],
+        "image_token_index": 32000,
+        "text_config": text,
+        "vision_config": vision,
+    }
+
+
+def _measure(arm: str, folder: Path, layers: int, dtype: str) -> dict[str, Any]:
+    """One arm, in this process; what it needs is imported and, for writers, loaded before."""
+    kinds: dict[str, Callable[..., Any]] = {
+        "tga_jax": _ours,
+        "safetensors.torch": _safetensors,
+        "transformers": _transformers,
+        "tga_jax export": _our_export,
+        "safetensors.torch save": _safetensors_save,
+    }
+    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
+        work = kinds[arm](folder, layers, dtype, Path(out))
+        start, before = time.perf_counter(), os.times()
+        model_bytes = work()
+        seconds, after = time.perf_counter() - start, os.times()
+    file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": after.user + after.system - before.user - before.system,
+        "gigabytes_per_second": file_bytes / seconds / 1e9,
+        "over_model_bytes": _peak_bytes() - model_bytes,
+    }
+
+
+def _ours(folder: Path, layers: int, dtype: str, _: Path) -> Callable[[], int]:
     from tga_jax.hf.weights import load_weights
 
     leaves = _leaves(layers, dtype)
-    before = _peak_bytes()
-    start = time.perf_counter()
-    params = load_weights(folder, leaves, family="llava")
-    seconds = time.perf_counter() - start
-    model_bytes = sum(array.nbytes for array in params.values())
-    file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return {
-        "dtype": dtype,
-        "file_bytes": file_bytes,
-        "model_bytes": model_bytes,
-        "peak_before_bytes": before,
-        "peak_bytes": _peak_bytes(),
-        "over_model_bytes": _peak_bytes() - model_bytes,
-        "seconds": round(seconds, 2),
-        "file_gigabytes_per_second": round(file_bytes / seconds / 1e9, 3),
-    }
+    return lambda: sum(x.nbytes for x in load_weights(folder, leaves, family="llava").values())
+
+
+def _our_export(folder: Path, layers: int, dtype: str, out: Path) -> Callable[[], int]:
+    from tga_jax.hf.saving import save_weights
+    from tga_jax.hf.weights import load_weights
+
+    params = load_weights(folder, _leaves(layers, dtype), family="llava")
+
+    def work() -> int:
+        save_weights(params, out, config=_config(layers), dtype=dtype)
+        return sum(array.nbytes for array in params.values())
+
+    return work
+
+
+def _torch_tensors(folder: Path, dtype: str) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    kind = getattr(torch, dtype)
+    out = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            out[name] = tensor.to(kind, copy=True)
+    return out
+
+
+def _safetensors(folder: Path, layers: int, dtype: str, _: Path) -> Callable[[], int]:
+    import torch  # noqa: F401 - imported before the clock starts
+
+    return lambda: sum(tensor.nbytes for tensor in _torch_tensors(folder, dtype).values())
+
+
+def _safetensors_save(folder: Path, layers: int, dtype: str, out: Path) -> Callable[[], int]:
+    from safetensors.torch import save_file
+
+    tensors = _torch_tensors(folder, dtype)
+
+    def work() -> int:
+        save_file(tensors, out / "model.safetensors")
+        _reach_the_disk(out / "model.safetensors")  # as our export does
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+    return work
+
+
+def _reach_the_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _transformers(folder: Path, layers: int, dtype: str, _: Path) -> Callable[[], int]:
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    def work() -> int:
+        kind = getattr(torch, dtype)
+        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=kind)
+        for parameter in model.parameters():  # those that are mapped are read now
+            parameter.detach().reshape(-1)[::1024].sum()
+        return sum(parameter.nbytes for parameter in model.parameters())
+
+    return work
 
 
 def _peak_bytes() -> int:

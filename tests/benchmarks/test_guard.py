@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.guard import RECORDED, command_of, compare, write_ratios
+from benchmarks.guard import RECORDED, command_of, compare, processor_kind, write_ratios
 
 ROOT = Path(__file__).parents[2]
 RUN: dict[str, Any] = {
-    "kind": "cpu, 1 core of x86_64",
+    "kind": "cpu, 1 core of AMD EPYC",
     "command": "python -m benchmarks.made_up",
     "higher_is_better": {"speed": 1.0},
     "lower_is_better": {"memory": 2.0},
@@ -45,9 +45,29 @@ def test_a_missing_ratio_fails_and_a_new_one_does_not() -> None:
 
 def test_an_unknown_kind_or_command_is_told() -> None:
     code, lines = compare(RUN | {"kind": "NVIDIA H100"}, OLD)
-    assert code == 2 and "only for: cpu, 1 core of x86_64" in lines[-1]
+    assert code == 2 and "only for: cpu, 1 core of AMD EPYC" in lines[-1]
     code, lines = compare(RUN | {"command": "python -m benchmarks.other"}, OLD)
     assert code == 2 and "no kind of machine" in lines[-1]
+
+
+def test_a_run_is_compared_with_its_own_kind_of_processor_alone() -> None:
+    other = RUN | {"kind": "cpu, 1 core of Intel Xeon", "higher_is_better": {"speed": 2.0}}
+    both = OLD | {"runs": [RUN, other]}
+    assert compare(RUN, both)[0] == 0
+    assert compare(RUN | {"kind": other["kind"]}, both)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("AMD EPYC 9B14", "AMD EPYC"),
+        ("AMD EPYC", "AMD EPYC"),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "Intel Xeon"),
+        ("aarch64", "aarch64"),
+    ],
+)
+def test_a_processor_is_known_by_maker_and_family(name: str, kind: str) -> None:
+    assert processor_kind(name) == kind
 
 
 def test_the_command_is_without_the_file_to_write() -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from tests import hf_models  # noqa: E402
 from tga_jax.errors import UserError  # noqa: E402
 from tga_jax.hf.config import read_llava_config  # noqa: E402
-from tga_jax.hf.weights import save_weights  # noqa: E402
+from tga_jax.hf.saving import save_weights  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

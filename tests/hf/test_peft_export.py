@@ -17,7 +17,7 @@ from transformers import LlavaForConditionalGeneration
 
 from tests.hf_models import import_llava, tiny_llava
 from tga_jax.hf.peft_export import adapter_config, export_adapters
-from tga_jax.hf.weights import save_weights
+from tga_jax.hf.saving import save_weights
 from tga_jax.models.config import LoraConfig
 from tga_jax.models.llava import Llava, chosen_adapters
 from tga_jax.training.step import nested

@@ -17,10 +17,11 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from tests import hf_models  # noqa: E402
 from tests.file_limits import files_end_at  # noqa: E402
 from tga_jax.errors import UserError  # noqa: E402
-from tga_jax.hf import names, weights  # noqa: E402
+from tga_jax.hf import names, shards, weights  # noqa: E402
 from tga_jax.hf.config import read_decoder_config, read_llava_config, read_vision_config  # noqa: E402
-from tga_jax.hf.tensor_files import NewTensor, write_tensors  # noqa: E402
-from tga_jax.hf.weights import load_weights, save_weights  # noqa: E402
+from tga_jax.hf.saving import save_weights  # noqa: E402
+from tga_jax.hf.tensor_writing import NewTensor, write_tensors  # noqa: E402
+from tga_jax.hf.weights import load_weights  # noqa: E402
 from tga_jax.models.config import DecoderConfig, LlavaConfig, LoraConfig  # noqa: E402
 from tga_jax.models.llava import Llava  # noqa: E402
 from tga_jax.models.vision import to_patches  # noqa: E402
@@ -144,6 +145,23 @@ def test_sharded_target(copy):
         assert value.sharding == sharded[path].sharding
         np.testing.assert_array_equal(value, plain[path], err_msg=path)
     assert not loaded["decoder/head"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_device_with_memory_of_its_own_gets_the_same(copy, monkeypatch, dtype):
+    """There a program writes the blocks; on the host they are written into the array's memory."""
+    plain = _load(copy, dtype)
+    monkeypatch.setattr(shards, "HOST", "another")
+    for path, value in _load(copy, dtype).items():
+        np.testing.assert_array_equal(value, plain[path], err_msg=path)
+
+
+def test_loaded_arrays_are_reused_by_a_step(copy):
+    """A step that donates its parameters takes their memory, and no second copy is made."""
+    params = _load(copy)
+    places = {array.unsafe_buffer_pointer() for array in params.values()}
+    step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    assert {array.unsafe_buffer_pointer() for array in step(params).values()} == places
 
 
 def test_small_chunks_give_the_same(copy, monkeypatch):

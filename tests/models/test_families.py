@@ -22,7 +22,7 @@ from tests import hf_models  # noqa: E402
 from tests.hf_models import CLIP_NORM, IMAGE_TOKEN  # noqa: E402
 from tga_jax.hf.config import read_config_json  # noqa: E402
 from tga_jax.hf.config_export import to_hf_config  # noqa: E402
-from tga_jax.hf.weights import save_weights  # noqa: E402
+from tga_jax.hf.saving import save_weights  # noqa: E402
 from tga_jax.inference.generate import Decoding, make_generate  # noqa: E402
 from tga_jax.models.llava import Llava  # noqa: E402
 

@@ -16,8 +16,9 @@ from tga_jax.hf.config import clip_config, read_config_json
 from tga_jax.hf.config_export import to_hf_clip_config
 from tga_jax.hf.hub import resolve_checkpoint
 from tga_jax.hf.processor import image_processor_config, read_image_settings
+from tga_jax.hf.saving import save_part
 from tga_jax.hf.tokenizer import load_fast, save_fast, write_json
-from tga_jax.hf.weights import load_weights, save_part
+from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import ClipConfig
 
 

@@ -11,8 +11,8 @@ from tga_jax.files import replacing_folder
 from tga_jax.hf.chat_template import chat_template
 from tga_jax.hf.config_export import to_hf_decoder_config
 from tga_jax.hf.export import generation_config
+from tga_jax.hf.saving import save_part
 from tga_jax.hf.tokenizer import TokenizerInfo, save_tokenizer, write_json
-from tga_jax.hf.weights import save_part
 from tga_jax.models.config import DecoderConfig
 
 

@@ -13,8 +13,8 @@ from tga_jax.hf.chat_template import chat_template
 from tga_jax.hf.config_export import to_hf_config
 from tga_jax.hf.model_card import CardFacts, model_card
 from tga_jax.hf.processor import write_processor
+from tga_jax.hf.saving import save_weights
 from tga_jax.hf.tokenizer import TokenizerInfo, save_tokenizer, write_json
-from tga_jax.hf.weights import save_weights
 from tga_jax.models.config import LlavaConfig
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from tga_jax.errors import UserError
 from tga_jax.hf.names import Slot
-from tga_jax.hf.tensor_files import NewTensor, StoredTensor
+from tga_jax.hf.tensor_files import StoredTensor
+from tga_jax.hf.tensor_writing import NewTensor
 
 # model type -> {module in the files: the modules that it holds, in order}
 FUSED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -76,7 +77,8 @@ class _Joined:
         self._parts = parts
 
     def __call__(self) -> np.ndarray:
-        return np.concatenate([part.read() for part in self._parts])
+        parts = [part.read().T for part in self._parts]  # kernels are read as views of ours
+        return np.concatenate(parts, axis=-1).T
 
 
 def _parts(name: str, decoder: str) -> list[str]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, replacing_folder
-from tga_jax.hf.tensor_files import DTYPES, NewTensor, StoredTensor, stored_tensors, write_tensors
+from tga_jax.hf.tensor_files import DTYPES, StoredTensor, stored_tensors
+from tga_jax.hf.tensor_writing import NewTensor, write_tensors
 from tga_jax.hf.tokenizer import write_json
 
 MAX_SHARD_BYTES = 5_000_000_000

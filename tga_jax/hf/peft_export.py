@@ -17,7 +17,7 @@ import numpy as np
 from tga_jax.files import replacing_folder
 from tga_jax.hf import names
 from tga_jax.hf.fused import FUSED
-from tga_jax.hf.tensor_files import NewTensor, write_file
+from tga_jax.hf.tensor_writing import NewTensor, write_file
 from tga_jax.hf.tokenizer import write_json
 from tga_jax.models.config import LlavaConfig
 

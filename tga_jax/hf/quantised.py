@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,9 @@ import numpy as np
 
 from tga_jax.hf.names import Slot, slots
 from tga_jax.hf.shards import NO_MESH, ShardFiller
-from tga_jax.hf.tensor_files import StoredTensor
 from tga_jax.models.quantised import CODES, SCALE, is_quantised, kernel_path, quantise
 
 Leaves = Mapping[str, jax.ShapeDtypeStruct]
-Chunks = Callable[[StoredTensor], Iterator[tuple[int, int]]]
 
 
 def slots_of(leaves: Leaves, decoder: str) -> dict[str, list[Slot]]:
@@ -38,46 +36,44 @@ def slots_of(leaves: Leaves, decoder: str) -> dict[str, list[Slot]]:
     return out
 
 
-def fill_quantised(
-    leaves: Leaves,
-    path: str,
-    layers: Sequence[Slot],
-    tensors: Mapping[str, StoredTensor],
-    chunks: Chunks,
-) -> dict[str, jax.Array]:
-    """The integers and scales of a kernel, by path; a chunk of it is a float at a time.
+class QuantisedFiller:
+    """The integers and scales of a kernel under construction; a few of its rows are floats."""
 
-    Args:
-        leaves: the wanted parameters.
-        path: of the kernel.
-        layers: its tensors, float[F, D] each: a chunk has all inputs of some outputs,
-            so that it has whole blocks whatever the mesh.
-        tensors: by name.
-        chunks: bounds of the rows that are read at once.
-    """
-    stem = path.removesuffix("kernel")
-    paths = stem + CODES, stem + SCALE
-    fillers = [ShardFiller(leaves[part]) for part in paths]
-    kind = "nf4" if leaves[paths[0]].dtype == jnp.uint8 else "int8"
-    for slot in layers:
-        tensor = tensors[slot.name]
-        for start, stop in chunks(tensor):
-            place = (slot.layer or 0, 0, start)
-            shape = 1, math.prod(tensor.shape[1:]), stop - start
-            if any(filler.wants(place, shape) for filler in fillers):
-                parts = _quantised(tensor.rows(start, stop), kind)
-                for filler, part in zip(fillers, parts, strict=True):
-                    filler.put(place, part)
-    return {part: filler.array() for part, filler in zip(paths, fillers, strict=True)}
+    def __init__(self, path: str, leaves: Leaves) -> None:
+        """`path` is the kernel's; `leaves` holds its integers and scales."""
+        stem = path.removesuffix("kernel")
+        self._paths = stem + CODES, stem + SCALE
+        self._fillers = [ShardFiller(leaves[part]) for part in self._paths]
+        self._kind = "nf4" if leaves[self._paths[0]].dtype == jnp.uint8 else "int8"
+
+    def wants(self, slot: Slot, start: int, stop: int) -> bool:
+        """Whether any local device holds something of these rows of the file's tensor.
+
+        They are all inputs of some outputs, so that blocks are whole whatever the mesh.
+        """
+        shape = 1, math.prod(slot.shape[1:]), stop - start
+        return any(filler.wants((slot.layer or 0, 0, start), shape) for filler in self._fillers)
+
+    def put(self, slot: Slot, start: int, rows: np.ndarray) -> None:
+        """Rows of the file's tensor, float[r, D], of which the first is `start`."""
+        parts = _quantised(rows, self._kind)
+        for filler, part in zip(self._fillers, parts, strict=True):
+            filler.put((slot.layer or 0, 0, start), part)
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """Both as filled, by their paths."""
+        pairs = zip(self._paths, self._fillers, strict=True)
+        return {path: filler.array() for path, filler in pairs}
 
 
 def _quantised(rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """float[r, D], rows of a file's tensor -> integers and scales of [D, r]."""
     with jax.set_mesh(NO_MESH):
-        codes, scale = _jitted(kind)(jax.device_put(rows, jax.local_devices()[0]))
+        kernel = jax.device_put(rows.T, jax.local_devices()[0])
+        codes, scale = _jitted(kind)(kernel)
         return np.asarray(codes), np.asarray(scale)
 
 
 @functools.cache
 def _jitted(kind: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    return jax.jit(lambda rows: quantise(rows.T, kind))
+    return jax.jit(lambda kernel: quantise(kernel, kind))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +14,20 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 NO_MESH = Mesh(np.empty((), object), ())
+HOST = "cpu"  # the platform whose arrays lie in this process's own memory
 
 
 class ShardFiller:
     """An array under construction: one buffer a local device, blocks written into it.
 
-    Every process fills its own devices' parts only, and nothing goes between devices.
+    Every process fills its own devices' parts only, and nothing goes between devices. Several
+    threads may write at once, blocks that do not overlap.
     """
 
     def __init__(self, leaf: jax.ShapeDtypeStruct) -> None:
-        """Zeros of the leaf's shape and dtype in its sharding."""
+        """Zeros of the leaf's shape and dtype in its sharding; it has an axis at least."""
         self._leaf = leaf
+        self._lock = threading.Lock()
         index = leaf.sharding.addressable_devices_indices_map(leaf.shape)
         self._start: dict[jax.Device, tuple[int, ...]] = {}
         self._part: dict[jax.Device, jax.Array] = {}
@@ -29,7 +35,8 @@ class ShardFiller:
             bounds = [s.indices(n)[:2] for s, n in zip(slices, leaf.shape, strict=True)]
             self._start[device] = tuple(low for low, _ in bounds)
             shape = tuple(high - low for low, high in bounds)
-            self._part[device] = jnp.zeros(shape, leaf.dtype, device=device)
+            # On the host its memory is written to, so it must be there.
+            self._part[device] = jnp.zeros(shape, leaf.dtype, device=device).block_until_ready()
 
     def wants(self, start: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         """Whether any local device holds some of that box."""
@@ -46,7 +53,7 @@ class ShardFiller:
         """
         flipped = block.shape[::-1] if transposed else block.shape
         shape = (1,) * (len(start) - len(flipped)) + flipped
-        for device, part in self._part.items():
+        for device in self._part:
             overlap = self._overlap(device, start, shape)
             if overlap is None:
                 continue
@@ -55,10 +62,18 @@ class ShardFiller:
             inner = tuple(within[len(start) - block.ndim :])
             piece = block[inner[::-1] if transposed else inner]
             at = np.asarray(low, np.int32) - np.asarray(self._start[device], np.int32)
-            with jax.set_mesh(NO_MESH):  # each device works on its own, whatever mesh is set
-                part = _write(part, jax.device_put(piece, device), at, transposed=transposed)
-            # Wait: otherwise many blocks would be in flight, each with its own memory.
-            self._part[device] = part.block_until_ready()
+            if device.platform == HOST:
+                _copy(self._part[device], piece.T if transposed else piece, at)
+            else:
+                self._send(device, piece, at, transposed=transposed)
+
+    def _send(self, device: jax.Device, piece: np.ndarray, at: np.ndarray, **how: bool) -> None:
+        with jax.set_mesh(NO_MESH):  # each device works on its own, whatever mesh is set
+            sent = jax.device_put(piece, device)
+            with self._lock:
+                # Wait: otherwise many blocks would be in flight, each with its own memory.
+                part = _write(self._part[device], sent, at, **how)
+                self._part[device] = part.block_until_ready()
 
     def array(self) -> jax.Array:
         """The whole array, as filled."""
@@ -92,8 +107,42 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
 
 
+def _copy(part: jax.Array, block: np.ndarray, at: np.ndarray) -> None:
+    """Write a block into an array of the host, which nobody else has seen yet.
+
+    A program that did it would rewrite a whole layer for each block, as XLA's CPU backend has no
+    updates of 16-bit arrays in place.
+    """
+    memory: Any = (ctypes.c_char * part.nbytes).from_address(part.unsafe_buffer_pointer())
+    whole = np.frombuffer(memory, part.dtype).reshape(part.shape)
+    lead = whole.ndim - block.ndim
+    box = tuple(slice(i, i + n) for i, n in zip(at[lead:], block.shape, strict=True))
+    place, block = whole[(*at[:lead], *box)], row_major(block)
+    if place.dtype == block.dtype:  # bits are copied faster than numpy copies a bfloat16
+        bits = f"u{block.itemsize}"
+        place, block = place.view(bits), block.view(bits)
+    place[...] = block
+
+
+def row_major(block: np.ndarray) -> np.ndarray:
+    """The same values, each row of them in one piece of memory.
+
+    JAX puts a transposed matrix in order several times as fast as numpy does.
+    """
+    if block.ndim != 2 or block.flags.c_contiguous or block.itemsize > 4:
+        return np.ascontiguousarray(block)
+    try:
+        host = jax.local_devices(backend=HOST)[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return np.ascontiguousarray(block)
+    with jax.set_mesh(NO_MESH):
+        return np.asarray(jax.device_put(block, host))
+
+
 def gather(array: jax.Array | np.ndarray, layer: int | None = None) -> np.ndarray:
     """An array, or one layer of it, whole on this host; of several processes all must call it."""
+    if not isinstance(array, np.ndarray) and _lies_here(array):
+        array = np.asarray(array.addressable_data(0))  # a view
     if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array if layer is None else array[layer])
     sharding = array.sharding
@@ -101,6 +150,12 @@ def gather(array: jax.Array | np.ndarray, layer: int | None = None) -> np.ndarra
     whole = NamedSharding(sharding.mesh, PartitionSpec())
     taken = _gathering(whole, layer is None)(array, np.int32(layer or 0))
     return np.asarray(taken.addressable_data(0))
+
+
+def _lies_here(array: jax.Array) -> bool:
+    """Whether the whole array is in this process's memory, in one piece."""
+    platforms = {device.platform for device in array.devices()}
+    return array.is_fully_replicated and platforms == {HOST}
 
 
 @functools.cache

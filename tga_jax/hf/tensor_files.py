@@ -1,25 +1,23 @@
-"""Safetensors files, read and written a piece at a time.
+"""Safetensors files, read a piece at a time.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header,
 the tensors' bytes. Read with plain reads: a memory map's pages would count as this process's
-memory, and writing needs no shard in memory.
+memory.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from tga_jax.errors import UserError
-from tga_jax.files import read_json, replacing, write_json
+from tga_jax.files import read_json
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -27,7 +25,6 @@ DTYPES: dict[str, np.dtype] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -174,99 +171,6 @@ def _stored(path: Path, start: int, entry: dict) -> StoredTensor:
     if dtype is not None and last - first != math.prod(shape) * dtype.itemsize:
         raise ValueError("a tensor's size is not its shape's")
     return StoredTensor(path, entry["dtype"], shape, start + first)
-
-
-@dataclasses.dataclass(frozen=True)
-class NewTensor:
-    """A tensor to be written; `read` gives its values when their turn comes."""
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-
-def write_tensors(
-    folder: Path, tensors: Iterable[NewTensor], *, dtype: str, max_bytes: int
-) -> None:
-    """Write tensors of one dtype as model.safetensors, or as shards with an index.
-
-    Files get their names when all are complete; weight files of an earlier export go. The same
-    tensors give the same bytes.
-    """
-    ordered = _in_order(tensors)
-    kind = np.dtype(dtype)
-    shards = _shards(ordered, kind, max_bytes)
-    names = [SINGLE]
-    if len(shards) > 1:
-        count = len(shards)
-        names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as all_complete:
-        for name, shard in zip(names, shards, strict=True):
-            _write_to(all_complete.enter_context(replacing(folder / name)), shard, kind)
-        for old in [*folder.glob("model*.safetensors"), folder / INDEX]:
-            old.unlink(missing_ok=True)
-    if len(shards) > 1:
-        index = _index(dict(zip(names, shards, strict=True)), kind)
-        write_json(folder / INDEX, index, sort_keys=True)
-
-
-def read_tensors(tensors: Iterable[NewTensor]) -> None:
-    """Read the tensors as `write_tensors` does, and write nothing."""
-    for tensor in _in_order(tensors):
-        tensor.read()
-
-
-def _in_order(tensors: Iterable[NewTensor]) -> list[NewTensor]:
-    return sorted(tensors, key=lambda t: t.name)
-
-
-def _shards(tensors: list[NewTensor], kind: np.dtype, max_bytes: int) -> list[list[NewTensor]]:
-    shards: list[list[NewTensor]] = [[]]
-    used = 0
-    for tensor in tensors:
-        size = math.prod(tensor.shape) * kind.itemsize
-        if shards[-1] and used + size > max_bytes:
-            shards.append([])
-            used = 0
-        shards[-1].append(tensor)
-        used += size
-    return shards
-
-
-def write_file(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
-    """Write one safetensors file, a tensor at a time, whole or not at all."""
-    with replacing(path) as temporary:
-        _write_to(temporary, tensors, kind)
-
-
-def _write_to(path: Path, tensors: list[NewTensor], kind: np.dtype) -> None:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in tensors:
-        start, end = end, end + math.prod(tensor.shape) * kind.itemsize
-        header[tensor.name] = {
-            "dtype": _CODES[kind],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8 bytes
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            array = np.asarray(tensor.read().astype(kind, copy=False), order="C")
-            if array.shape != tensor.shape:
-                raise ValueError(f"{tensor.name}: shape {array.shape}, not {tensor.shape}")
-            file.write(array.reshape(-1).view(np.uint8).data)  # `tofile` loses an end unnoticed
-
-
-def _index(shards: dict[str, list[NewTensor]], kind: np.dtype) -> dict[str, Any]:
-    """Content of the index: which tensor is in which file."""
-    tensors = {t.name: (t, file) for file, shard in shards.items() for t in shard}
-    total = sum(math.prod(t.shape) for t, _ in tensors.values()) * kind.itemsize
-    weight_map = {name: file for name, (_, file) in tensors.items()}
-    return {"metadata": {"total_size": total}, "weight_map": weight_map}
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:

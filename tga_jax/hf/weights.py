@@ -1,7 +1,9 @@
-"""Weights from and to Hugging Face folders, a tensor at a time."""
+"""Weights from Hugging Face folders, a few rows at a time in each of several threads."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,20 +13,14 @@ import numpy as np
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 from tga_jax.hf import names
-from tga_jax.hf.fused import fuse, split
-from tga_jax.hf.quantised import fill_quantised, slots_of
-from tga_jax.hf.shards import ShardFiller, gather
-from tga_jax.hf.tensor_files import (
-    NewTensor,
-    StoredTensor,
-    listed,
-    read_tensors,
-    stored_tensors,
-    write_tensors,
-)
-from tga_jax.models.config import LlavaConfig, LoraConfig
+from tga_jax.hf.fused import split
+from tga_jax.hf.quantised import QuantisedFiller, slots_of
+from tga_jax.hf.shards import ShardFiller
+from tga_jax.hf.tensor_files import StoredTensor, listed, stored_tensors
+from tga_jax.hf.threads import in_threads, pool
 
-CHUNK_BYTES = 16 << 20  # what is read at once, counted in float32; small for the caches' sake
+CHUNK_BYTES = 4 << 20  # what a thread reads at once, counted in float32; small for the caches' sake
+MEAN_BYTES = 16 << 20  # what is summed at once, likewise; another size may change a last digit
 Leaf = jax.ShapeDtypeStruct
 Tensors = dict[str, StoredTensor]
 
@@ -34,7 +30,7 @@ def load_weights(
 ) -> dict[str, jax.Array]:
     """Read parameters from a folder of safetensors, straight into their shards and dtype.
 
-    Besides the parameters themselves, a few blocks of `CHUNK_BYTES` are in memory at a time.
+    Besides the parameters themselves, a few blocks of `CHUNK_BYTES` a thread are in memory.
 
     Args:
         folder: the checkpoint.
@@ -62,10 +58,7 @@ def load_weights(
     _check_names(folder, wanted, tensors, _accounted_for(folder, spare, wanted, tensors))
     for slot in wanted.values():
         _check_shape(folder, slot, tensors[slot.name], grow_vocab)
-    params = {path: _fill(leaves[path], slots[path], tensors) for path in slots if path in leaves}
-    for path in slots.keys() - leaves.keys():
-        params |= fill_quantised(leaves, path, slots[path], tensors, _chunks)
-    return params
+    return _read(leaves, slots, tensors)
 
 
 def _decoder_type(folder: Path, family: str) -> str:
@@ -138,54 +131,113 @@ def _check_shape(folder: Path, slot: names.Slot, tensor: StoredTensor, grow_voca
         )
 
 
-def _fill(leaf: Leaf, slots: list[names.Slot], tensors: Tensors) -> jax.Array:
-    filler = ShardFiller(leaf)
-    if not leaf.shape:  # CLIP's temperature
-        filler.put((), tensors[slots[0].name].rows(0, 1).reshape(()))
-        return filler.array()
-    for slot in slots:
-        tensor = tensors[slot.name]
-        grown = slot.shape[0] > tensor.shape[0]
-        total = np.zeros(tensor.shape[1:], np.float64)
-        for start, stop in _chunks(tensor):
-            if not grown and not filler.wants(*_box(leaf, slot, start, stop)):
-                continue
-            rows = tensor.rows(start, stop)
-            _put(filler, leaf, slot, start, rows)
-            if grown:
-                total += rows.sum(axis=0, dtype=np.float64)
-        if grown:
-            mean = (total / tensor.shape[0]).astype(np.float32)
-            extra = (slot.shape[0] - tensor.shape[0], *mean.shape)
-            _put(filler, leaf, slot, tensor.shape[0], np.broadcast_to(mean, extra))
-    return filler.array()
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """Rows of a tensor that are to be read, and what is done with them."""
+
+    tensor: StoredTensor
+    start: int
+    stop: int
+    use: Callable[[np.ndarray], None]
+
+    def __call__(self) -> None:
+        self.use(self.tensor.rows(self.start, self.stop))
+
+    @property
+    def place(self) -> tuple[Path, int, int]:
+        """Sorts readings in the order of the files."""
+        return self.tensor.path, self.tensor.offset, self.start
 
 
-def _box(
-    leaf: Leaf, slot: names.Slot, start: int, stop: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where rows of a Hugging Face tensor are in our array: the first index, and the shape."""
-    index = [0] * len(leaf.shape)
-    shape = list(leaf.shape)
-    if slot.layer is not None:
-        index[0], shape[0] = slot.layer, 1
-    rows = len(leaf.shape) - (len(slot.shape) if slot.transform == "none" else 1)
-    index[rows], shape[rows] = start, stop - start
-    return tuple(index), tuple(shape)
+def _read(
+    leaves: Mapping[str, Leaf], slots: Mapping[str, list[names.Slot]], tensors: Tensors
+) -> dict[str, jax.Array]:
+    params = {  # CLIP's temperature is the only one
+        path: _scalar(leaf, tensors[slots[path][0].name])
+        for path, leaf in leaves.items()
+        if not leaf.shape
+    }
+    paths = [path for path in slots if path not in params]
+    with pool() as workers:
+        fillers = list(workers.map(functools.partial(_filler, leaves), paths))
+    means: list[Callable[[], None]] = []
+    readings: list[_Reading] = []
+    for path, filler in zip(paths, fillers, strict=True):
+        for slot in slots[path]:
+            tensor = tensors[slot.name]
+            if slot.shape[0] > tensor.shape[0]:
+                means.append(functools.partial(_put_mean, filler, slot, tensor))
+            readings += _readings(filler, slot, tensor)
+    in_threads([*means, *sorted(readings, key=lambda reading: reading.place)])
+    for filler in fillers:
+        params |= filler.arrays()
+    return params
 
 
-def _put(filler: ShardFiller, leaf: Leaf, slot: names.Slot, start: int, rows: np.ndarray) -> None:
-    index, _ = _box(leaf, slot, start, start + len(rows))
-    transposed = slot.transform == "transpose"  # is done on the device, where it is fast
-    filler.put(
-        index, rows if transposed else names.to_ours(slot.transform, rows), transposed=transposed
-    )
+def _filler(leaves: Mapping[str, Leaf], path: str) -> _Filler | QuantisedFiller:
+    return _Filler(path, leaves[path]) if path in leaves else QuantisedFiller(path, leaves)
 
 
-def _chunks(tensor: StoredTensor) -> Iterator[tuple[int, int]]:
-    """Bounds of row ranges of at most `CHUNK_BYTES`."""
+def _scalar(leaf: Leaf, tensor: StoredTensor) -> jax.Array:
+    value = tensor.rows(0, 1).reshape(()).astype(leaf.dtype)
+    return jax.make_array_from_callback((), leaf.sharding, lambda _: value)
+
+
+def _readings(
+    filler: _Filler | QuantisedFiller, slot: names.Slot, tensor: StoredTensor
+) -> Iterator[_Reading]:
+    for start, stop in _chunks(tensor, CHUNK_BYTES):
+        if filler.wants(slot, start, stop):
+            yield _Reading(tensor, start, stop, functools.partial(filler.put, slot, start))
+
+
+def _put_mean(filler: _Filler | QuantisedFiller, slot: names.Slot, tensor: StoredTensor) -> None:
+    """The rows that the file has not: the mean of those that it has."""
+    total = np.zeros(tensor.shape[1:], np.float64)
+    for bounds in _chunks(tensor, MEAN_BYTES):
+        total += tensor.rows(*bounds).sum(axis=0, dtype=np.float64)
+    mean = (total / tensor.shape[0]).astype(np.float32)
+    extra = (slot.shape[0] - tensor.shape[0], *mean.shape)
+    filler.put(slot, tensor.shape[0], np.broadcast_to(mean, extra))
+
+
+class _Filler:
+    """A parameter under construction from the rows of its tensors."""
+
+    def __init__(self, path: str, leaf: Leaf) -> None:
+        self._path, self._leaf, self._filler = path, leaf, ShardFiller(leaf)
+
+    def wants(self, slot: names.Slot, start: int, stop: int) -> bool:
+        """Whether any local device holds some of these rows."""
+        return self._filler.wants(*self._box(slot, start, stop))
+
+    def put(self, slot: names.Slot, start: int, rows: np.ndarray) -> None:
+        """Rows of a tensor, of which the first is `start`."""
+        index, _ = self._box(slot, start, start + len(rows))
+        transposed = slot.transform == "transpose"
+        rows = rows if transposed else names.to_ours(slot.transform, rows)
+        self._filler.put(index, rows, transposed=transposed)
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """The parameter as filled, by its path."""
+        return {self._path: self._filler.array()}
+
+    def _box(
+        self, slot: names.Slot, start: int, stop: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where rows of a tensor are in our array: the first index, and the shape."""
+        index, shape = [0] * len(self._leaf.shape), list(self._leaf.shape)
+        if slot.layer is not None:
+            index[0], shape[0] = slot.layer, 1
+        rows = len(shape) - (len(slot.shape) if slot.transform == "none" else 1)
+        index[rows], shape[rows] = start, stop - start
+        return tuple(index), tuple(shape)
+
+
+def _chunks(tensor: StoredTensor, most: int) -> Iterator[tuple[int, int]]:
+    """Bounds of row ranges of at most so many bytes, counted in float32."""
     row_bytes = 4 * int(np.prod(tensor.shape[1:], dtype=np.int64))
-    step = max(1, CHUNK_BYTES // max(1, row_bytes))
+    step = max(1, most // max(1, row_bytes))
     for start in range(0, tensor.shape[0], step):
         yield start, min(start + step, tensor.shape[0])
 
@@ -193,7 +245,9 @@ def _chunks(tensor: StoredTensor) -> Iterator[tuple[int, int]]:
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     if a.shape != b.shape or not a.shape:
         return False
-    return all(np.array_equal(a.rows(*bounds), b.rows(*bounds)) for bounds in _chunks(a))
+    return all(
+        np.array_equal(a.rows(*bounds), b.rows(*bounds)) for bounds in _chunks(a, CHUNK_BYTES)
+    )
 
 
 def _is_identity(tensor: StoredTensor) -> bool:
@@ -201,100 +255,3 @@ def _is_identity(tensor: StoredTensor) -> bool:
         return False
     value = tensor.rows(0, tensor.shape[0]).astype(np.float32)
     return np.array_equal(value, np.eye(len(value)) if value.ndim == 2 else np.zeros_like(value))
-
-
-def save_weights(
-    params: Mapping[str, jax.Array],
-    folder: Path,
-    *,
-    config: LlavaConfig,
-    dtype: str,
-    decoder: str = "llama",
-    max_shard_bytes: int = 5_000_000_000,
-    write: bool = True,
-) -> None:
-    """Write parameters as `LlavaForConditionalGeneration.save_pretrained` names them.
-
-    The inverse of `load_weights`. Adapters are merged into their kernels in float32. One tensor
-    is on the host at a time; the same parameters give the same bytes. Of several processes all
-    call this, and one writes.
-
-    Args:
-        params: by flat path, adapters ("…/lora_a", "…/lora_b") included.
-        folder: made if need be; earlier weight files in it are replaced.
-        config: of the model.
-        dtype: "float32", "bfloat16" or "float16".
-        decoder: the language model's type, which decides how some of its tensors are named.
-        max_shard_bytes: above it, several files with an index are written.
-        write: False: only take part in gathering the parameters.
-    """
-    tensors = _new_tensors(params, family="llava", decoder=decoder, lora=config.decoder.lora)
-    if config.projector == "linear":
-        tensors += _identity(config.decoder.width, bias=config.projector_bias)
-    if write:
-        write_tensors(Path(folder), tensors, dtype=dtype, max_bytes=int(max_shard_bytes))
-    else:
-        read_tensors(tensors)
-
-
-def save_part(
-    params: Mapping[str, jax.Array],
-    folder: Path,
-    *,
-    family: str,
-    dtype: str,
-    decoder: str = "llama",
-    lora: LoraConfig | None = None,
-    max_shard_bytes: int = 5_000_000_000,
-) -> None:
-    """`save_weights` of a model that is no LLaVA.
-
-    Args:
-        params: by flat path: "decoder/" ones, or those of a `tga_jax.models.clip.Clip`.
-        folder: made if need be; earlier weight files in it are replaced.
-        family: "decoder" (named as a ...ForCausalLM) or "clip" (as a CLIPModel).
-        dtype: "float32", "bfloat16" or "float16".
-        decoder: the language model's type, which decides how some of its tensors are named.
-        lora: of the decoder's adapters, which are merged.
-        max_shard_bytes: above it, several files with an index are written.
-    """
-    tensors = _new_tensors(params, family=family, decoder=decoder, lora=lora)
-    write_tensors(Path(folder), tensors, dtype=dtype, max_bytes=int(max_shard_bytes))
-
-
-def _new_tensors(
-    params: Mapping[str, jax.Array], *, family: str, decoder: str, lora: LoraConfig | None
-) -> list[NewTensor]:
-    tensors = [
-        NewTensor(names.written(slot.name, family=family), slot.shape, _reader(params, slot, lora))
-        for path, array in params.items()
-        if not path.endswith(("/lora_a", "/lora_b"))
-        for slot in names.slots(path, array.shape, decoder=decoder)
-    ]
-    return fuse(tensors, decoder)
-
-
-def _reader(
-    params: Mapping[str, jax.Array], slot: names.Slot, lora: LoraConfig | None
-) -> Callable[[], np.ndarray]:
-    def take(path: str) -> np.ndarray:
-        return gather(params[path], slot.layer)
-
-    def read() -> np.ndarray:
-        value = take(slot.path)
-        stem = slot.path.removesuffix("kernel")
-        if f"{stem}lora_a" in params:
-            if lora is None:
-                raise ValueError(f"{stem}lora_a without its LoraConfig")
-            a, b = (take(stem + name).astype(np.float32) for name in ("lora_a", "lora_b"))
-            value = value.astype(np.float32) + np.float32(lora.scale) * (a @ b)
-        return names.to_theirs(slot.transform, value)
-
-    return read
-
-
-def _identity(width: int, *, bias: bool) -> list[NewTensor]:
-    """A linear projector's second layer, for a format that always has two."""
-    eye = NewTensor(names.PROJECTOR_2 + "weight", (width, width), lambda: np.eye(width))
-    zero = NewTensor(names.PROJECTOR_2 + "bias", (width,), lambda: np.zeros(width))
-    return [eye, zero] if bias else [eye]
