@@ -6,11 +6,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tga_jax.errors import Preempted, UserError
+from tga_jax.run import side_by_side
 from tga_jax.run.side_by_side import core_shares, run_side_by_side
 
 
@@ -67,4 +70,24 @@ def test_cores_are_shared_out() -> None:
     mine = os.sched_getaffinity(0)
     shares = core_shares(2)
     assert set().union(*shares) == mine and all(shares)
-    assert len(core_shares(len(mine) + 1)) == len(mine) + 1 and all(core_shares(len(mine) + 1))
+    assert sum(map(len, shares)) == len(mine)
+
+
+def test_no_more_processes_than_cores_and_all_cores_for_one_that_is_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small models on a shared core take longer together than one after the other."""
+    monkeypatch.setattr(side_by_side, "_cores", lambda: [0, 1])
+    given: dict[str, set[int]] = {}
+    begin = side_by_side.start
+
+    def start(command: Sequence[str], cores: set[int]) -> Any:
+        given[command[-1].removeprefix("# ")] = cores
+        return begin(command, set())
+
+    monkeypatch.setattr(side_by_side, "start", start)
+    run_side_by_side(["a", "b", "c"], 3, lambda name: python(f"# {name}"))
+    assert given == {"a": {0}, "b": {1}, "c": {0, 1}}
+    given.clear()
+    run_side_by_side(["a", "b", "c", "d"], 2, lambda name: python(f"# {name}"))
+    assert [*map(len, given.values())] == [1] * 4

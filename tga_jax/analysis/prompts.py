@@ -26,11 +26,19 @@ SETS = tuple(f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "ben
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One prompt: the set that it counts in, where it is from, and what is asked."""
+    """One prompt.
+
+    Attributes:
+        set: that it counts in.
+        benchmark: that it is from.
+        item: what is asked.
+        own: whether it is the benchmark's own question, which job `evaluate` asks, too.
+    """
 
     set: str
     benchmark: str
     item: EvalItem
+    own: bool = True
 
     @property
     def kind(self) -> str:
@@ -46,7 +54,10 @@ class Prompt:
 def make_prompts(
     benchmarks: Iterable[Benchmark], *, image_prompt: str, scene_prompt: str, limit: int
 ) -> list[Prompt]:
-    """Prompts by set, short ones first; those without a verdict (`harmful` None) are left out.
+    """Prompts by set; those without a verdict (`harmful` None) are left out.
+
+    In a set the benchmarks' own questions come first, and of these the short ones. So prompts whose
+    states job `evaluate` left are together.
 
     An image with a caption is asked `image_prompt` once, however many questions there are about
     it, and its caption makes a scene. All others are asked their own question. Retrieved texts are
@@ -66,11 +77,12 @@ def make_prompts(
             for kind, asked in _asked(item, image_prompt, scene_prompt):
                 name = f"{'harmful' if item.harmful else 'benign'}_{kind}"
                 key = (asked.image_dir, asked.image, asked.text, asked.extra.get("caption"))
-                found[name].setdefault(key, Prompt(name, benchmark.name, asked))
+                own = kind != "scenes" and asked.text == item.text
+                found[name].setdefault(key, Prompt(name, benchmark.name, asked, own))
     prompts: list[Prompt] = []
     for rows in found.values():
         chosen = _evenly(list(rows.values()), limit)
-        prompts += sorted(chosen, key=lambda prompt: len(prompt.item.text))
+        prompts += sorted(chosen, key=lambda prompt: (not prompt.own, len(prompt.item.text)))
     return prompts
 
 

@@ -23,14 +23,16 @@ def run_side_by_side(
 
     Args:
         names: what to run, in this order.
-        processes: how many at once; each gets an equal share of the cores that this process has.
+        processes: how many at once, but no more than there are cores. Each gets an equal share of
+            the cores that this process has; the last one gets all if nothing is left beside it.
         command: name -> command line.
 
     Raises:
         UserError: one of them failed; the others were ended, and go on when started again.
         Preempted: a signal to stop came, and was passed on.
     """
-    shares = core_shares(processes)
+    processes = min(processes, core_count())
+    shares, lone = core_shares(processes), len(names) % processes == 1
     waiting, running = list(names), dict[int, tuple[str, subprocess.Popen]]()
     readers: list[threading.Thread] = []
     with hold() as held:
@@ -38,7 +40,8 @@ def run_side_by_side(
             while waiting or running:
                 for share in [i for i in range(processes) if i not in running][: len(waiting)]:
                     name = waiting.pop(0)
-                    running[share] = name, start(command(name), shares[share])
+                    cores = set().union(*shares) if lone and not waiting else shares[share]
+                    running[share] = name, start(command(name), cores)
                     readers.append(relay(name, running[share][1].stderr))
                 if held.stopped():
                     raise Preempted(f"experiment {held.reason}")
@@ -56,10 +59,19 @@ def run_side_by_side(
                 reader.join()
 
 
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(_cores()) or os.cpu_count() or 1
+
+
 def core_shares(processes: int) -> list[set[int]]:
-    """The cores of each process; where there are fewer cores than processes they share them."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return [set(cores[i::processes]) or set(cores) for i in range(processes)]
+    """The cores of each of at most `core_count` processes; empty sets where that is not known."""
+    cores = _cores()
+    return [set(cores[i::processes]) for i in range(processes)]
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def start(command: Sequence[str], cores: set[int]) -> subprocess.Popen:
