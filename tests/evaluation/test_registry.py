@@ -93,6 +93,18 @@ def test_two_questions_of_one_id_and_a_wrong_limit(tmp_path: Path) -> None:
         load_texts(tmp_path / "t.jsonl", [row], {"limit": "all"})
 
 
+def test_a_folder_of_images_for_questions_without_one_is_a_mistake(tmp_path: Path) -> None:
+    """They would be asked as texts, and nobody would notice."""
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"question_id": 1, "text": "What?", "pic": "a.png"}) + "\n")
+    (tmp_path / "a.png").write_bytes(b"")
+    read = f"questions:{path}?images={tmp_path}"
+    with pytest.raises(UserError, match=r"no question has an image.*image=COLUMN"):
+        load(parse_entries(read)[0], drawings=tmp_path)
+    (found,) = load(parse_entries(f"{read}&image=pic")[0], drawings=tmp_path).items
+    assert found.image == "a.png"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -100,6 +100,8 @@ def test_a_run_ends_with_what_was_done_and_what_to_type(
     [
         (["bin/tga", "--config=x", "--job", "score", "--workdir=w"], "score",
          "tga --config=x --workdir=w --job=pretrain,finetune,export"),
+        (["tga", "--config.model.checkpoint=F"], "inspect",
+         "tga --config.model.checkpoint=F --job=finetune,export"),
         (["m", "--job=a", "-a"], "index", "python -m tga_jax.main -a --job=retrieve"),
         (["tga", "--config=x", "--config.a=1", "-config.b", "2", "--config.a", "3", "--config.b=4"],
          "index", "tga --config=x --config.a 3 --config.b=4 --job=retrieve"),

@@ -165,9 +165,10 @@ def pieces_warning(config: Any, tokenizer: Any) -> str | None:
     if not pieces:
         return None
     shown = ", ".join(f'"{piece}"' for piece in pieces)
+    be, they = ("is", "it was") if len(pieces) == 1 else ("are", "they were")
     return (
-        f"of the {len(set(tokens))} apology tokens, {len(pieces)} are shorter than the words that "
-        f"they were made from ({shown}). Other answers begin with them too, so that it says little "
+        f"of the {len(set(tokens))} apology tokens, {len(pieces)} {be} shorter than the word that "
+        f"{they} made from ({shown}). Other answers begin with them too, so that it says little "
         f"of refusals when such a token comes first (config.{key}.apologies)"
     )
 

@@ -42,6 +42,11 @@ def next_command(argv: Sequence[str], workdir: Path, last: str) -> str:
         return f"{shlex.join([*program(argv[0]), *flags])} {AUDIT}"
     if last == "plan" and not (read_json(workdir / "plan" / "plan.json") or {}).get("fits"):
         return with_job(argv, "plan", "--config.plan.search=True")
+    if last in ("inspect", "score") and any("config.model.checkpoint" in arg for arg in argv):
+        trained = (workdir / "finetune" / "done.json").exists() and last == "score"
+        return with_job(
+            argv, "export" if trained else "finetune,export"
+        )  # its projector is trained
     if last == "score" and (workdir / "finetune" / "done.json").exists():
         return with_job(argv, "export")
     return with_job(argv, JOBS[last].next) if JOBS[last].next else ""

@@ -240,6 +240,11 @@ def first_state(
     state = stage.state(load_params(job, model, start, stage.factors))
     if latest is None:
         job.say(f"{stage.steps} steps from {start.tag}")
+        if stage.name == "finetune" and start.stage is None and not job.config.model.checkpoint:
+            job.say(
+                "WARNING: the projector is new and no first stage has trained it; --job=pretrain "
+                "does, before this one"
+            )
         return state
     abstract = abstract_state(state)
     del state

@@ -78,14 +78,15 @@ def where_refusal_arises(arm: Arm) -> str | None:
     layers = arm.analysis.get("safety_layers")
     if layers:
         text = (
-            f"In {arm.name}, refusal of text arises at layers {layers} of {arm.analysis['layers']}"
+            f"In {arm.name}, refusal of text arises at layer{'s' * ('-' in layers)} {layers} of "
+            f"{arm.analysis['layers']}"
         )
     else:
         reason = str(arm.analysis.get("reason")).partition(";")[0]  # without what to do about it
         text = f"In {arm.name} there are {reason}"
     told = _apologies_first(arm)
     warning = arm.analysis.get("warning")
-    return f"{text}.{told}" + (f" Of its measure mind this: {warning}." if warning else "")
+    return f"{text}.{told}" + (f" Take this measure with care: {warning}." if warning else "")
 
 
 def _apologies_first(arm: Arm) -> str:

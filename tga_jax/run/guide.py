@@ -35,7 +35,8 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
             )
     off = guide.form == "none" or bool(stage and not config[stage].guide)
     guided = guided_layers(guide, workdir, needed=not off)
-    answers = guide.answer_layers if guide.answer_layers and guide.answer_weight else guided
+    own = bool(guide.answer_layers and guide.answer_weight)
+    answers, key = (guide.answer_layers, "answer_layers") if own else (guided, "layers")
     return GuideConfig(
         form="none" if off else guide.form,
         layers=parse_layers(guided, layers),
@@ -43,7 +44,7 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
         pair_weight=guide.pair_weight,
         hinge_weight=guide.hinge_weight,
         answer_weight=guide.answer_weight,
-        answer_layers=parse_layers(answers, layers),
+        answer_layers=parse_layers(answers, layers, key=f"config.guide.{key}"),
         center_decay=guide.center_decay,
         detach_caption=guide.detach_caption,
     )

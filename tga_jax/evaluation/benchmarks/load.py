@@ -61,6 +61,7 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
     items = _in_part(entry, [part for part in parts if isinstance(part, EvalItem)])
     items = _limited(entry, items)
     _check_ids(entry, items)
+    _check_images(entry, items)
     present = []
     for item in (_with_folder(item, images) for item in items):
         lost = _lost_image(item)
@@ -103,6 +104,16 @@ def _limited(entry: Entry, items: list[EvalItem]) -> list[EvalItem]:
         if counts[item.scene] <= int(entry.options["limit"]):
             kept.append(item)
     return kept
+
+
+def _check_images(entry: Entry, items: list[EvalItem]) -> None:
+    """Refuse an image folder for questions of which none has an image: they would be texts."""
+    if items and "images" in entry.options and all(item.image is None for item in items):
+        raise UserError(
+            f"benchmark {entry.name}: {entry.path}: the option images names a folder, but no "
+            "question has an image; leave it out, or name the column of the images (?image=COLUMN "
+            "of kind questions)"
+        )
 
 
 def _check_ids(entry: Entry, items: list[EvalItem]) -> None:
