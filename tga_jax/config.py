@@ -335,9 +335,10 @@ def _evaluate() -> ConfigDict:
 def _judge() -> ConfigDict:
     """Job `judge`: a file of answers that were made elsewhere, judged by config.evaluate.judges.
 
-    Columns: of the answers, of "is the request harmful", of the scene; "": see answer_files.py.
+    Columns: of the answers, of the question's id, of "is the request harmful", of the scene; "":
+    see answer_files.py.
     """
-    return ConfigDict(dict(answers="", column="", harmful_column="", scene_column=""))
+    return ConfigDict(dict(answers="", column="", id_column="", harmful_column="", scene_column=""))
 
 
 def _llava_judge() -> dict:

@@ -198,6 +198,8 @@ def load_problem(error: Exception) -> str:
         return type(error).__name__
     if any(line.startswith("Traceback") for line in lines):
         said = lines[-1].removeprefix("ValueError: ")  # what our configurations raise
+        if "get_config() takes 0 positional arguments" in said:
+            said = "this configuration has no variants; leave out the colon and what follows it"
         return f"{lines[0].split(': Error')[0].removeprefix('flag ')}: {said}"
     gone = [line for line in lines if "No such file" in line]
     return f"--config: {gone[0].partition('] ')[2] or gone[0]}" if gone else " ".join(lines)

@@ -76,6 +76,15 @@ def test_refusals_by_scene() -> None:
     assert all(row.figure.interval[0] <= row.figure.value for row in rows.values())
 
 
+@pytest.mark.parametrize(
+    ("harmful", "harmless", "few"), [(29, 90, True), (90, 29, True), (30, 30, False)]
+)
+def test_a_comparison_is_of_few_where_one_side_is(harmful: int, harmless: int, few: bool) -> None:
+    kinds = [True] * harmful + [False] * harmless
+    rows = rows_of([result(i, "", kind, kind, margin=float(i % 7)) for i, kind in enumerate(kinds)])
+    assert rows["all", "auc"].more.get("few", False) is few
+
+
 def test_other_judges_and_their_agreement() -> None:
     flipped = [result(1, "", True, False), result(2, "", True, False), result(3, "", False, True)]
     rows = rows_of(flipped)

@@ -291,7 +291,7 @@ def test_a_llava_judges_with_images_and_is_not_asked_again(
     assert error.startswith("error: judge llava: ") and "none' is not a folder" in error
     assert not (tmp_path / "evaluate").exists()
 
-    monkeypatch.setattr(examinee, "JUDGED_AT_A_TIME", 4)
+    monkeypatch.setattr(evaluate_answers, "JUDGED_AT_A_TIME", 4)
     asked: list[Any] = []
 
     def reply(self: LlavaReply, chats: Any) -> list[str]:

@@ -190,6 +190,26 @@ def test_answers_of_one_question_are_answers_of_their_own_and_one_cluster(
     assert found["settings"]["repeated_ids"] == 4
 
 
+def test_ids_come_from_the_column_that_is_named_or_the_log_says_that_there_are_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("nr,reply\n7,I cannot help with that.\n7,Gladly.\n9,It is red.\n")
+    assert judge(path, tmp_path / "none", "--config.judge.column=reply") == 0
+    assert "no known column has ids, so verdicts have the numbers of the rows" in (
+        capfd.readouterr().err
+    )
+    found = [line["question_id"] for line in read_jsonl(tmp_path / "none/judge/verdicts.jsonl")]
+    assert found == [1, 2, 3]
+    named = ("--config.judge.column=reply", "--config.judge.id_column=nr")
+    assert judge(path, tmp_path / "named", *named) == 0
+    said = capfd.readouterr().err
+    assert "no known column has ids" not in said
+    assert "1 of 3 answers have the question_id of an earlier one" in said
+    found = [line["question_id"] for line in read_jsonl(tmp_path / "named/judge/verdicts.jsonl")]
+    assert list(map(str, found)) == ["7", "7", "9"]
+
+
 def test_empty_answers_alone_measure_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

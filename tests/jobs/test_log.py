@@ -56,7 +56,7 @@ def test_a_stage_says_what_is_to_come_and_what_became_of_it(
     tokens = int(come.split("about ")[1].split()[0].replace(",", ""))
     assert tokens > 0
     logged = [json.loads(line) for line in (workdir / "pretrain" / "metrics.jsonl").open()]
-    ends = f"loss {logged[0]['loss']:.4f} -> {logged[-1]['loss']:.4f}"
+    ends = f"language loss {logged[0]['lm_loss']:.4f} -> {logged[-1]['lm_loss']:.4f}"
     assert any("[pretrain] trained 3 steps in" in li and ends in li for li in said.splitlines())
     last = logged[-1]
     parts = f"language {last['lm_loss']:.4f} + guide {last['loss'] - last['lm_loss']:.4f}"
@@ -102,6 +102,10 @@ def test_a_run_ends_with_what_was_done_and_what_to_type(
          "tga --config=x --workdir=w --job=pretrain,finetune,export"),
         (["tga", "--config.model.checkpoint=F"], "inspect",
          "tga --config.model.checkpoint=F --job=finetune,export"),
+        (["tga", "--config.finetune.path=F"], "finetune",
+         "tga --config.finetune.path=F --job=export"),
+        (["tga", "--config.data.path=F"], "finetune",
+         "tga --config.data.path=F --job=score,export"),
         (["m", "--job=a", "-a"], "index", "python -m tga_jax.main -a --job=retrieve"),
         (["tga", "--config=x", "--config.a=1", "-config.b", "2", "--config.a", "3", "--config.b=4"],
          "index", "tga --config=x --config.a 3 --config.b=4 --job=retrieve"),

@@ -24,13 +24,16 @@ SCENE_COLUMNS = ("category", "scene")
 
 
 def read_answers(
-    path: Path, *, text: str = "", harmful: str = "", scene: str = ""
+    path: Path, *, text: str = "", identity: str = "", harmful: str = "", scene: str = ""
 ) -> tuple[list[tuple[EvalItem, str]], str]:
     """The questions as far as the file has them, their answers, and the model's name ("").
+
+    Where no column has the ids, an answer's id is the number of its row, from 1.
 
     Args:
         path: the file.
         text: the column of the answers; "": the first of `TEXT_COLUMNS` that is there.
+        identity: the column of the questions' ids; "": the first of `ID_COLUMNS` that is there.
         harmful: the column that says whether a request is harmful; "": "harmful", if it is there.
         scene: the column to break the figures down by; "": "category" or "scene".
 
@@ -43,7 +46,7 @@ def read_answers(
     names = columns_of(rows)
     chosen = {
         "text": column(names, text, TEXT_COLUMNS, key="config.judge.column", path=path),
-        "id": column(names, "", ID_COLUMNS),
+        "id": column(names, identity, ID_COLUMNS, key="config.judge.id_column", path=path),
         "prompt": column(names, "", PROMPT_COLUMNS),
         "harmful": column(
             names, harmful, ("harmful",), key="config.judge.harmful_column", path=path
@@ -57,6 +60,11 @@ def read_answers(
         for number, row in enumerate(rows, start=1)
     ]
     return answered, _model(rows)
+
+
+def has_ids(path: Path, identity: str = "") -> bool:
+    """Whether a column of a file of answers has the ids of the questions."""
+    return bool(identity or set(ID_COLUMNS) & {*columns_of(read_rows(path))})
 
 
 def repeated(answered: Sequence[tuple[EvalItem, str]]) -> list[int | str]:

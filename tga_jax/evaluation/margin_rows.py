@@ -52,7 +52,7 @@ def _margin_figures(
         for name, rate in MATCHED.items()
         if name not in fitting
     }
-    few = independence([*harmful, *against])
+    few = independence(harmful, against)
     lacks = {"absent": absent} if absent else {}
     figure = metrics.auc_figure(high, low, clusters)
     yield Row(scene, "auc", figure, more={**more, **lacks, **few})

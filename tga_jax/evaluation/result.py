@@ -103,8 +103,12 @@ def nothing_measured(name: str, results: Sequence[Result]) -> str:
     )
 
 
-def independence(results: Sequence[Result]) -> dict[str, Any]:
-    """How many independent items there are, where that is fewer than the items, or few."""
-    clusters = len({r.cluster for r in results})
-    found: dict[str, Any] = {"clusters": clusters} if clusters < len(results) else {}
-    return found | ({"few": True} if clusters < FEW else {})
+def independence(*groups: Sequence[Result]) -> dict[str, Any]:
+    """How many independent items there are, where that is fewer than the items, or few.
+
+    What compares several groups rests on few where one of them is of few.
+    """
+    clusters = [{r.cluster for r in group} for group in groups]
+    count, independent = sum(map(len, groups)), len(set().union(*clusters))
+    found: dict[str, Any] = {"clusters": independent} if independent < count else {}
+    return found | ({"few": True} if min(map(len, clusters)) < FEW else {})

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from tga_jax.captioning.captioner import Captioner, captioner_config
+from tga_jax.captioning.captioner import Captioner, captioner_config, captioner_weights
 from tga_jax.captioning.log import CaptionLog, Part, part_of
 from tga_jax.captioning.wanted import Wanted, choose
 from tga_jax.cluster import hosts
@@ -35,6 +35,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     if not job.config.data.path:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file")
     part_of(job.config.caption.shard)
+    if not (job.config.caption.checkpoint or {"pretrain", "finetune"} & {*before}):
+        captioner_weights(job, foreign=False)
     check_samples(job, before=(*before, "caption"))
     check_model(captioner_config(job.config), before=before)
 

@@ -47,6 +47,9 @@ def next_command(argv: Sequence[str], workdir: Path, last: str) -> str:
         return with_job(
             argv, "export" if trained else "finetune,export"
         )  # its projector is trained
+    if last in ("pretrain", "finetune") and not any("config.data.path" in arg for arg in argv):
+        jobs = [job for job in JOBS[last].next.split(",") if job != "score"]  # has no samples
+        return with_job(argv, ",".join(jobs))
     if last == "score" and (workdir / "finetune" / "done.json").exists():
         return with_job(argv, "export")
     return with_job(argv, JOBS[last].next) if JOBS[last].next else ""

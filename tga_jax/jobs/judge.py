@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.answer_files import read_answers, repeated
+from tga_jax.evaluation.answer_files import has_ids, read_answers, repeated
 from tga_jax.evaluation.judge_answers import judged, metric_lines, verdict_lines
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.result import nothing_measured
@@ -35,8 +35,17 @@ def run(job: Job) -> None:
     cfg, folder = job.config.judge, job.workdir / "judge"
     path = Path(cfg.answers)
     answered, model = read_answers(
-        path, text=cfg.column, harmful=cfg.harmful_column, scene=cfg.scene_column
+        path,
+        text=cfg.column,
+        identity=cfg.id_column,
+        harmful=cfg.harmful_column,
+        scene=cfg.scene_column,
     )
+    if not has_ids(path, cfg.id_column):
+        job.say(
+            f"{path}: no known column has ids, so verdicts have the numbers of the rows, from 1 "
+            "(config.judge.id_column names one)"
+        )
     judges = make_judges(job)
     results = judged(answered, judges, folder)
     write_jsonl(folder / "verdicts.jsonl", verdict_lines(results))

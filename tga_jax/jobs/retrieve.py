@@ -82,6 +82,12 @@ def run(job: Job) -> None:
     if hosts.is_first():
         count = write(job, retriever, samples, found, counts)
         job.say(f"{count} of {len(samples)} images have a related text -> {path}")
+        if not count:
+            job.say(
+                "WARNING: no image has a related text, so the file is empty and "
+                "config.data.retrieved cannot name it; search in other texts "
+                "(config.retrieval.corpus)"
+            )
     work.finish()
 
 

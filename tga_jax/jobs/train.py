@@ -160,12 +160,13 @@ def say_steps(job: Job, source: BatchSource, done: int) -> None:
 
 
 def say_done(job: Job, steps: int, seconds: float) -> None:
-    """Say what training came to: steps, time, the first and the last loss, and where they are."""
+    """Say what training came to: steps, time, the first and the last language loss (the
+    guide's part is not there in every step), and where they are."""
     folder = job.workdir / job.name
     lines = list(read_log(folder / "metrics.jsonl")) if hosts.is_first() else []
-    lines = [line for line in lines if "loss" in line]  # not that of step 0
-    losses = f", loss {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" if lines else ""
-    job.say(f"trained {steps} steps in {clock(seconds)}{losses}")
+    losses = [line["lm_loss"] for line in lines if line.get("lm_loss") is not None]
+    ends = f", language loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""
+    job.say(f"trained {steps} steps in {clock(seconds)}{ends}")
     job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
 
 

@@ -138,7 +138,7 @@ ENTRIES = (
         "n",
         "The number of questions behind a figure. Several questions about one image count as one "
         f"cluster in the intervals. A figure from fewer than {FEW} independent ones is marked "
-        "'few'.",
+        "'few'; so is one that compares two kinds of items and has fewer of either kind.",
     ),
     Entry(
         "interval",

@@ -52,7 +52,11 @@ def say_samples(
     )
     twice = about["duplicate_ids"]["count"]
     for line in [
-        *([f"{twice} ids are those of several samples"] if twice else []),
+        *(
+            [f"{twice} {'id is' if twice == 1 else 'ids are'} shared by several samples"]
+            if twice
+            else []
+        ),
         *text_warnings(about),
     ]:
         say(line)
