@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.generation import FIRST_TEXT, PAD, load_ours, make_reference
-from benchmarks.guard import machine_kind, write_ratios
+from benchmarks.guard import machine_kind, processor, write_ratios
 from benchmarks.reference import IMAGE_TOKEN
 from tga_jax.hf.processor import CLIP_MEAN, CLIP_STD
 
@@ -293,7 +293,7 @@ def compare(args: argparse.Namespace, asks: dict[str, Ask]) -> dict[str, Any]:
         if arm is not theirs
     }
     result: dict[str, Any] = {
-        "processor": processor(),
+        "processor": f"{processor()}; {machine_kind()}",
         "settings": {key: value for key, value in vars(args).items() if key != "write"},
         "answer_tokens": {
             "median": statistics.median(lengths), "mean": round(statistics.mean(lengths), 1),
@@ -314,16 +314,6 @@ def compare(args: argparse.Namespace, asks: dict[str, Ask]) -> dict[str, Any]:
     result["ratios"] = [round(their / our, 2) for their, our in pairs]
     result["cpu_ratio"] = round(sum(theirs.cpu) / sum(ours.cpu), 2)
     return result
-
-
-def processor() -> str:
-    """The processor's name, with the number of cores used."""
-    names = {
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    }
-    return f"{', '.join(names)}; {machine_kind()}"
 
 
 if __name__ == "__main__":

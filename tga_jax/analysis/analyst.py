@@ -46,6 +46,7 @@ class Analyst:
         """Takes config.analyze; the states that were `kept` need no run of the model."""
         self._prompts, self._decoder = prompts, model.llava.config.decoder
         self._kept, self._dtype = kept, config.dtype
+        self._kept_rows = kept.rows([prompt.item for prompt in prompts]) if kept else set()
         self.apologies = analysis_apologies(config, model.source.tokenizer.tokenizer)
         system = analysed_system(config, model.prompts)
         self._prompter = make_prompter(config, model.prompts, system=system)
@@ -117,7 +118,7 @@ class Analyst:
                 progress.show(done)
 
     def _is_kept(self, row: int) -> bool:
-        return self._kept is not None and self._kept.has(self._prompts[row].item)
+        return row in self._kept_rows
 
     def _of(self, params: Params, batch: InferenceBatch) -> PromptStates:
         """The states of a batch: those that were kept, of all its prompts, or the model's."""

@@ -59,9 +59,11 @@ class KeptStates:
         """The file of a prompt, whether it exists or not."""
         return self._folder / f"{digest([self._key, items_digest([item])])}.npy"
 
-    def has(self, item: EvalItem) -> bool:
-        """Whether a prompt's states are there."""
-        return self.path(item).is_file()
+    def rows(self, items: Sequence[EvalItem]) -> set[int]:
+        """The places of the prompts whose states are there."""
+        if not self._folder.is_dir():
+            return set()
+        return {row for row, item in enumerate(items) if self.path(item).is_file()}
 
     def keep(self, item: EvalItem, last: np.ndarray, image: np.ndarray) -> None:
         """Write float[1 + L, D] and float[L, D]; the latter is of use beside a caption alone."""
@@ -123,7 +125,8 @@ def keeper(
     kept = kept_states(job, model, examinee.weights)
     kept.begin()
     items = [prompt.item for prompt in prompts if prompt.kind != "scenes"]
-    missing = {kept.path(item): item for item in items if not kept.has(item)}
+    there = kept.rows(items)
+    missing = {kept.path(item): item for row, item in enumerate(items) if row not in there}
 
     def see(item: EvalItem, states: PromptStates) -> None:
         caption = item.extra.get("caption")

@@ -26,7 +26,7 @@ SETS = tuple(f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "ben
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One prompt.
+    """One prompt: the set that it counts in, where it is from, and what is asked.
 
     Attributes:
         set: that it counts in.

@@ -8,6 +8,7 @@ anything else  JSONL, a JSON list, .csv, .tsv or .xlsx with a column that is nam
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,25 @@ PROMPT_COLUMNS = ("prompt", "question", "input")
 SCENE_COLUMNS = ("category", "scene")
 
 
+@dataclasses.dataclass(frozen=True)
+class AnswerFile:
+    """What a file of answers holds.
+
+    Attributes:
+        answered: the questions and their answers.
+        model: who answered; "": the file does not say.
+        has_ids: whether a column has the ids of the questions.
+    """
+
+    answered: list[tuple[EvalItem, str]]
+    model: str
+    has_ids: bool
+
+
 def read_answers(
     path: Path, *, text: str = "", identity: str = "", harmful: str = "", scene: str = ""
-) -> tuple[list[tuple[EvalItem, str]], str]:
-    """The questions as far as the file has them, their answers, and the model's name ("").
+) -> AnswerFile:
+    """The answers of a file, and the questions as far as it has them.
 
     Where no column has the ids, an answer's id is the number of its row, from 1.
 
@@ -59,12 +75,7 @@ def read_answers(
         (_item(row, chosen, number, path=path), _answer(row, chosen["text"], number, path=path))
         for number, row in enumerate(rows, start=1)
     ]
-    return answered, _model(rows)
-
-
-def has_ids(path: Path, identity: str = "") -> bool:
-    """Whether a column of a file of answers has the ids of the questions."""
-    return bool(identity or set(ID_COLUMNS) & {*columns_of(read_rows(path))})
+    return AnswerFile(answered, _model(rows), chosen["id"] is not None)
 
 
 def repeated(answered: Sequence[tuple[EvalItem, str]]) -> list[int | str]:

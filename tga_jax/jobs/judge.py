@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.answer_files import has_ids, read_answers, repeated
+from tga_jax.evaluation.answer_files import read_answers, repeated
 from tga_jax.evaluation.judge_answers import judged, metric_lines, verdict_lines
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.result import nothing_measured
@@ -34,14 +34,15 @@ def run(job: Job) -> None:
     """Write judge/verdicts.jsonl and judge/metrics.json; a table on stderr."""
     cfg, folder = job.config.judge, job.workdir / "judge"
     path = Path(cfg.answers)
-    answered, model = read_answers(
+    found = read_answers(
         path,
         text=cfg.column,
         identity=cfg.id_column,
         harmful=cfg.harmful_column,
         scene=cfg.scene_column,
     )
-    if not has_ids(path, cfg.id_column):
+    answered, model = found.answered, found.model
+    if not found.has_ids:
         job.say(
             f"{path}: no known column has ids, so verdicts have the numbers of the rows, from 1 "
             "(config.judge.id_column names one)"
