@@ -24,7 +24,13 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_files import image_folder
-from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
+from tga_jax.run.weights import (
+    Weights,
+    current_weights,
+    load_params,
+    model_digest,
+    projector_is_new,
+)
 from tga_jax.training.metrics import Progress
 from tga_jax.training.step import nested
 
@@ -153,7 +159,7 @@ def captioner_weights(job: Job, *, foreign: bool) -> Weights:
     if foreign:
         return Weights(None, 0, "")
     weights = current_weights(job)
-    if weights.stage is None and not job.config.model.checkpoint:
+    if projector_is_new(job.config, weights):
         raise UserError(
             "the model's projector is new and not trained: train it first, "
             "or set config.caption.checkpoint"

@@ -44,7 +44,13 @@ from tga_jax.run.stage_data import (
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.start import device_memory
 from tga_jax.run.tracking import about_stage
-from tga_jax.run.weights import Weights, current_weights, finished_stage, load_params
+from tga_jax.run.weights import (
+    Weights,
+    current_weights,
+    finished_stage,
+    load_params,
+    projector_is_new,
+)
 from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
 from tga_jax.training.held_out import HeldOut
@@ -241,7 +247,7 @@ def first_state(
     state = stage.state(load_params(job, model, start, stage.factors))
     if latest is None:
         job.say(f"{stage.steps} steps from {start.tag}")
-        if stage.name == "finetune" and start.stage is None and not job.config.model.checkpoint:
+        if stage.name == "finetune" and projector_is_new(job.config, start):
             job.say(
                 "WARNING: the projector is new and no first stage has trained it; --job=pretrain "
                 "does, before this one"

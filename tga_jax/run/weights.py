@@ -39,6 +39,11 @@ class Weights:
         return "start" if self.stage is None else f"{self.stage}-{self.step}"
 
 
+def projector_is_new(config: ConfigDict, weights: Weights) -> bool:
+    """Whether nothing has trained the projector yet: the model is put together from two parts."""
+    return weights.stage is None and not config.model.checkpoint
+
+
 def finished_stage(workdir: Path, stage: str) -> Weights | None:
     """The weights of a stage that ran to its end in this workdir; None where it did not."""
     done = shared_files.read_json(workdir / stage / "done.json", missing_ok=True)
