@@ -75,7 +75,8 @@ def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
-def _leaves(layers: int, dtype: str) -> dict[str, Any]:
+def parameter_shapes(layers: int, dtype: str) -> dict[str, Any]:
+    """Parameter -> shape, dtype and place (this process's device)."""
     import flax.linen as nn
     import jax
     from flax.traverse_util import flatten_dict
@@ -107,7 +108,7 @@ def _write(folder: Path, layers: int, dtype: str) -> None:
     rng = np.random.default_rng(0)
     tensors = [
         NewTensor(slot.name, slot.shape, functools.partial(_values, rng, slot.shape))
-        for path, leaf in _leaves(layers, "bfloat16").items()
+        for path, leaf in parameter_shapes(layers, "bfloat16").items()
         for slot in names.slots(path, leaf.shape)
     ]
     write_tensors(folder, tensors, dtype=dtype, max_bytes=1_000_000_000)
@@ -169,7 +170,7 @@ def _measure(arm: str, folder: Path, layers: int, dtype: str) -> dict[str, Any]:
 def _ours(folder: Path, layers: int, dtype: str, _: Path) -> Callable[[], int]:
     from tga_jax.hf.weights import load_weights
 
-    leaves = _leaves(layers, dtype)
+    leaves = parameter_shapes(layers, dtype)
     return lambda: sum(x.nbytes for x in load_weights(folder, leaves, family="llava").values())
 
 
@@ -177,7 +178,7 @@ def _our_export(folder: Path, layers: int, dtype: str, out: Path) -> Callable[[]
     from tga_jax.hf.saving import save_weights
     from tga_jax.hf.weights import load_weights
 
-    params = load_weights(folder, _leaves(layers, dtype), family="llava")
+    params = load_weights(folder, parameter_shapes(layers, dtype), family="llava")
 
     def work() -> int:
         save_weights(params, out, config=_config(layers), dtype=dtype)

@@ -1,8 +1,8 @@
-"""The paper's 7B stages on TPU slices and H100s, planned: `python -m benchmarks.plans`.
+"""The paper's stages on TPU slices and H100s, planned: `python -m benchmarks.plans`.
 
 Runs job `plan` for every row and writes docs/plans.md. A TPU row is a compilation of minutes on
 one core; --workdir keeps what was compiled, so that a second run only adds what is missing.
---rows=0 compiles nothing, and rows that were never run say so.
+--only takes the rows with a word in their name; rows that were never run say so.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ LORA = (
     "--config.finetune.trainable="
     "(('decoder/.*/lora_.*', 1.0), ('projector/.*', 1.0), ('.*', None))",
 )
+# LLaVA-1.5-13B, in place of the model that CONFIG joins.
+LLAVA_13B = (
+    "--config.model.checkpoint=llava-hf/llava-1.5-13b-hf",
+    "--config.model.vision=",
+    "--config.model.llm=",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A stage on a topology; the paper's batch in `accumulate` parts."""
 
-    kind: str  # "pretrain", "finetune", or "lora": finetune with adapters
+    kind: str  # of KINDS: a stage, and what of which model is trained in it
     topology: str
     accumulate: int
     mesh: str = "1,-1,1"
@@ -50,7 +56,7 @@ class Row:
     @property
     def stage(self) -> str:
         """The stage whose step is planned."""
-        return "finetune" if self.kind == "lora" else self.kind
+        return "pretrain" if self.kind == "pretrain" else "finetune"
 
     @property
     def name(self) -> str:
@@ -71,7 +77,8 @@ class Row:
             f"--config.plan.mesh={self.mesh}",
             f"--config.model.remat={self.remat}",
             f"--config.model.attention={self.attention}",
-            *(LORA if self.kind == "lora" else ()),
+            *(LORA if self.kind.startswith("lora") else ()),
+            *(LLAVA_13B if self.kind.endswith("13b") else ()),
             *((f"--config.compiler_options=('{WHOLE}',)",) if self.whole else ()),
         ]
 
@@ -106,6 +113,10 @@ ROWS = (
     Row("finetune", "v5e:4x4 x2", 1, mesh="2,-1,1"),
     Row("finetune", "v6e:4x4", 1, whole=True),
     Row("lora", "v6e:4x4", 1, whole=True),
+    Row("finetune-13b", "v5e:8x8", 1),
+    Row("finetune-13b", "v5p:2x2x2", 2),
+    Row("lora-13b", "v5e:8x8", 1),
+    Row("lora-13b", "v5p:2x2x2", 2),
 )
 
 HEAD = (
@@ -157,6 +168,8 @@ KINDS = {
     "pretrain": "pretrain, the projector alone",
     "finetune": "finetune, projector and language model",
     "lora": "finetune with LoRA of rank 128 on all matrices, and the projector",
+    "finetune-13b": "LLaVA-1.5-13B: finetune, projector and language model",
+    "lora-13b": "LLaVA-1.5-13B: finetune with LoRA of rank 128, and the projector",
 }
 
 
@@ -164,10 +177,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, default=Path("runs/plans"))
     parser.add_argument("--out", type=Path, default=Path("docs/plans.md"))
-    parser.add_argument("--rows", type=int, default=len(ROWS), help="at most so many are planned")
+    parser.add_argument("--only", default="", help="plan the rows with this word in their name")
     args = parser.parse_args()
-    for row in ROWS[: args.rows]:
-        plan(row, args.workdir)
+    for row in ROWS:
+        if args.only in row.name:
+            plan(row, args.workdir)
     args.out.write_text(page(args.workdir))
 
 
@@ -189,10 +203,10 @@ def plan(row: Row, workdir: Path) -> None:
 def page(workdir: Path) -> str:
     """docs/plans.md."""
     return (
-        "# What the 7B stages need, planned\n\n"
+        "# What the paper's stages need, planned\n\n"
         "`python -m benchmarks.plans` made this page, for Mistral-7B-Instruct-v0.2 and CLIP"
-        f" ViT-L/14-336 (`{CONFIG}`). Nothing here was run on the hardware that it names. "
-        "How to read the tables:\n\n"
+        f" ViT-L/14-336 (`{CONFIG}`), and for LLaVA-1.5-13B where it is named. "
+        "Nothing here was run on the hardware that it names. How to read the tables:\n\n"
         '- For TPU rows, libtpu compiled the real train step for the slice ("compiled"). '
         "The memory is the compiler's, and links and loops are read from the compiled "
         "program.\n"

@@ -14,7 +14,7 @@ are the miniature's, in runs/real.
 from ml_collections import ConfigDict
 
 from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
-from tga_jax.miniature.measures import SUMMARY, images, measures
+from tga_jax.miniature.measures import SUMMARY, images
 
 FROZEN = (("projector/.*", 1.0), (".*", None))
 # The paper's proportions: the language model learns 500 times more slowly than the projector.
@@ -57,8 +57,8 @@ def _model(config: ConfigDict, root: str) -> None:
 def _data(config: ConfigDict, root: str) -> None:
     config.data.image_dir = f"{root}/world/images"
     config.data.max_length = 160
-    config.data.buckets = (64, 96, 160)
-    config.data.caption_buckets = (8, 80)
+    config.data.buckets = (32, 40, 48, 64, 96, 160)
+    config.data.caption_buckets = (8, 40, 64)
     config.data.retrieved_share = 0.0
     config.model.remat = "dots"
     config.generate.max_new_tokens = 40
@@ -66,46 +66,67 @@ def _data(config: ConfigDict, root: str) -> None:
     config.evaluate.apologies = ("Sorry", "I'm sorry")
 
 
+def _short_prompts(config: ConfigDict) -> None:
+    """SmolLM2's own turns without its system text, which is as long as a row."""
+    config.prompt.template, config.prompt.system = "chatml_qwen", ""
+
+
 def _texts(config: ConfigDict) -> None:
     config.jobs = ("generate", "evaluate")
     config.generate.questions = "{workdir}/real/harmless.jsonl"
     config.evaluate.benchmarks = "texts=texts:{workdir}/real/texts_dev.jsonl?scene=kind"
+    config.data.path = "{workdir}/real/kept.json"
 
 
 def _safety(config: ConfigDict) -> None:
     """Adapters learn to refuse harmful texts and to answer the others as before."""
-    config.jobs = ("finetune", "evaluate", "export")
+    _short_prompts(config)
+    config.jobs = ("finetune", "evaluate", "score", "export")
+    config.data.path = "{workdir}/../real/kept.json"
     config.lora.rank, config.lora.alpha = 16, 32.0
     config.guide.form = "none"
     stage = config.finetune
     stage.path = "{workdir}/../real/safety.json"
-    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 300, 16
+    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 120, 16
     stage.learning_rate, stage.save_every = 1e-3, 50
     config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
 
 
 def _alignment(config: ConfigDict) -> None:
+    _short_prompts(config)
     config.model.checkpoint = "{workdir}/safety/export"
     config.jobs = ("experiment", "report")
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.finetune.path = "{workdir}/real/finetune.json"
     config.finetune.trainable = FROZEN
-    config.pretrain.steps, config.finetune.steps = 500, 1000
+    config.pretrain.steps, config.finetune.steps = 300, 700
     for stage in (config.pretrain, config.finetune):
-        stage.batch_size, stage.learning_rate, stage.save_every = 16, 2e-3, 100
-    measures(config, "test")
-    config.generate.max_new_tokens, config.generate.batch_size = 32, 50
+        stage.batch_size, stage.learning_rate, stage.save_every = 8, 2e-3, 50
+    _asked(config, "test")
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
-    config.experiment.summary = ConfigDict(SUMMARY)
+    config.experiment.summary = ConfigDict(
+        {figure: where for figure, where in SUMMARY.items() if "attributes" not in where}
+    )
     config.report.pair = "baseline,tga-answer"
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms())
 
 
+def _asked(config: ConfigDict, split: str) -> None:
+    """What the arms are asked: of every group of images and kind of text, at most so many."""
+    pictures = images(split, "describe")
+    texts = f"texts:{{workdir}}/real/texts_{split}.jsonl?scene=kind"
+    config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}"
+    config.generate.max_new_tokens, config.generate.batch_size = 24, 50
+    config.analyze.benchmarks = f"pictures={pictures}, texts={texts}"
+    config.analyze.limit, config.analyze.batch_size = 100, 25
+
+
 def _oracle(config: ConfigDict) -> None:
     _alignment(config)
     config.jobs = ("oracle",)
-    config.oracle.benchmarks = images("dev", "describe+what")
+    config.oracle.benchmarks = images("dev", "describe")
+    config.oracle.limit, config.oracle.batch_size, config.oracle.steps = 12, 12, 120
 
 
 VARIANTS = {"": _alignment, "texts": _texts, "safety": _safety, "oracle": _oracle}

@@ -38,8 +38,13 @@ from tga_jax.flags import choose_jobs, expand_workdir, help_text, parse_flags
 from tga_jax.jobs.registry import WITHOUT_DEVICES, module_of
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
+def main(argv: Sequence[str], *, own_process: bool = False) -> int:
+    """The command line; returns the exit code.
+
+    Args:
+        argv: the program's name and the flags.
+        own_process: whether this process does nothing else, so that libraries may be left out.
+    """
     if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv[1:]):
         print(help_text(__doc__ or ""))
         return 0
@@ -52,6 +57,10 @@ def main(argv: Sequence[str]) -> int:
             print(config_text(flags.config))
             return 0
         partners = {name: flags[name].value for name in ("coordinator", "processes", "process")}
+        if own_process and not flags.config.evaluate.local.folder:  # that judge needs torch
+            from tga_jax.hf.without_torch import leave_torch_out
+
+            leave_torch_out()
         run_jobs(argv, flags.config, Path(flags.workdir), jobs, partners)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -180,7 +189,7 @@ def leave(code: int) -> NoReturn:
 
 def cli() -> NoReturn:
     """The console command `tga`, and `python -m tga_jax.main`."""
-    leave(main(sys.argv))
+    leave(main(sys.argv, own_process=True))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@
 `prompts` writes real/harmless.jsonl, questions that job `generate` has the untrained model answer,
 and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes real/safety.json,
 where harmless texts have the model's own answers and harmful ones a refusal, and
-real/finetune.json, the world's questions about images with such texts among them. Both want the
-world that job `miniature` wrote into the workdir.
+real/finetune.json, the world's questions about images with such texts among them. It also writes
+real/kept.json, the untrained model's answers to harmless texts of the benchmark: how likely they
+still are says whether the training left the rest alone. Both steps want the world that job
+`miniature` wrote into the workdir.
 """
 
 from __future__ import annotations
@@ -88,19 +90,38 @@ def write_prompts(folder: Path) -> None:
 def write_rows(workdir: Path) -> None:
     """The rows that the two trainings read."""
     folder, rng = workdir / "real", np.random.default_rng([SEED, 9])
-    lines = [json.loads(line) for line in (workdir / "generate/answers.jsonl").open()]
-    answers = {line["prompt"]: whole_sentences(line["text"]) for line in lines}
+    answers = own_answers(workdir / "generate/answers.jsonl")
     rows = []
     for i, text in enumerate(all_texts(COUNTS, "train", 0)):
-        answer = pick(rng, REFUSALS) if text.harmful else answers[text.prompt]
+        answer = pick(rng, REFUSALS) if text.harmful else answers.get(text.prompt)
         if answer:
-            turns = [{"from": "human", "value": text.prompt}, {"from": "gpt", "value": answer}]
-            rows.append({"id": f"safety-{i}", "conversations": turns})
+            rows.append(text_row(f"safety-{i}", text.prompt, answer))
     rows = [rows[i] for i in rng.permutation(len(rows))]
     write_json(folder / "safety.json", rows)
     world = json.loads((workdir / "world/finetune.json").read_text())
     mixed = [row for row in world if "image" in row] + rows[:TEXTS_IN_FINETUNE]
     write_json(folder / "finetune.json", [mixed[i] for i in rng.permutation(len(mixed))])
+    measured = [json.loads(line) for line in (folder / "texts_dev.jsonl").open()]
+    harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
+    answers = own_answers(workdir / "evaluate/texts/answers.jsonl")
+    kept = [text_row(f"kept-{i}", p, answers[p]) for i, p in enumerate(harmless) if answers.get(p)]
+    write_json(folder / "kept.json", kept)
+
+
+def own_answers(path: Path) -> dict[str, str]:
+    """Prompt -> the untrained model's answer, but where it refused what may be harmless."""
+    lines = [json.loads(line) for line in path.open()]
+    return {
+        line["prompt"]: whole_sentences(line["text"])
+        for line in lines
+        if "sorry" not in line["text"].lower()
+    }
+
+
+def text_row(name: str, question: str, answer: str) -> dict[str, Any]:
+    """A LLaVA row without an image."""
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": name, "conversations": turns}
 
 
 def whole_sentences(answer: str) -> str:

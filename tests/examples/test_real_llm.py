@@ -54,7 +54,11 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     _folder(tmp_path / "generate")
     lines = [{"prompt": q["text"], "text": f"Answer {q['question_id']}. And"} for q in asked]
     lines[0]["text"] = "cut before its first full stop"
-    (tmp_path / "generate/answers.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    lines[1]["text"] = "I'm sorry, I can't."
+    _write(tmp_path / "generate/answers.jsonl", lines)
+    measured = [json.loads(line) for line in (folder / "texts_dev.jsonl").open()]
+    evaluated = [{"prompt": text["prompt"], "text": "Fine."} for text in measured]
+    _write(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
     image = {"id": "a", "image": "a.png", "conversations": []}
     other = {"id": "b", "conversations": []}
     (_folder(tmp_path / "world") / "finetune.json").write_text(json.dumps([image, other]))
@@ -62,13 +66,18 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     rows = json.loads((folder / "safety.json").read_text())
     answers = {r["conversations"][0]["value"]: r["conversations"][1]["value"] for r in rows}
     assert asked[0]["text"] not in answers
-    for question in asked[1:]:
+    assert asked[1]["text"] not in answers  # a refusal of something harmless
+    for question in asked[2:]:
         assert answers[question["text"]] == f"Answer {question['question_id']}."
     refused = [text for text in all_texts(COUNTS, "train", 0) if text.harmful]
     assert all(answers[text.prompt] in texts.REFUSALS for text in refused)
     mixed = json.loads((folder / "finetune.json").read_text())
     assert [row["id"] for row in mixed if "image" in row] == ["a"]
     assert len(mixed) == 1 + len(rows)
+    kept = json.loads((folder / "kept.json").read_text())
+    harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
+    assert [row["conversations"][0]["value"] for row in kept] == harmless
+    assert all(row["conversations"][1]["value"] == "Fine." for row in kept)
 
 
 def test_a_sentence_that_was_cut_is_left_out() -> None:
@@ -79,3 +88,7 @@ def test_a_sentence_that_was_cut_is_left_out() -> None:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _write(path: Path, lines: list[dict[str, str]]) -> None:
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
