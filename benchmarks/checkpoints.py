@@ -30,7 +30,7 @@ from benchmarks.guard import processor
 def main() -> None:
     """Print the medians of all turns, or in a child one turn's figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=8, help="of width 2048")
+    parser.add_argument("--layers", type=int, default=1, help="of width 2048")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--child", action="store_true", help="what the parent asks a child for")
     args = parser.parse_args()

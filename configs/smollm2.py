@@ -87,7 +87,7 @@ def _safety(config: ConfigDict) -> None:
     config.guide.form = "none"
     stage = config.finetune
     stage.path = "{workdir}/../real/safety.json"
-    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 120, 16
+    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 400, 8
     stage.learning_rate, stage.save_every = 1e-3, 50
     config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def own_answers(path: Path) -> dict[str, str]:
     """Prompt -> the untrained model's answer, but where it refused what may be harmless."""
     lines = [json.loads(line) for line in path.open()]
     return {
-        line["prompt"]: whole_sentences(line["text"])
+        line["prompt"]: first_sentence(line["text"])
         for line in lines
         if "sorry" not in line["text"].lower()
     }
@@ -124,10 +125,10 @@ def text_row(name: str, question: str, answer: str) -> dict[str, Any]:
     return {"id": name, "conversations": turns}
 
 
-def whole_sentences(answer: str) -> str:
-    """An answer without the sentence that the limit of new tokens cut; "": it has no other."""
-    end = max(answer.rfind(mark) for mark in ".!?")
-    return answer[: end + 1].strip()
+def first_sentence(answer: str) -> str:
+    """Of an answer; "" where the limit of new tokens cut it. Whether to refuse is decided there."""
+    found = re.match(r".+?[.!?](?=\s|$)", answer.strip(), re.DOTALL)
+    return found[0] if found else ""
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

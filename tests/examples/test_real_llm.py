@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from examples.real_llm import data, texts
-from examples.real_llm.data import COUNTS, EVALUATED, all_texts, whole_sentences
+from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
 from tga_jax.miniature.concepts import CONCEPTS
 from tga_jax.miniature.language import noun
 
@@ -80,9 +80,10 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     assert all(row["conversations"][1]["value"] == "Fine." for row in kept)
 
 
-def test_a_sentence_that_was_cut_is_left_out() -> None:
-    assert whole_sentences("One. Two! Thr") == "One. Two!"
-    assert whole_sentences("Never ended") == ""
+def test_an_answer_is_its_first_sentence_unless_that_was_cut() -> None:
+    assert first_sentence(" One, 2.5 of it. Two! Thr") == "One, 2.5 of it."
+    assert first_sentence("Why?") == "Why?"
+    assert first_sentence("Never ended") == ""
 
 
 def _folder(path: Path) -> Path:
