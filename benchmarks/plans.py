@@ -256,7 +256,7 @@ def _line(row: Row, workdir: Path) -> str:
     kept = workdir / "rows" / f"{row.name}.json"
     if not kept.exists():
         return f"| {_place(row)} " + "| not run " * (len(HEAD) - 1) + "|"
-    cells = _cells(row, json.loads(kept.read_text()))
+    cells = cells_of(row, json.loads(kept.read_text()))
     return "| " + " | ".join(cells) + " |"
 
 
@@ -265,7 +265,8 @@ def _place(row: Row) -> str:
     return row.topology + attention + (", products whole" if row.whole else "")
 
 
-def _cells(row: Row, found: dict[str, Any]) -> list[str]:
+def cells_of(row: Row, found: dict[str, Any]) -> list[str]:
+    """A row of the page, under HEAD, from what job `plan` wrote."""
     seconds, links = found["seconds_at_peak"], found["collective_bytes"]
     moved = seconds["links"] + seconds["network"]
     at_use = found["model_flops_per_step"] / found["flops_per_step"] * seconds["compute"]

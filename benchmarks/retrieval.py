@@ -129,9 +129,11 @@ def exact_settings(texts: np.ndarray, folder: Path, given: dict[str, Any]) -> It
 
 
 def scann_settings(texts: np.ndarray, folder: Path, given: dict[str, Any]) -> Iterator[Setting]:
+    from tga_jax.config import base_config
     from tga_jax.retrieval.scann_search import ScannSearch, scann_parameters
 
-    ours = scann_parameters(len(texts), exact_below=0)
+    share = base_config().retrieval.leaves_share
+    ours = scann_parameters(len(texts), exact_below=0, leaves_share=share)
     ScannSearch.build(texts, ours | given).save(folder / "scann")
     # Leaves read and the number compared exactly can be chosen after building.
     for more in given.get("_then", [{}]):

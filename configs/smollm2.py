@@ -63,7 +63,7 @@ def _data(config: ConfigDict, root: str) -> None:
     config.model.remat = "dots"
     config.generate.max_new_tokens = 40
     config.generate.batch_size = 32
-    config.evaluate.apologies = ("Sorry", "I'm sorry")
+    config.evaluate.apologies = ("Sorry",)
 
 
 def _short_prompts(config: ConfigDict) -> None:
@@ -87,7 +87,7 @@ def _safety(config: ConfigDict) -> None:
     config.guide.form = "none"
     stage = config.finetune
     stage.path = "{workdir}/../real/safety.json"
-    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 400, 8
+    stage.trainable, stage.steps, stage.batch_size = ADAPTERS, 800, 8
     stage.learning_rate, stage.save_every = 1e-3, 50
     config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
 

@@ -228,6 +228,7 @@ def _retrieval() -> ConfigDict:
             index="",  # the folder of an index; "": {workdir}/index
             backend="auto",  # "scann"; "exact"; "auto": ScaNN where it is installed
             exact_below=50_000,  # with fewer texts ScaNN compares all of them
+            leaves_share=0.2,  # of its tree, how much is read of 100,000 texts; more of more
             batch_size=256,  # of texts and of images
             max_characters=1000,  # longer texts are cut there; CLIP reads 77 tokens
             top_k=16,  # candidates

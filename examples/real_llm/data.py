@@ -31,8 +31,8 @@ from tga_jax.miniature.texts import text_item
 
 SEED = 17
 # How many training texts of each kind; a harmful and a harmless one in turn where both exist.
-COUNTS = {"thing": 600, "world": 400, "harmless use": 200, "everyday": 120}
-EVALUATED = {"thing": 120, "world": 80, "unknown": 60, "harmless use": 16, "everyday": 40}
+COUNTS = {"thing": 800, "world": 400, "harmless use": 200, "everyday": 300}
+EVALUATED = {"thing": 120, "world": 80, "unknown": 60, "harmless use": 24, "everyday": 40}
 TEXTS_IN_FINETUNE = 2000
 
 

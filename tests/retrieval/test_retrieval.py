@@ -35,7 +35,9 @@ def make_index(folder, *, count=60, backend="exact", texts=None):
     np.save(folder / "embeddings.npy", vectors(len(items)))
     lines = [json.dumps(row) + "\n" for row in text_rows(items)]
     (folder / "texts.jsonl").write_text("".join(lines))
-    about = seal_index(folder, backend=backend, exact_below=50, clip=CLIP, more={})
+    about = seal_index(
+        folder, backend=backend, exact_below=50, leaves_share=0.5, clip=CLIP, more={}
+    )
     (folder / "index.json").write_text(json.dumps(about))
     return folder
 
@@ -90,7 +92,7 @@ def test_exact_search_is_a_stable_sort(monkeypatch):
 @needs_scann
 def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
     x, q = vectors(200), vectors(20, seed=1)
-    parameters = scann_parameters(200, exact_below=201)
+    parameters = scann_parameters(200, exact_below=201, leaves_share=0.2)
     assert parameters == {"kind": "exact"}
     ScannSearch.build(x, parameters).save(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -105,7 +107,7 @@ def test_scann_below_the_threshold_is_exact_and_survives_a_move(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 40])
 def test_few_texts_are_searched_whatever_the_threshold(count):
     x = vectors(count)
-    found = ScannSearch.build(x, scann_parameters(count, exact_below=0))(x, 3)[0]
+    found = ScannSearch.build(x, scann_parameters(count, exact_below=0, leaves_share=0.2))(x, 3)[0]
     assert found.shape == (count, min(count, 3)) and found[:, 0].tolist() == list(range(count))
 
 
@@ -113,7 +115,7 @@ def test_few_texts_are_searched_whatever_the_threshold(count):
 def test_the_tree_recalls_what_exact_search_finds():
     x = vectors(60_000, 64, clusters=1000)
     q = vectors(200, 64, seed=5, clusters=1000)
-    parameters = scann_parameters(len(x), exact_below=50_000)
+    parameters = scann_parameters(len(x), exact_below=50_000, leaves_share=0.2)
     assert parameters["kind"] == "tree"
     found = ScannSearch.build(x, parameters)(q, 10)[0]
     wanted = ExactSearch(x)(q, 10)[0]
@@ -123,14 +125,19 @@ def test_the_tree_recalls_what_exact_search_finds():
 
 @pytest.mark.parametrize(
     ("count", "leaves", "read", "reordered"),
-    [(60_000, 775, 388, 100), (100_000, 1000, 500, 100), (1_160_000, 3406, 2066, 341)],
+    [(60_000, 775, 155, 100), (100_000, 1000, 200, 100), (1_160_000, 3406, 1044, 341)],
 )
 def test_larger_sets_read_a_larger_share(
     count: int, leaves: int, read: int, reordered: int
 ) -> None:
-    """What benchmarks/NOTES.md measured 0.99 of recall with, of 100,000 and of 1.16 million."""
-    found = scann_parameters(count, exact_below=50_000)
+    found = scann_parameters(count, exact_below=50_000, leaves_share=0.2)
     assert (found["leaves"], found["leaves_read"], found["reordered"]) == (leaves, read, reordered)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_a_share_of_the_tree_is_a_share(share: float) -> None:
+    with pytest.raises(UserError, match="config.retrieval.leaves_share"):
+        scann_parameters(100_000, exact_below=50_000, leaves_share=share)
 
 
 def test_own_texts_are_never_found(tmp_path):

@@ -20,6 +20,7 @@ from tga_jax.files import digest, write_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, check_clip, embed_to_file
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
+from tga_jax.retrieval.scann_search import scann_parameters
 from tga_jax.retrieval.texts import Text, read_lines, tidy
 from tga_jax.run.job import Job
 from tga_jax.run.usable_rows import usable_records
@@ -30,6 +31,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     cfg = job.config.retrieval
     if cfg.max_characters < 1:
         raise UserError(f"config.retrieval.max_characters={cfg.max_characters} must be at least 1")
+    scann_parameters(0, exact_below=cfg.exact_below, leaves_share=cfg.leaves_share)  # refuses some
     check_clip(cfg.clip, before)
     if not {"caption", "miniature"} & {*before}:
         list(corpus_files(job))
@@ -56,7 +58,11 @@ def run(job: Job) -> None:
         "clip": embedder.digest,
         "batch_size": cfg.batch_size,
     }
-    made_from = signature | {"backend": backend, "exact_below": cfg.exact_below}
+    made_from = signature | {
+        "backend": backend,
+        "exact_below": cfg.exact_below,
+        "leaves_share": cfg.leaves_share,
+    }
     if hosts.broadcast_from_first(lambda: is_done(folder, made_from)):
         job.say(f"was finished before: {folder}")
         return
@@ -85,6 +91,7 @@ def build(job: Job, embedder: ClipEmbedder, backend: str, more: dict[str, Any]) 
         folder,
         backend=backend,
         exact_below=job.config.retrieval.exact_below,
+        leaves_share=job.config.retrieval.leaves_share,
         clip={"name": embedder.name, "digest": embedder.digest},
         more=more,
     )

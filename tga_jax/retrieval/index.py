@@ -82,6 +82,7 @@ def seal_index(
     *,
     backend: str,
     exact_below: int,
+    leaves_share: float,
     clip: dict[str, str],
     more: dict[str, Any],
 ) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def seal_index(
         folder: the index.
         backend: "scann" or "exact".
         exact_below: with fewer texts ScaNN compares all.
+        leaves_share: of ScaNN's leaves, how many are read.
         clip: {"name", "digest"}.
         more: further keys.
     """
@@ -98,7 +100,9 @@ def seal_index(
     parameters: dict[str, Any] = {"kind": "exact"}
     files: dict[str, str] = {}
     if backend == "scann":
-        parameters = scann_parameters(len(embeddings), exact_below=exact_below)
+        parameters = scann_parameters(
+            len(embeddings), exact_below=exact_below, leaves_share=leaves_share
+        )
         ScannSearch.build(embeddings, parameters).save(folder / "scann")
         files = {
             path.name: file_digest(path, digits=DIGITS)

@@ -19,20 +19,23 @@ DEFAULT_NEIGHBOURS = 10
 SMALLEST_TREE = 16  # vectors; a code of 4 bits wants as many to choose its centres from
 
 
-def scann_parameters(count: int, *, exact_below: int) -> dict[str, Any]:
-    """How `count` vectors are searched.
+def scann_parameters(count: int, *, exact_below: int, leaves_share: float) -> dict[str, Any]:
+    """How `count` vectors are searched; benchmarks/NOTES.md has what that finds.
 
     Below `exact_below`, and where they are too few for a tree, all are compared. Above, a share of
     sqrt(10 count) leaves is read, with codes of 2 dimensions, and the best are compared exactly: of
-    100,000 half the leaves and the best 100, of ten times as many a tenth of the leaves more and
-    the best 316. Images lie far from all texts, so that the nearest text is often in a leaf that
-    looks far: reading a tenth of the leaves, as is usual for queries among their like, found only
-    nine in ten (benchmarks/NOTES.md).
+    100,000 `leaves_share` and the best 100, of ten times as many a tenth of the leaves more and the
+    best 316.
+
+    Raises:
+        UserError: the share is not above 0 and at most 1.
     """
+    if not 0 < leaves_share <= 1:
+        raise UserError(f"config.retrieval.leaves_share={leaves_share} must be above 0, at most 1")
     if count < max(exact_below, SMALLEST_TREE):
         return {"kind": "exact"}
     leaves, larger = round(math.sqrt(10 * count)), max(count / 100_000, 1.0)
-    share = min(0.5 + 0.1 * math.log10(larger), 1.0)
+    share = min(leaves_share + 0.1 * math.log10(larger), 1.0)
     return {
         "kind": "tree",
         "leaves": leaves,
