@@ -138,9 +138,9 @@ COMPARED = """
 - **Pretrain and LoRA on v6e** are bound by memory, at 41% and 33%: a chip has 1.6 TB/s for 918
   TFLOP/s. Most of this traffic comes from the compiler. On one slice it cuts a product with
   gathered weights into turns, and each turn reads and writes the whole result. For two slices it
-  does not, and moves a third. The rows "products whole" ask it not to. They have less than half
-  of the traffic, and compute bounds the step (79% and 73%). Only hardware can tell whether the
-  gathers are still hidden then.
+  does not, and moves a third. The rows "products whole" ask it not to, and so does
+  `launch/tpu.sh` on v6e. They have less than half of the traffic, and compute bounds the step (79%
+  and 73%). Only hardware can tell whether the gathers are still hidden then.
 - **LoRA's adapters** are divided on both of their sides. If the long side of one factor were
   whole on every device, a v5e:4x4 would need 9.8 GiB a chip and not 7.0, with 20% less memory
   traffic.

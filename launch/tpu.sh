@@ -111,7 +111,11 @@ python3 -m pip install -q --user uv && python3 -m uv venv -q --allow-existing --
 .venv/bin/pip install -q -r requirements.txt \"jax[tpu]==0.10.2\""
 }
 
+# By docs/plans.md a product with gathered weights in one piece halves the memory traffic of a v6e.
+WHOLE="--config.compiler_options=('xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000',)"
+
 run() {
+  [[ $TPU_TYPE != v6e-* || "$*" == *config.compiler_options* ]] || set -- "$@" "$WHOLE"
   # nohup: the run outlives this connection. retry.sh starts it again until it is done.
   on_workers all "cd tga && ${CACHE:+JAX_COMPILATION_CACHE_DIR=$CACHE }nohup launch/retry.sh \
 .venv/bin/python -m tga_jax.main$(printf ' %q' "$@") >> run.log 2>&1 < /dev/null & echo started"

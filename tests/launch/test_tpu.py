@@ -51,6 +51,15 @@ def test_run_passes_every_flag_on_as_it_is_to_all_workers() -> None:
     assert shlex.split(inner) == FLAGS
 
 
+def test_a_v6e_makes_whole_products_unless_options_are_given() -> None:
+    whole = "--config.compiler_options=('xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000',)"
+    own = "--config.compiler_options=()"
+    for given, passed in ((FLAGS, [*FLAGS, whole]), ([*FLAGS, own], [*FLAGS, own])):
+        (command,) = dry_run("run", *given, TPU_TYPE="v6e-16")
+        inner = command[-1].removeprefix("--command=").split("tga_jax.main", 1)[1].split(">>")[0]
+        assert shlex.split(inner) == passed
+
+
 def test_resume_makes_the_slice_anew_and_runs() -> None:
     commands = dry_run("resume", *FLAGS)
     assert commands[0][4] == "delete" and commands[1][4] == "create"
