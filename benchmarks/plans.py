@@ -141,8 +141,8 @@ COMPARED = """
   does not, and moves a third. The rows "products whole" ask it not to, and so does
   `launch/tpu.sh` on v6e. They have less than half of the traffic, and compute bounds the step (79%
   and 73%). Only hardware can tell whether the gathers are still hidden then.
-- **LLaVA-1.5-13B** fits on both slices, trained whole or with LoRA, and compute bounds all four rows. On
-  64 chips of v5e two rows a chip leave little to hide the gathers behind.
+- **LLaVA-1.5-13B** fits on both slices, trained whole or with LoRA, and compute bounds all four
+  rows. On 64 chips of v5e two rows a chip leave little to hide the gathers behind.
 - **LoRA's adapters** are divided on both of their sides. If the long side of one factor were
   whole on every device, a v5e:4x4 would need 9.8 GiB a chip and not 7.0, with 20% less memory
   traffic.
