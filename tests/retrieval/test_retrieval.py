@@ -125,12 +125,18 @@ def test_the_tree_recalls_what_exact_search_finds():
 
 @pytest.mark.parametrize(
     ("count", "leaves", "read", "reordered"),
-    [(60_000, 775, 155, 100), (100_000, 1000, 200, 100), (1_160_000, 3406, 1044, 341)],
+    [
+        (40, 20, 20, 100),
+        (10_000, 316, 100, 100),
+        (60_000, 775, 155, 100),
+        (100_000, 1000, 200, 100),
+        (1_160_000, 3406, 1044, 341),
+    ],
 )
 def test_larger_sets_read_a_larger_share(
     count: int, leaves: int, read: int, reordered: int
 ) -> None:
-    found = scann_parameters(count, exact_below=50_000, leaves_share=0.2)
+    found = scann_parameters(count, exact_below=0, leaves_share=0.2)
     assert (found["leaves"], found["leaves_read"], found["reordered"]) == (leaves, read, reordered)
 
 

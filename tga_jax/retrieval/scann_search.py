@@ -16,6 +16,7 @@ from tga_jax.files import replacing_folder
 
 PICKLE = "scann_docids.pkl"  # ScaNN would unpickle it; it writes none for searchers like ours
 DEFAULT_NEIGHBOURS = 10
+LEAVES_READ_ANYWAY = 100  # which costs next to nothing; a small share of a small tree misses much
 SMALLEST_TREE = 16  # vectors; a code of 4 bits wants as many to choose its centres from
 
 
@@ -25,7 +26,7 @@ def scann_parameters(count: int, *, exact_below: int, leaves_share: float) -> di
     Below `exact_below`, and where they are too few for a tree, all are compared. Above, a share of
     sqrt(10 count) leaves is read, with codes of 2 dimensions, and the best are compared exactly: of
     100,000 `leaves_share` and the best 100, of ten times as many a tenth of the leaves more and the
-    best 316.
+    best 316. Of a small tree 100 leaves are read, or all.
 
     Raises:
         UserError: the share is not above 0 and at most 1.
@@ -39,7 +40,7 @@ def scann_parameters(count: int, *, exact_below: int, leaves_share: float) -> di
     return {
         "kind": "tree",
         "leaves": leaves,
-        "leaves_read": math.ceil(share * leaves),
+        "leaves_read": min(max(math.ceil(share * leaves), LEAVES_READ_ANYWAY), leaves),
         "training_sample": min(count, 250_000),
         "seed": 1,
         "soar_lambda": None,
