@@ -28,7 +28,8 @@ from tga_jax.main import device_scope
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model, open_source
-from tga_jax.run.stage_data import batch_source
+from tga_jax.run.sample_files import find_samples
+from tga_jax.run.stage_data import stage_samples
 
 pytestmark = pytest.mark.slow
 DRAWN, JOBS = 3000, "prepare,pretrain,caption,index,retrieve,prepare,inspect"
@@ -109,7 +110,8 @@ def training_batches(inputs: Path, workdir: Path) -> BatchSource:
     config = config_of(inputs, workdir)
     with device_scope(config, mesh=True):
         job = Job(config, workdir, "finetune")
-        return batch_source(job, open_model(job, mesh_of(config.mesh)))[0]
+        files = find_samples(config, workdir, "finetune")
+        return stage_samples(job, open_model(job, mesh_of(config.mesh)), files)[1]
 
 
 def test_batches_do_not_depend_on_restarts_workers_or_processes(
