@@ -1,6 +1,6 @@
 """How long saving and restoring a stage's checkpoint takes: `python -m benchmarks.checkpoints`.
 
-A train state with random parameters and both of Adam's moments (2.1 GB by default) is saved and
+A train state with random parameters and both of Adam's moments (2.6 GB by default) is saved and
 restored as a stage does it, each turn in a fresh process and folder. Prints a JSON line of medians:
 
 - `blocked_seconds`: how long the train step waits, while the arrays are copied on the host;
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.guard import processor
+from benchmarks.load_weights import medians, parameter_shapes, reach_the_disk
 
 
 def main() -> None:
@@ -45,8 +45,7 @@ def main() -> None:
         )
         turns.append(json.loads(done.stdout.splitlines()[-1]))
     said = {"processor": processor(), "cores": len(os.sched_getaffinity(0))}
-    medians = {key: round(statistics.median(t[key] for t in turns), 3) for key in turns[0]}
-    print(json.dumps(said | medians))
+    print(json.dumps(said | medians(turns)))
 
 
 def measured(layers: int) -> dict[str, float]:
@@ -82,7 +81,6 @@ def train_state(layers: int) -> Any:
     """A language model's parameters and Adam's moments, all float32."""
     import jax
 
-    from benchmarks.load_weights import parameter_shapes
     from tga_jax.training.step import TrainState
 
     rng = np.random.default_rng(0)
@@ -105,8 +103,7 @@ def torch_save(arrays: list[Any], path: Path) -> float:
     tensors = {str(i): torch.from_numpy(np.array(array)) for i, array in enumerate(arrays)}
     began = time.perf_counter()
     save_file(tensors, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    reach_the_disk(path)
     return time.perf_counter() - began
 
 

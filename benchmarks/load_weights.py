@@ -68,10 +68,11 @@ def _in_turns(folder: Path, dtype: str, layers: int, turns: int) -> list[dict[st
             flags = ["--folder", str(folder), "--dtype", dtype, "--layers", str(layers)]
             done = subprocess.run([*child, *flags], check=True, capture_output=True, text=True)
             found[arm].append(json.loads(done.stdout.splitlines()[-1]))
-    return [{"arm": arm} | _medians(runs) for arm, runs in found.items()]
+    return [{"arm": arm} | medians(runs) for arm, runs in found.items()]
 
 
-def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of every figure over the runs."""
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
@@ -212,13 +213,14 @@ def _safetensors_save(folder: Path, layers: int, dtype: str, out: Path) -> Calla
 
     def work() -> int:
         save_file(tensors, out / "model.safetensors")
-        _reach_the_disk(out / "model.safetensors")  # as our export does
+        reach_the_disk(out / "model.safetensors")  # as our export does
         return sum(tensor.nbytes for tensor in tensors.values())
 
     return work
 
 
-def _reach_the_disk(path: Path) -> None:
+def reach_the_disk(path: Path) -> None:
+    """Wait until a written file is on disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

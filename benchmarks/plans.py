@@ -257,12 +257,13 @@ def _section(kind: str, workdir: Path) -> str:
 def _line(row: Row, workdir: Path) -> str:
     kept = workdir / "rows" / f"{row.name}.json"
     if not kept.exists():
-        return f"| {_place(row)} " + "| not run " * (len(HEAD) - 1) + "|"
+        return f"| {place_of(row)} " + "| not run " * (len(HEAD) - 1) + "|"
     cells = cells_of(row, json.loads(kept.read_text()))
     return "| " + " | ".join(cells) + " |"
 
 
-def _place(row: Row) -> str:
+def place_of(row: Row) -> str:
+    """The first cell of a row."""
     attention = f", {row.attention} attention" if row.attention != "auto" else ""
     return row.topology + attention + (", products whole" if row.whole else "")
 
@@ -277,7 +278,7 @@ def cells_of(row: Row, found: dict[str, Any]) -> list[str]:
     needed, capacity = found["bytes_per_device"], found["device_capacity_bytes"]
     traffic = found["memory_traffic_bytes"]
     return [
-        _place(row),
+        place_of(row),
         str(found["devices"]),
         str(found["accumulate"]),
         "x".join(str(ways) for ways in found["mesh"].values()),

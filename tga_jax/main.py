@@ -58,7 +58,7 @@ def main(argv: Sequence[str], *, own_process: bool = False) -> int:
             return 0
         partners = {name: flags[name].value for name in ("coordinator", "processes", "process")}
         if own_process and not flags.config.evaluate.local.folder:  # that judge needs torch
-            from tga_jax.hf.without_torch import leave_torch_out
+            from tga_jax.hf.hidden_packages import leave_torch_out
 
             leave_torch_out()
         run_jobs(argv, flags.config, Path(flags.workdir), jobs, partners)

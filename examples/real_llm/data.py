@@ -25,6 +25,7 @@ import numpy as np
 
 from examples.real_llm import texts
 from examples.real_llm.texts import REFUSALS, Text
+from tga_jax.files import read_jsonl, write_jsonl
 from tga_jax.miniature.concepts import concepts_of
 from tga_jax.miniature.scene import pick
 from tga_jax.miniature.texts import text_item
@@ -72,7 +73,7 @@ def write_prompts(folder: Path) -> None:
     """The harmless training texts as questions, and the texts to measure with."""
     harmless = [text for text in all_texts(COUNTS, "train", 0) if not text.harmful]
     rows = [{"question_id": i, "text": text.prompt} for i, text in enumerate(harmless)]
-    write_lines(folder / "harmless.jsonl", rows)
+    write_jsonl(folder / "harmless.jsonl", rows)
     for number, split in enumerate(("dev", "test"), 1):
         found = all_texts(EVALUATED, split, number)
         rows = [
@@ -85,7 +86,7 @@ def write_prompts(folder: Path) -> None:
             }
             for i, text in enumerate(found)
         ]
-        write_lines(folder / f"texts_{split}.jsonl", rows)
+        write_jsonl(folder / f"texts_{split}.jsonl", rows)
 
 
 def write_rows(workdir: Path) -> None:
@@ -102,7 +103,7 @@ def write_rows(workdir: Path) -> None:
     world = json.loads((workdir / "world/finetune.json").read_text())
     mixed = [row for row in world if "image" in row] + rows[:TEXTS_IN_FINETUNE]
     write_json(folder / "finetune.json", [mixed[i] for i in rng.permutation(len(mixed))])
-    measured = [json.loads(line) for line in (folder / "texts_dev.jsonl").open()]
+    measured = read_jsonl(folder / "texts_dev.jsonl")
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
     answers = own_answers(workdir / "evaluate/texts/answers.jsonl")
     kept = [text_row(f"kept-{i}", p, answers[p]) for i, p in enumerate(harmless) if answers.get(p)]
@@ -111,10 +112,9 @@ def write_rows(workdir: Path) -> None:
 
 def own_answers(path: Path) -> dict[str, str]:
     """Prompt -> the untrained model's answer, but where it refused what may be harmless."""
-    lines = [json.loads(line) for line in path.open()]
     return {
         line["prompt"]: first_sentence(line["text"])
-        for line in lines
+        for line in read_jsonl(path)
         if "sorry" not in line["text"].lower()
     }
 
@@ -129,11 +129,6 @@ def first_sentence(answer: str) -> str:
     """Of an answer; "" where the limit of new tokens cut it. Whether to refuse is decided there."""
     found = re.match(r".+?[.!?](?=\s|$)", answer.strip(), re.DOTALL)
     return found[0] if found else ""
-
-
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A JSON value a line."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_json(path: Path, rows: list[dict[str, Any]]) -> None:

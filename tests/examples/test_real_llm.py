@@ -9,6 +9,7 @@ import pytest
 
 from examples.real_llm import data, texts
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
+from tga_jax.files import write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS
 from tga_jax.miniature.language import noun
 
@@ -55,10 +56,10 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     lines = [{"prompt": q["text"], "text": f"Answer {q['question_id']}. And"} for q in asked]
     lines[0]["text"] = "cut before its first full stop"
     lines[1]["text"] = "I'm sorry, I can't."
-    _write(tmp_path / "generate/answers.jsonl", lines)
+    write_jsonl(tmp_path / "generate/answers.jsonl", lines)
     measured = [json.loads(line) for line in (folder / "texts_dev.jsonl").open()]
     evaluated = [{"prompt": text["prompt"], "text": "Fine."} for text in measured]
-    _write(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
+    write_jsonl(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
     image = {"id": "a", "image": "a.png", "conversations": []}
     other = {"id": "b", "conversations": []}
     (_folder(tmp_path / "world") / "finetune.json").write_text(json.dumps([image, other]))
@@ -89,7 +90,3 @@ def test_an_answer_is_its_first_sentence_unless_that_was_cut() -> None:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _write(path: Path, lines: list[dict[str, str]]) -> None:
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plans import HEAD, ROWS, Row, cells_of, plan
+from benchmarks.plans import HEAD, KINDS, ROWS, Row, cells_of, place_of, plan
 
 PAGE = Path(__file__).parents[2] / "docs/plans.md"
 MFU_ALLOWED = 0.55
@@ -20,16 +20,9 @@ COMPARED = [i for i, name in enumerate(HEAD) if not name.startswith(("hours", "$
 def published(row: Row) -> list[str]:
     """The row's cells in the page."""
     sections = PAGE.read_text().split("\n## ")
-    kinds = {"pretrain": "pretrain,", "finetune": "finetune,", "lora": "finetune with LoRA"}
-    (section,) = [text for text in sections if text.startswith(kinds[row.kind])]
+    (section,) = [text for text in sections if text.startswith(f"{KINDS[row.kind]}: ")]
     lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "]
-    (cells,) = [
-        cells
-        for cells in lines
-        if cells[0].split(",")[0] == row.topology
-        and (", xla attention" in cells[0]) == (row.attention == "xla")
-        and "whole" not in cells[0]
-    ]
+    (cells,) = [cells for cells in lines if cells[0] == place_of(row)]
     return cells
 
 

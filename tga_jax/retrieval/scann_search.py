@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 
 from tga_jax.errors import UserError
 from tga_jax.files import replacing_folder
+from tga_jax.hf.hidden_packages import hidden
 
 PICKLE = "scann_docids.pkl"  # ScaNN would unpickle it; it writes none for searchers like ours
 DEFAULT_NEIGHBOURS = 10
@@ -134,21 +132,6 @@ class ScannSearch:
 
 
 def _scann() -> Any:
-    with _without_tensorflow():
+    with hidden("tensorflow"):  # which ScaNN needs for nothing here, and may crash with
         from scann.scann_ops.py import scann_ops_pybind
     return scann_ops_pybind
-
-
-@contextlib.contextmanager
-def _without_tensorflow() -> Iterator[None]:
-    """ScaNN imports TensorFlow where there is one, needs it for nothing here, and may crash."""
-    missing = object()
-    before: Any = sys.modules.get("tensorflow", missing)
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is missing:
-            del sys.modules["tensorflow"]
-        else:
-            sys.modules["tensorflow"] = before

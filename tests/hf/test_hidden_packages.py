@@ -16,7 +16,7 @@ READ = """
 import sys
 from pathlib import Path
 {first}
-from tga_jax.hf.without_torch import leave_torch_out
+from tga_jax.hf.hidden_packages import leave_torch_out
 leave_torch_out()
 from tga_jax.hf.tokenizer import load_fast
 assert load_fast(Path(sys.argv[1]))("bus").input_ids
@@ -54,7 +54,7 @@ def test_only_the_command_line_leaves_torch_out(
     left_out: int,
 ) -> None:
     calls: list[None] = []
-    monkeypatch.setattr("tga_jax.hf.without_torch.leave_torch_out", lambda: calls.append(None))
+    monkeypatch.setattr("tga_jax.hf.hidden_packages.leave_torch_out", lambda: calls.append(None))
     monkeypatch.setattr(command, "run_jobs", lambda *_: None)
     argv = ["tga", "--config=configs/miniature.py", f"--workdir={tmp_path}", *flags]
     assert command.main(argv, own_process=own_process) == 0
