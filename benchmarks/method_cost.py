@@ -1,10 +1,12 @@
 """What the guide adds to a train step: `taskset -c 1 python -m benchmarks.method_cost`.
 
-Three steps on the same batch, in turn: the language model's loss alone; the guide with the caption
-in a forward pass of its own (what is shipped); the guide with the caption behind the row's tokens,
-a segment that sees itself alone and whose states no gradient enters. Time and peak memory as in
-benchmarks/train_step.py; FLOPs as executed; and, compiled for eight devices that share the
-parameters (fsdp), the bytes that a device sends. Prints a JSON object.
+Five steps, in turn: the language model's loss alone; the guide with the caption in a forward pass
+of its own (what is shipped); the same with only the first half of the layers compared; the same
+with a batch that has no caption; and the guide with the caption behind the row's tokens, a segment
+that sees itself alone and whose states no gradient enters. Time and peak memory as in
+benchmarks/train_step.py; FLOPs as executed, which count the pass that a batch without captions
+leaves out; and, compiled for eight devices that share the parameters (fsdp), the bytes that a
+device sends. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import numpy as np
 from benchmarks import train_step
 from benchmarks.guard import write_ratios
 
-ALONE, PASS, SEGMENT = ARMS = ("language model alone", "caption pass", "caption segment")
+ARMS = ("language model alone", "caption pass", "half the layers", "no captions", "caption segment")
+ALONE, PASS, HALF, NO_CAPTIONS, SEGMENT = ARMS
 DEVICES = 8
 
 
@@ -76,6 +79,8 @@ def make_arm(name: str, args: argparse.Namespace, folder: Path) -> Any:
     from tga_jax.training import objective
 
     batch = dict(np.load(folder / "batch.npz"))
+    if name == NO_CAPTIONS:
+        batch |= {key: np.zeros_like(batch[key]) for key in batch if key.startswith("caption_")}
     form = "none" if name == ALONE else "paper"
     chosen = caption_segment if name == SEGMENT else objective.forward
     with mock.patch.object(objective, "forward", chosen):  # while the step is traced
@@ -85,6 +90,7 @@ def make_arm(name: str, args: argparse.Namespace, folder: Path) -> Any:
             compute_of("float32", args.remat, args.attention),
             learning_rate=train_step.RATE,
             form=form,
+            layers=args.layers // 2 if name == HALF else None,
         )
     return made
 
@@ -127,7 +133,7 @@ def caption_segment(
 
 
 def check(args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
-    """Losses of three steps; the same for both forms of the guide.
+    """Losses of three steps; the same for both ways to take the caption's states.
 
     Raises:
         AssertionError: they differ.

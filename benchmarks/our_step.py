@@ -43,6 +43,7 @@ class OurStep:
         table: what is trained.
         lora: adapters, which begin as `benchmarks.adapters.start` has it.
         form: of the guide; "none": the language model's loss alone.
+        layers: how many the guide compares, from the first on; None: all.
     """
 
     def __init__(
@@ -56,14 +57,15 @@ class OurStep:
         table: Table = TABLE,
         lora: LoraConfig | None = None,
         form: str = "paper",
+        layers: int | None = None,
     ) -> None:
         config = read_llava_config(folder)
         decoder = dataclasses.replace(config.decoder, lora=lora)
         config = dataclasses.replace(config, decoder=decoder)
         self._model = Llava(config, PixelNorm(CLIP_MEAN, CLIP_STD), compute)
         self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
-        layers = tuple(range(decoder.layers))
-        self._objective = Objective(GuideConfig(form, layers), ce_chunk)
+        guided = tuple(range(layers or decoder.layers))
+        self._objective = Objective(GuideConfig(form, guided), ce_chunk)
         self._settings = OptimizerConfig(
             learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0
         )

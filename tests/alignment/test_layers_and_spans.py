@@ -9,7 +9,7 @@ import pytest
 from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.alignment.pooling import has_span, span_mask
 from tga_jax.errors import UserError
-from tga_jax.models.decoder import span_means
+from tga_jax.models.decoder_block import span_means
 
 
 @pytest.mark.parametrize(

@@ -80,16 +80,36 @@ def _theirs(model: Any, tokens: np.ndarray, mask: np.ndarray, pixels: Any = None
 
 
 def _ours(
-    model: Llava, params: Any, tokens: np.ndarray, mask: np.ndarray, images: Any = None, pool=None
+    model: Llava,
+    params: Any,
+    tokens: np.ndarray,
+    mask: np.ndarray,
+    images: Any = None,
+    pool: Any = None,
+    blocks: int | None = None,
 ) -> Any:
-    return _forward(model, params, tokens, mask.astype(np.int32), images, pool)
+    return _forward(model, blocks, params, tokens, mask.astype(np.int32), images, pool)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(model: Llava, params: Any, tokens: Any, segments: Any, images: Any, pool: Any) -> Any:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(
+    model: Llava,
+    blocks: int | None,
+    params: Any,
+    tokens: Any,
+    segments: Any,
+    images: Any,
+    pool: Any,
+) -> Any:
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    embeddings = model.embed(params, tokens, images)
-    return model.decode(params, embeddings, positions=positions, segments=segments, pool=pool)
+    return model.decode(
+        params,
+        model.embed(params, tokens, images),
+        positions=positions,
+        segments=segments,
+        pool=pool,
+        blocks=blocks,
+    )
 
 
 def _one_hot_spans(tokens: np.ndarray) -> jax.Array:
@@ -185,6 +205,18 @@ def test_span_means(llava, kind):
         _close(pooled[j, :, 0], states[:, 2:9].mean(1))
         _close(pooled[j, :, 1], states[:, 4])
     assert not np.any(pooled[:, :, 2])
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2_tied", "gemma3"])
+def test_first_blocks_leave_the_states_that_all_blocks_leave(llava, kind):
+    _, model, params = llava(kind)
+    tokens, mask = _tokens(LENGTHS)
+    spans = np.zeros((3, 2, tokens.shape[1]), bool)
+    spans[:, 0, 2:9] = spans[:, 1, 4:5] = True
+    whole = _ours(model, params, tokens, mask, pool=jnp.asarray(spans)).pooled
+    first = _ours(model, params, tokens, mask, pool=jnp.asarray(spans), blocks=2).pooled
+    assert whole.shape[0] > 2 == first.shape[0]
+    np.testing.assert_allclose(first, whole[:2], rtol=1e-5, atol=1e-6)
 
 
 def _with_images(count: int, *, patches: int = PATCHES) -> tuple[Any, Any]:

@@ -30,8 +30,12 @@ def step_flops(
     rows: int,
     length: int,
     caption_length: int,
+    guided_blocks: int,
 ) -> float:
-    """Model FLOPs of a step with one image a row; trained: (vision, projector, decoder)."""
+    """Model FLOPs of a step with one image a row; trained: (vision, projector, decoder).
+
+    The caption pass runs the first guided_blocks blocks.
+    """
     vision, projector, decoder = trained
     lora = decoder and config.decoder.lora is not None  # the matrices themselves are frozen
     decoder = decoder and not lora
@@ -44,9 +48,11 @@ def step_flops(
     total += _head(config, length).step(decoder, True)
     total += _lora(config, length).step(lora, False)
     if guided:
+        total += _pooling(config, length, spans=2).step(False, True)
+        first = dataclasses.replace(config.decoder, layers=guided_blocks)
+        config = dataclasses.replace(config, decoder=first)
         total += _blocks(config, caption_length).step(False, False)
         total += _lora(config, caption_length).step(False, False)
-        total += _pooling(config, length, spans=2).step(False, True)
         total += _pooling(config, caption_length, spans=1).step(False, False)
     return rows * total
 

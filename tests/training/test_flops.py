@@ -34,6 +34,7 @@ LORA = dataclasses.replace(
     CONFIG, decoder=dataclasses.replace(CONFIG.decoder, lora=LoraConfig(4, 8.0))
 )
 ROWS, LENGTH, CAPTION = 2, 256, 64
+GUIDED = (0, 1)
 
 
 def _shapes(accumulate: int, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -68,7 +69,7 @@ def _counted(
     learned = {p: x for p, x in flat.items() if is_trained(p)}
     frozen = {p: x for p, x in flat.items() if not is_trained(p)}
     optimizer = optax.adam(1e-3)
-    guide = GuideConfig("paper" if guided else "none", (0, 1))
+    guide = GuideConfig("paper" if guided else "none", GUIDED)
     step = make_train_step(
         model, Objective(guide, ce_chunk=ce_chunk), optimizer, learning_rate=lambda _: 0.0, steps=8
     )
@@ -100,6 +101,7 @@ def test_count_is_the_sum_by_hand(
         rows=ROWS,
         length=LENGTH,
         caption_length=CAPTION,
+        guided_blocks=max(GUIDED) + 1,
     )
     assert _counted(config, trained, guided=guided).model == pytest.approx(by_hand, rel=1e-3)
 
@@ -116,7 +118,8 @@ def test_what_families_of_decoders_add_costs_no_products() -> None:
 
 def test_causal_half_is_the_only_thing_that_the_model_is_spared_without_remat() -> None:
     flops, d = _counted(CONFIG), CONFIG.decoder
-    half = 2 * d.layers * d.heads * d.head_dim * ROWS * (3 * LENGTH**2 + CAPTION**2)
+    square = d.layers * 3 * LENGTH**2 + (max(GUIDED) + 1) * CAPTION**2
+    half = 2 * d.heads * d.head_dim * ROWS * square
     assert flops.hardware - flops.model == half
     assert sum(flops.parts.values()) == flops.model
     assert set(flops.parts) == {"vision", "projector", "decoder", "head and loss"}

@@ -129,6 +129,14 @@ def test_mixed_batch_is_the_sum_of_what_its_rows_have(form: str, center: str) ->
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
 
 
+def test_no_block_runs_in_the_caption_pass_of_a_batch_without_captions() -> None:
+    # What is computed from parameters that are no numbers is no number.
+    unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), tiny.params())
+    states = jax.jit(functools.partial(passes_module.caption_states, tiny.model()))
+    assert not np.any(states(unknown, tiny.batch(("no_caption", "text"))))
+    assert np.all(np.isnan(states(unknown, tiny.batch(("no_caption", "full")))))
+
+
 def test_form_none_is_the_language_model_loss() -> None:
     objective = Objective(_guide("none"))
     sums, counts, metrics = _evaluate(tiny.params(), _mixed(), objective, None)

@@ -48,6 +48,11 @@ class GuideConfig:
         return self.active and self.answer_weight > 0
 
     @property
+    def blocks(self) -> int:
+        """How many blocks a pass needs to reach the last layer that any term compares."""
+        return 1 + max(self.layers + (self.answer_layers if self.answers else ()))
+
+    @property
     def centers_by_step(self) -> bool:
         """Whether states are centred by the mean over the step; the answer's never otherwise."""
         return self.active and (self.center == "batch" or self.answers and self.center != "none")

@@ -9,7 +9,6 @@ an array that is scanned over.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 from typing import cast
@@ -18,127 +17,27 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from tga_jax.models import rope
-from tga_jax.models.attention import attend
-from tga_jax.models.cache import KVCache, LayerCache, attend_to_cache
+from tga_jax.models.cache import KVCache, LayerCache
 from tga_jax.models.config import Compute, DecoderConfig
-from tga_jax.models.layers import Linear, RMSNorm, activation, capped, param, residual, stack
+from tga_jax.models.decoder_block import DecoderBlock, Rotation, rms_norm
+from tga_jax.models.layers import capped, param, residual, stack
 from tga_jax.models.visibility import Visibility
-
-Rotation = tuple[Array, Array]  # cosines and sines of the positions
 
 
 @flax.struct.dataclass
 class DecoderOutput:
     """hidden: dtype[B, T, D] after the last block, before the final norm.
 
-    pooled: float32[L, B, N, D], the mean of each block's output over each span; None without
-    spans. cache: the filled cache; None without one.
+    pooled: float32[L, B, N, D], the mean of each block's output over each span, of the blocks that
+    ran; None without spans. cache: the filled cache; None without one.
     """
 
     hidden: Array
     pooled: Array | None
     cache: KVCache | None
-
-
-class DecoderBlock(nn.Module):
-    """Attention and gated MLP, normed before and maybe after; emits its output's span means."""
-
-    config: DecoderConfig
-    compute: Compute
-    keep: bool = False  # also emit keys and values
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Array,
-        rotation: tuple[Rotation, Rotation | None],
-        visible: Visibility,
-        pool: Array | None = None,
-        windowed: Array | None = None,
-        shift: Array | None = None,
-        past: LayerCache | None = None,
-    ) -> tuple[Array, tuple[Array | None, tuple[Array, Array] | LayerCache | None]]:
-        """One block.
-
-        Args:
-            x: dtype[B, T, D], the residual stream.
-            rotation: of the positions; the second in a block with the window, if there is one.
-            visible: who sees whom.
-            pool: bool[B, N, T], the spans to average over, or None.
-            windowed: bool[], whether this block has the window; None: as all others.
-            shift: float[D], added to the block's output at every position, or None.
-            past: this layer's cache, or None.
-
-        Returns:
-            the new residual stream, and (float32[B, N, D] or None, the cache with x's tokens;
-            without one their keys and values, dtype[B, T, K, C] each, or None).
-        """
-        if windowed is not None:
-            visible = dataclasses.replace(visible, windowed=windowed)
-        y, kept = self._attention(
-            self._norm("norm1")(x), _chosen(rotation, windowed), visible, past
-        )
-        x = x + (self._norm("post_norm1")(y) if self.config.post_norms else y)
-        y = self._mlp(self._norm("norm2")(x))
-        x = x + (self._norm("post_norm2")(y) if self.config.post_norms else y)
-        x = residual(x if shift is None else x + shift.astype(x.dtype))
-        return x, (None if pool is None else span_means(x, pool), kept if self.keep else None)
-
-    def _norm(self, name: str) -> RMSNorm:
-        return _rms_norm(self.config, self.compute, name)
-
-    def _linear(self, features: int, axes: tuple[str, str], bias: bool, name: str) -> Linear:
-        lora = self.config.lora
-        lora = lora if lora is not None and name in lora.targets else None
-        quantize = self.config.quantize
-        return Linear(features, axes, bias, self.compute.dtype, lora, quantize, name=name)
-
-    def _attention(
-        self,
-        x: Array,
-        rotation: Rotation,
-        visible: Visibility,
-        past: LayerCache | None,
-    ) -> tuple[Array, tuple[Array, Array] | LayerCache]:
-        cfg = self.config
-        batch, length, width = x.shape
-        q_width, kv_width = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
-        q = self._linear(q_width, ("embed", "heads"), cfg.qkv_bias, "q")(x)
-        k = self._linear(kv_width, ("embed", "kv_heads"), cfg.qkv_bias, "k")(x)
-        v = self._linear(kv_width, ("embed", "kv_heads"), cfg.qkv_bias, "v")(x)
-        q = q.reshape(batch, length, cfg.heads, cfg.head_dim)
-        k = k.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
-        if cfg.qk_norm:
-            q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
-        if cfg.query_scale != 1:
-            q = (q * cfg.query_scale).astype(q.dtype)
-        q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
-        v = v.reshape(batch, length, cfg.kv_heads, cfg.head_dim)
-        kept: tuple[Array, Array] | LayerCache
-        if past is None:
-            kept = k, v
-            q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
-            backend = self.compute.attention
-            y = attend(q, k, v, visible, backend=backend, softcap=cfg.attention_softcap)
-            y = checkpoint_name(y, "attention")
-        else:
-            kept = past.add(k, v)
-            y = attend_to_cache(q, kept, visible, softcap=cfg.attention_softcap)
-        y = y.reshape(batch, length, q_width)
-        return self._linear(width, ("heads", "embed"), cfg.out_bias, "o")(y), kept
-
-    def _mlp(self, x: Array) -> Array:
-        cfg = self.config
-        gate = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "gate")(x)
-        up = self._linear(cfg.ffn, ("embed", "ffn"), cfg.mlp_bias, "up")(x)
-        y = nn.with_logical_constraint(
-            activation(cfg.activation)(gate) * up, ("batch", "length", "ffn")
-        )
-        return self._linear(x.shape[-1], ("ffn", "embed"), cfg.mlp_bias, "down")(y)
 
 
 class Decoder(nn.Module):
@@ -158,7 +57,7 @@ class Decoder(nn.Module):
             remat=self.compute.remat,
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
         )(cfg, self.compute, self.keep)
-        self.norm = _rms_norm(cfg, self.compute)
+        self.norm = rms_norm(cfg, self.compute)
         if not cfg.tied_head:
             self.head = param(self, "head", normal, (cfg.width, cfg.vocab), ("embed", "vocab"))
 
@@ -179,6 +78,7 @@ class Decoder(nn.Module):
         shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
         room: int | None = None,
+        blocks: int | None = None,
     ) -> DecoderOutput:
         """Run the blocks on input embeddings.
 
@@ -190,6 +90,8 @@ class Decoder(nn.Module):
             shift: float[L, D], added to each block's output at every position.
             cache: keys and values of past tokens; comes back with those of x's one token in it.
             room: for new tokens in the cache that a first pass returns; None: it returns none.
+            blocks: how many blocks run, counted from the first; None: all. Fewer than all are for
+                a pass without gradient, shift and cache.
         """
         cfg = self.config
         x = residual(x)
@@ -197,6 +99,8 @@ class Decoder(nn.Module):
         if cache is not None:
             return self._extend(x, rotation, positions, segments, shift, cache)
         visible = Visibility(positions, positions, segments, segments, True, cfg.window)
+        if blocks is not None and blocks < cfg.layers:
+            return self._first(blocks, x, rotation, visible, pool)
         x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg), shift)
         if self.keep:
             cache = KVCache.of(kept[0], kept[1], positions, segments, room=room or 0)
@@ -209,6 +113,32 @@ class Decoder(nn.Module):
         every = rotations(theta=cfg.rope_theta, scaling=cfg.rope_scaling)
         theta = cfg.window_rope_theta
         return every, None if theta is None else rotations(theta=theta, scaling=None)
+
+    def _first(
+        self,
+        count: int,
+        x: Array,
+        rotation: tuple[Rotation, Rotation | None],
+        visible: Visibility,
+        pool: Array | None,
+    ) -> DecoderOutput:
+        """The first `count` blocks.
+
+        The loop looks a block's parameters up by its number: `nn.scan` over fewer blocks wants a
+        copy of their parameters.
+        """
+        block = DecoderBlock(self.config, self.compute, parent=None)
+        stacked = self.blocks.variables["params"], windowed_layers(self.config)
+
+        def step(x: Array, layer: Array) -> tuple[Array, Array | None]:
+            params, windowed = jax.tree.map(
+                lambda p: jax.lax.dynamic_index_in_dim(p, layer, keepdims=False), stacked
+            )
+            x, (pooled, _) = block.apply({"params": params}, x, rotation, visible, pool, windowed)
+            return x, cast("Array | None", pooled)
+
+        x, pooled = jax.lax.scan(step, x, jnp.arange(count))
+        return DecoderOutput(x, pooled, None)
 
     def _extend(
         self,
@@ -262,32 +192,3 @@ def windowed_layers(config: DecoderConfig) -> Bool[Array, " layers"] | None:
     if config.window_layers is None:
         return None
     return jnp.isin(jnp.arange(config.layers), jnp.array(config.window_layers))
-
-
-def _rms_norm(config: DecoderConfig, compute: Compute, name: str | None = None) -> RMSNorm:
-    return RMSNorm(config.norm_eps, compute.dtype, config.norm_offset, name=name)
-
-
-def _chosen(rotation: tuple[Rotation, Rotation | None], windowed: Array | None) -> Rotation:
-    every, of_windowed = rotation
-    if of_windowed is None:
-        return every
-    if windowed is None:
-        return of_windowed
-    return jax.tree.map(functools.partial(jnp.where, windowed), of_windowed, every)
-
-
-def span_means(
-    x: Float[Array, "batch length width"], spans: Bool[Array, "batch spans length"]
-) -> Float[Array, "batch spans width"]:
-    """Means of x over spans: dtype[B, T, D], bool[B, N, T] -> float32[B, N, D]; 0 if empty."""
-    # What feeds a cosine is float32 also where devices round the products of float32.
-    total = jnp.einsum(
-        "bnt,btd->bnd",
-        spans.astype(x.dtype),
-        x,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
-    count = jnp.sum(spans, axis=-1, keepdims=True, dtype=jnp.float32)
-    return total / jnp.maximum(count, 1.0)

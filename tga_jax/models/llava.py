@@ -158,6 +158,7 @@ class Llava:
         shift: Float[Array, "layers width"] | None = None,
         cache: KVCache | None = None,
         room: int | None = None,
+        blocks: int | None = None,
     ) -> DecoderOutput:
         """The decoder's blocks on input embeddings; see `Decoder.__call__`.
 
@@ -174,6 +175,7 @@ class Llava:
             shift=shift,
             cache=cache,
             room=room,
+            blocks=blocks,
         )
         return cast(DecoderOutput, out)
 

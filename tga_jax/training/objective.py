@@ -126,7 +126,7 @@ def step_captions(
     names = ["caption_span", *["caption_answer_span"] * cfg.answers]
 
     def add(total: CaptionSums, micro: Batch) -> tuple[CaptionSums, None]:
-        states = caption_pass(model, params, micro, names)
+        states = caption_pass(model, params, micro, names, blocks=cfg.blocks)
         answer = states[:, :, 1] if cfg.answers else None
         sums = _caption_sums(states[:, :, 0], answer, micro, cfg)
         return jax.tree.map(jnp.add, total, sums), None
@@ -165,6 +165,7 @@ def loss_sums(
         ce_chunk=objective.ce_chunk,
         detach=cfg.detach_caption,
         answers=cfg.answers,
+        caption_blocks=cfg.blocks if cfg.active else None,
     )
     values: dict[str, Array] = {}
     own = CaptionSums(Average.empty(), Average.empty())
@@ -213,12 +214,12 @@ def loss_metrics(sums: Sums, counts: dict[str, Array], cfg: GuideConfig) -> dict
 
 
 def _layers(states: Any, layers: tuple[int, ...]) -> Any:
-    """Of states float32[all layers, B, D] those of these layers."""
+    """Of states float32[layers, B, D] those of these layers."""
     return jax.tree.map(lambda s: s[jnp.array(layers)], states)
 
 
 def _caption_sums(pair: Array, answer: Array | None, batch: Batch, cfg: GuideConfig) -> CaptionSums:
-    """The caption states float32[all layers, B, D] of one micro-batch, added up."""
+    """The caption states float32[layers, B, D] of one micro-batch, added up."""
     has_pair, _ = has_terms(batch, None)
     return CaptionSums(
         _added(pair, cfg.layers, has_pair),

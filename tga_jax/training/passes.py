@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tga_jax.alignment.guide import AnswerStates, GuideStates
-from tga_jax.alignment.pooling import pooled_tokens, span_mask
+from tga_jax.alignment.pooling import has_span, pooled_tokens, span_mask
 from tga_jax.models.llava import Llava, Params
 from tga_jax.models.tiling import images_of
 from tga_jax.training.cross_entropy import shift_labels, token_nll
@@ -43,6 +43,7 @@ def forward(
     ce_chunk: int,
     detach: bool = True,
     answers: bool = False,
+    caption_blocks: int | None = None,
 ) -> Passes:
     """The main pass, and (guided) the caption pass.
 
@@ -58,6 +59,7 @@ def forward(
         detach: no gradient flows through the caption pass.
         answers: whether the states where the answer begins are wanted too; the batch then has
             answer_span, caption_answer_span int32[B, 2].
+        caption_blocks: see `caption_pass`; the caption's states then have so many layers.
     """
     pool = None
     if guided:
@@ -78,9 +80,10 @@ def forward(
     if out.pooled is None:
         return Passes(nll, None)
     names = ["caption_span", *["caption_answer_span"] * answers]
-    caption = caption_pass(model, params, batch, names, detach=detach)
+    caption = caption_pass(model, params, batch, names, detach=detach, blocks=caption_blocks)
     # [all layers, B, N, D]: a packed row holds the spans of several samples.
-    pooled = out.pooled.reshape(*caption.shape[:2], -1, caption.shape[3])
+    layers, _, _, width = out.pooled.shape
+    pooled = out.pooled.reshape(layers, caption.shape[1], -1, width)
     states = GuideStates(pooled[:, :, 0], pooled[:, :, 1], caption[:, :, 0])
     if not answers:
         return Passes(nll, states)
@@ -95,9 +98,17 @@ def caption_states(
 
 
 def caption_pass(
-    model: Llava, params: Params, batch: Batch, names: Sequence[str], *, detach: bool = True
+    model: Llava,
+    params: Params,
+    batch: Batch,
+    names: Sequence[str],
+    *,
+    detach: bool = True,
+    blocks: int | None = None,
 ) -> Float[Array, "layers batch spans width"]:
-    """Mean hidden states over spans of the text-only pass: float32[all layers, B, N, D].
+    """Mean hidden states over spans of the text-only pass: float32[layers, B, N, D].
+
+    The states are 0 where a sample has no span. A batch without any span runs no block.
 
     Args:
         model: the model.
@@ -105,17 +116,26 @@ def caption_pass(
         batch: as `forward` has it.
         names: the N keys of the batch that have the spans.
         detach: no gradient flows through the pass.
+        blocks: how many blocks are wanted, counted from the first; None: all. All of them run where
+            gradient flows through the pass.
     """
     if detach:
         params = jax.lax.stop_gradient(params)
     tokens = batch["caption_tokens"]
+    spans = jnp.stack([batch[name] for name in names], axis=1)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    out = model.decode(
-        params,
-        model.embed(params, tokens, None),
-        positions=positions,
-        segments=batch["caption_segments"],
-        pool=span_mask(jnp.stack([batch[name] for name in names], axis=1), tokens.shape[1]),
-    )
-    assert out.pooled is not None
-    return out.pooled
+
+    def states() -> Array:
+        out = model.decode(
+            params,
+            model.embed(params, tokens, None),
+            positions=positions,
+            segments=batch["caption_segments"],
+            pool=span_mask(spans, tokens.shape[1]),
+            blocks=blocks if detach else None,
+        )
+        assert out.pooled is not None
+        return out.pooled[:blocks]
+
+    like = jax.eval_shape(states)
+    return jax.lax.cond(jnp.any(has_span(spans)), states, lambda: jnp.zeros(like.shape, like.dtype))
