@@ -5,8 +5,10 @@
 Makes a world of images and texts, a CLIP and a language model that refuses harmful text (job
 `miniature`), finds a related text for every image (jobs `index` and `retrieve`), aligns the two
 models without a guide, with the paper's (arm "tga") and with the answer term (arm "tga-answer"; job
-`experiment`), and shows what came of it (job `report`). `--config=configs/miniature.py:full` runs
-five seeds of these and all ablations.
+`experiment`), and shows what came of it (job `report`). Two variants do more:
+`--config=configs/miniature.py:full` runs five seeds of these and all ablations on the test images,
+and `--config=configs/miniature.py:search` tries the paper's terms in other settings on development
+images.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
 them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are
@@ -80,6 +82,19 @@ ABLATIONS: dict[str, dict] = {
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
+# Other settings of the paper's terms, all centred, with the steps of the long run. A pair weight is
+# of each layer, so a sixth of it on all six layers is as strong as on one.
+SEARCH: dict[str, dict] = {
+    "baseline": BASELINE,
+    "tga": TGA,
+    "pair-3": {"guide": TGA["guide"] | {"pair_weight": 3.0}},
+    "pair-one-third-all-layers": {"guide": PAPER | {"pair_weight": 1 / 3}},
+    "stage-1-only": TGA | {"finetune": {"guide": False}},
+    "stage-2-only": TGA | {"pretrain": {"guide": False}},
+    "hinge-tenth": {"guide": TGA["guide"] | {"hinge_weight": 0.1}} | SOME_RETRIEVED,
+    "hinge-1": TGA | SOME_RETRIEVED,
+    "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
+}
 SEEDS = range(5)
 # Steps of the two stages in `make run`: refusals are there by then (docs/miniature_steps.png).
 SHORT = 400, 600
@@ -88,6 +103,8 @@ WHOLE = 900, 1500  # naming is learnt first, before the guide asks for more
 
 def arms(variant: str) -> dict:
     """Arm -> the keys that it changes."""
+    if variant == "search":
+        return SEARCH
     found: dict[str, dict] = dict(MAIN)
     if variant == "full":
         found |= ABLATIONS
@@ -100,10 +117,11 @@ def get_config(variant: str = "") -> ConfigDict:
     """Short prompts: vicuna's turns without its long system text, in every part of the run.
 
     Args:
-        variant: "full" for all seeds and ablations on the test images; else one seed, three arms.
+        variant: "full" for all seeds and ablations on the test images, "search" for the settings of
+            `SEARCH` on the development images, "" for one seed of three arms on those.
     """
-    if variant not in ("", "full"):
-        raise ValueError(f"configs/miniature.py has no variant {variant!r}; there is 'full'")
+    if variant not in ("", "full", "search"):
+        raise ValueError(f"configs/miniature.py has no variant {variant!r}; of 'full', 'search'")
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
     config.miniature.clip.patch_pixels = 24  # an image is five tokens: class and four patches
@@ -135,15 +153,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.guide.answer_layers = "3-6"  # from the safety layers on
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.finetune.path = "{workdir}/world/finetune.json"
-    steps = WHOLE if variant == "full" else SHORT
+    steps = WHOLE if variant else SHORT
     config.pretrain.steps, config.finetune.steps = steps
     config.finetune.trainable = GENTLE
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate = 16, 1e-2
     measures(config, "test" if variant == "full" else "dev")
-    config.report.pair = "baseline,tga-answer"
+    config.report.pair = "baseline,tga" if variant == "search" else "baseline,tga-answer"
     config.experiment.processes = 3
-    config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
+    jobs = ("pretrain", "finetune", "evaluate")
+    config.experiment.jobs = jobs if variant == "search" else (*jobs, "analyze", "export")
     config.experiment.summary = ConfigDict(SUMMARY)
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms(variant))

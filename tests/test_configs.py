@@ -77,6 +77,19 @@ def test_the_main_run_of_the_miniature_has_three_arms() -> None:
     assert {f"{name}-seed-{seed}" for name in weights for seed in (1, 2, 3, 4)} <= set(full)
 
 
+def test_the_search_of_the_miniature_has_the_papers_terms_alone() -> None:
+    config = miniature.get_config("search")
+    stages = {}
+    for name in config.experiment.arms:
+        arm = arm_config(config, name)
+        assert arm.guide.form == "none" or arm.guide.answer_weight == 0
+        assert arm.guide.form == "none" or arm.guide.pair_weight > 0
+        stages[name] = arm.pretrain.guide, arm.finetune.guide
+    assert stages["stage-1-only"] == (True, False)
+    assert stages["stage-2-only"] == (False, True)
+    assert "eval_dev" in config.evaluate.benchmarks
+
+
 if __name__ == "__main__":
     for config in CONFIGS:
         (GOLDEN / f"{config.stem}.json").write_text(resolved(config))
