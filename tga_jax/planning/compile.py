@@ -22,7 +22,7 @@ from tga_jax.parallel.mesh import AXES
 from tga_jax.parallel.sharding import RULES, batch_sharding
 from tga_jax.planning.abstract import abstract_stage, start_state
 from tga_jax.planning.synthetic import BatchShape, batch_structs
-from tga_jax.planning.topology import Topology, topology_mesh
+from tga_jax.planning.topology import Topology, flags_of_libtpu, topology_mesh
 from tga_jax.run.fingerprint import code_digest
 from tga_jax.run.stage import Stage
 from tga_jax.training.flops import count_flops
@@ -104,7 +104,7 @@ def _compile(config: ConfigDict, stage: Stage, choice: Choice, target: Path) -> 
     }
     with tempfile.TemporaryDirectory() as dump:
         try:
-            with jax.set_mesh(stage.mesh):
+            with jax.set_mesh(stage.mesh), flags_of_libtpu():
                 compiled = traced.lower().compile(compiler_options=DUMP | {"xla_dump_to": dump})
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -7,9 +7,11 @@ A topology is a text: "v5e:4x4", "v5p:2x2x2" (chips along each side of the slice
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from jax.sharding import AbstractMesh, Mesh
@@ -111,7 +113,8 @@ def tpu_devices(topology: Topology) -> list[Any]:
     if topology.slices > 1:
         options["num_slices"] = topology.slices
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        with flags_of_libtpu():
+            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # libtpu raises errors of several kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -119,3 +122,22 @@ def tpu_devices(topology: Topology) -> list[Any]:
             "is it installed (pip install libtpu==0.0.52), and is there such a slice?"
         ) from error
     return list(described.devices)
+
+
+@contextlib.contextmanager
+def flags_of_libtpu() -> Iterator[None]:
+    """XLA_FLAGS inside, without what is for CPUs and GPUs.
+
+    libtpu reads them as it is loaded and at every compilation, and it ends the process at a flag
+    that it does not know.
+    """
+    before = os.environ.get("XLA_FLAGS")
+    if before is not None:
+        others = ("--xla_cpu_", "--xla_gpu_")
+        kept = (flag for flag in before.split() if not flag.startswith(others))
+        os.environ["XLA_FLAGS"] = " ".join(kept)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["XLA_FLAGS"] = before
