@@ -26,15 +26,16 @@ fi
 part() {  # NAME SECONDS COMMAND...: its JSON and what it said, and how it ended
     local name=$1 seconds=$2
     shift 2
+    local began=$SECONDS
     timeout $((seconds * PATIENCE)) "$@" > "$OUT/$name.json" 2> "$OUT/$name.log"
     local rc=$?
-    echo "$name: rc $rc after ${SECONDS} s" | tee -a "$OUT/parts.txt"
+    echo "$name: rc $rc after $((SECONDS - began)) s" | tee -a "$OUT/parts.txt"
     return $rc
 }
 
 CHECK=(--mode lora)
 [ "$SIZE" = tiny ] && CHECK+=(--device cpu)
-part check 150 python -m benchmarks.gpu_check "${CHECK[@]}" || exit 1
+part check 140 python -m benchmarks.gpu_check "${CHECK[@]}" || exit 1
 part small 150 python -m benchmarks.gpu --size $SMALL "${DEVICE[@]}"
 part large 180 python -m benchmarks.gpu --size $LARGE --mode lora,projector --apart "${DEVICE[@]}"
 # Our own settings, without torch.

@@ -4,9 +4,9 @@ Five steps, in turn: the language model's loss alone; the guide with the caption
 of its own (what is shipped); the same with only the first half of the layers compared; the same
 with a batch that has no caption; and the guide with the caption behind the row's tokens, a segment
 that sees itself alone and whose states no gradient enters. Time and peak memory as in
-benchmarks/train_step.py; FLOPs as executed, which count the pass that a batch without captions
-leaves out; and, compiled for eight devices that share the parameters (fsdp), the bytes that a
-device sends. Prints a JSON object.
+benchmarks/train_step.py; the FLOPs of the program; and, compiled for eight devices that share the
+parameters (fsdp), the bytes that a device sends. FLOPs and bytes count the caption pass also where
+the batch has no caption. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def make_arm(name: str, args: argparse.Namespace, folder: Path) -> Any:
             compute_of("float32", args.remat, args.attention),
             learning_rate=train_step.RATE,
             form=form,
-            layers=args.layers // 2 if name == HALF else None,
+            layers=max(1, args.layers // 2) if name == HALF else None,
         )
     return made
 

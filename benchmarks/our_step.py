@@ -64,7 +64,7 @@ class OurStep:
         config = dataclasses.replace(config, decoder=decoder)
         self._model = Llava(config, PixelNorm(CLIP_MEAN, CLIP_STD), compute)
         self.mesh = make_mesh(data=1, fsdp=-1, tensor=1)
-        guided = tuple(range(layers or decoder.layers))
+        guided = tuple(range(decoder.layers if layers is None else layers))
         self._objective = Objective(GuideConfig(form, guided), ce_chunk)
         self._settings = OptimizerConfig(
             learning_rate, 1_000_000, warmup_fraction=0.0, clip_norm=1.0

@@ -133,14 +133,16 @@ COMPARED = """
 - **Attention.** Splash attention saves 1.0 GiB a chip (12.9 against 13.9 of 16) and 28% of the
   memory traffic of the finetune on v5e:4x4, compared with plain products.
 - **The aim of an allowed MFU of 55%** is reached by the finetune on v5e, v5p and v6e (on v6e with
-  remat `dots`, at 70%). It is reached without overlap too, except on v6e, and on 64 chips and
-  more, where the batch is too small.
+  remat `dots`, at 70%). Without overlap it is reached too on v5e:4x4, v5p and v6e with products
+  whole. It is missed then on v6e otherwise, and on 32 chips of v5e and more, where the batch is
+  too small.
 - **Pretrain and LoRA on v6e** are bound by memory, at 41% and 33%: a chip has 1.6 TB/s for 918
   TFLOP/s. Most of this traffic comes from the compiler. On one slice it cuts a product with
   gathered weights into turns, and each turn reads and writes the whole result. For two slices it
   does not, and moves a third. The rows "products whole" ask it not to, and so does
-  `launch/tpu.sh` on v6e. They have less than half of the traffic, and compute bounds the step (79%
-  and 73%). Only hardware can tell whether the gathers are still hidden then.
+  `launch/tpu.sh` on v6e. They have less than half of the traffic, and compute bounds the step (at
+  79% for the finetune and 73% with LoRA; the pretrain was not planned so). Only hardware can tell
+  whether the gathers are still hidden then.
 - **LLaVA-1.5-13B** fits on both slices, trained whole or with LoRA, and compute bounds all four
   rows. On 64 chips of v5e two rows a chip leave little to hide the gathers behind.
 - **LoRA's adapters** are divided on both of their sides. If the long side of one factor were

@@ -115,6 +115,20 @@ def test_analytic_plan_of_gpus(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     )
 
 
+def test_the_caption_pass_gathers_the_weights_up_to_the_last_guided_layer(tmp_path: Path) -> None:
+    flags = ["--config.plan.topology=h100:2", "--config.guide.layers=1"]
+    every = 4 * sum(x.size for x in tiny.flat_params().values())
+    third = 1 / tiny.CONFIG.decoder.layers
+    for more, passes in (
+        ([], 2 + third),
+        # A micro-batch each, and the mean over the step wants a caption pass of its own before.
+        (["--config.finetune.accumulate=2", "--config.guide.center=batch"], 2 * (2 + 2 * third)),
+    ):
+        assert _plan(tmp_path, *flags, *more) == 0
+        gathered = _result(tmp_path)["collectives"]["all-gather"]
+        np.testing.assert_allclose(gathered, passes * every / 2)
+
+
 def test_the_mesh_planned_need_not_fit_this_machine(tmp_path: Path) -> None:
     flags = ["--config.plan.topology=h100:8", "--config.mesh.tensor=2", "--config.mesh.data=4"]
     assert _plan(tmp_path, *flags, "--config.plan.batch_size=8") == 0

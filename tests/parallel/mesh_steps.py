@@ -65,7 +65,7 @@ def start(
 
 def run(data: int, fsdp: int, tensor: int) -> dict[str, Any]:
     """Losses, and how parameters, moments and activations lie on a mesh of the first devices."""
-    objective = Objective(GuideConfig("paper", (0, 2), center="batch"), ce_chunk=8)
+    objective = Objective(GuideConfig("paper", (0, 1), center="batch"), ce_chunk=8)
     with on_mesh(data, fsdp, tensor) as mesh:
         state, step = start(tiny.model(remat="full"), mesh, objective, tiny.flat_params())
         compiled, metrics = None, []

@@ -280,6 +280,22 @@ def test_caption_pass_is_detached(float64: None, monkeypatch: pytest.MonkeyPatch
     assert np.linalg.norm(kernels[0] - kernels[1]) > 1e-3 * np.linalg.norm(kernels[0])
 
 
+@pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
+@pytest.mark.parametrize("layers", [(0,), (1, 0)], ids=str)
+def test_early_layers_have_the_gradient_that_a_pass_through_all_blocks_gives(
+    layers: tuple[int, ...], detach: bool, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tiny.batch(("full", "no_caption", "full"))
+    rows["images"] = rows["images"][:, :0]
+    part, rest = _split("decoder")
+    cfg = _guide(layers=layers, detach_caption=detach)
+    assert cfg.blocks == max(layers) + 1 < 3
+    early = _guide_loss(rows, cfg)(part, rest)
+    monkeypatch.setattr(GuideConfig, "blocks", 3)
+    whole = _guide_loss(rows, cfg)(part, rest)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), early, whole)
+
+
 def test_bfloat16_sums_and_states_are_float32() -> None:
     run = functools.partial(forward, tiny.model(dtype="bfloat16"), guided=True, ce_chunk=4)
     passes = jax.eval_shape(run, tiny.params(), _mixed())

@@ -1,10 +1,11 @@
 """A plan without a compiler, for GPUs: the traced step and its arguments are added up.
 
-Memory: the state's shards exactly; what else the traced step holds at once (`parallel/liveness`),
-taken as cut evenly over the devices; and on several devices the gathered weights of two blocks,
-the embedding and the head. Links: under fsdp all weights are gathered for the forward pass, for the
-backward pass and for the caption pass, and the gradients are reduced and scattered, a micro-batch
-each. Both in the compute dtype. A compiler may do better or worse.
+Memory: the state's shards exactly; what else the traced step holds at once
+(`planning/live_memory`), taken as cut evenly over the devices; and on several devices the gathered
+weights of two blocks, the embedding and the head. Links: under fsdp all weights are gathered for
+the forward pass and for the backward pass, those up to the last guided layer for each caption pass,
+and the gradients are reduced and scattered, a micro-batch each. Both in the compute dtype. A
+compiler may do better or worse.
 """
 
 from __future__ import annotations
@@ -91,6 +92,9 @@ def _collectives(
         return {}
     every = sum(parameter_count(*item) for item in state.flat_params.items()) * size
     trained = sum(math.prod(leaf.shape) for leaf in state.trained.values()) * size
-    passes = 3 if stage.objective.guide.active else 2
+    guide, passes = stage.objective.guide, 2.0
+    if guide.active:
+        twice = guide.centers_by_step and choice.shape.accumulate > 1  # `step_captions`
+        passes += (1 + twice) * guide.blocks / stage.llava.config.decoder.layers
     part = choice.shape.accumulate * (shards - 1) / shards
     return {"all-gather": passes * every * part, "reduce-scatter": trained * part}

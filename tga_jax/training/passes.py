@@ -27,7 +27,10 @@ Batch = dict[str, Array]
 
 @flax.struct.dataclass
 class Passes:
-    """What the forward passes leave: nll float32[R, T], states float32[all layers, B, D]."""
+    """What the forward passes leave: nll float32[R, T], states float32[layers, B, D].
+
+    The layers are all, or the first caption_blocks of the caption's states.
+    """
 
     nll: Array
     states: GuideStates | None
@@ -108,7 +111,7 @@ def caption_pass(
 ) -> Float[Array, "layers batch spans width"]:
     """Mean hidden states over spans of the text-only pass: float32[layers, B, N, D].
 
-    The states are 0 where a sample has no span. A batch without any span runs no block.
+    The states are 0 where a sample has no span.
 
     Args:
         model: the model.
@@ -116,8 +119,8 @@ def caption_pass(
         batch: as `forward` has it.
         names: the N keys of the batch that have the spans.
         detach: no gradient flows through the pass.
-        blocks: how many blocks are wanted, counted from the first; None: all. All of them run where
-            gradient flows through the pass.
+        blocks: how many blocks are wanted, counted from the first; None: all. A detached pass runs
+            only these, and none where the batch has no span at all.
     """
     if detach:
         params = jax.lax.stop_gradient(params)
@@ -137,5 +140,7 @@ def caption_pass(
         assert out.pooled is not None
         return out.pooled[:blocks]
 
+    if not detach:  # the parameters that a gradient needs would leave the branch as a copy
+        return states()
     like = jax.eval_shape(states)
     return jax.lax.cond(jnp.any(has_span(spans)), states, lambda: jnp.zeros(like.shape, like.dtype))
