@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from collections.abc import Collection
 from typing import Any, cast
 
 import jax
@@ -24,6 +25,7 @@ from tga_jax.models.tiling import TiledImages, placed
 from tga_jax.models.vision import VisionTower
 
 Params = dict[str, Any]
+PARTS = ("vision", "projector", "decoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +67,28 @@ class Llava:
             newline=cfg.tiling is not None,
         )
 
-    def init(self, key: Array) -> Params:
-        """Random parameters, boxed with their logical axes (`flax.linen.meta.unbox` them)."""
+    def init(self, key: Array, parts: Collection[str] = PARTS) -> Params:
+        """Random parameters, boxed with their logical axes (`flax.linen.meta.unbox` them).
+
+        Args:
+            key: of all parts; what one part is does not depend on which others are asked for.
+            parts: of the keys "vision", "projector" and "decoder" those that are wanted.
+        """
         cfg = self.config
-        keys = jax.random.split(key, 3)
-        side = cfg.vision.image_size
-        pixels = jnp.zeros((1, side, side, 3))
-        features = jnp.zeros((1, 1, len(cfg.feature_states) * cfg.vision.width))
-        tokens = jnp.zeros((1, 2), jnp.int32)
-        return {
-            "vision": VisionTower(cfg.vision, self.compute).init(keys[0], pixels)["params"],
-            "projector": self.projector.init(keys[1], features)["params"],
-            "decoder": self.decoder.init(keys[2], tokens, method="init_all")["params"],
-        }
+        of_vision, of_projector, of_decoder = jax.random.split(key, 3)
+        params: Params = {}
+        if "vision" in parts:
+            side = cfg.vision.image_size
+            pixels = jnp.zeros((1, side, side, 3))
+            tower = VisionTower(cfg.vision, self.compute)
+            params["vision"] = tower.init(of_vision, pixels)["params"]
+        if "projector" in parts:
+            features = jnp.zeros((1, 1, len(cfg.feature_states) * cfg.vision.width))
+            params["projector"] = self.projector.init(of_projector, features)["params"]
+        if "decoder" in parts:
+            tokens = jnp.zeros((1, 2), jnp.int32)
+            params["decoder"] = self.decoder.init(of_decoder, tokens, method="init_all")["params"]
+        return params
 
     def abstract_params(self) -> Params:
         """The shapes of `init`'s result; the model is traced for them only once."""

@@ -66,8 +66,11 @@ def random_params(
     last = "linear_1" if model.config.projector == "linear" else "linear_2"
     scales = {f"projector/{last}/kernel": projector_scale}
 
+    # Tracing the other parts takes a second.
+    parts = {path.split("/")[0] for path in leaves}
+
     def init() -> dict[str, jax.Array]:
-        params = flatten_dict(nn.meta.unbox(model.init(jax.random.key(seed))), sep="/")
+        params = flatten_dict(nn.meta.unbox(model.init(jax.random.key(seed), parts)), sep="/")
         return {
             path: (params[path] * scales.get(path, 1.0)).astype(leaf.dtype)
             for path, leaf in leaves.items()
