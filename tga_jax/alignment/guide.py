@@ -50,7 +50,7 @@ class GuideConfig:
     @property
     def blocks(self) -> int:
         """How many blocks a pass needs to reach the last layer that any term compares."""
-        return 1 + max(self.layers + (self.answer_layers if self.answers else ()))
+        return 1 + max(self.layers + (self.answer_layers if self.answers else ()), default=-1)
 
     @property
     def centers_by_step(self) -> bool:

@@ -27,6 +27,7 @@ from tga_jax.hf.template_choice import TemplateFacts, template_facts
 from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
 from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import LlavaConfig
+from tga_jax.models.llava import PARTS
 
 VOCAB_MULTIPLE = 64  # embeddings are padded to it when tokens are added
 
@@ -187,7 +188,7 @@ def _source(
 def _of_family(leaves: Leaves, family: str, others: Set[str]) -> dict[str, jax.ShapeDtypeStruct]:
     """The leaves that a folder of this family holds; not those that the others' folders do."""
     whole = family in ("llava", "original")
-    parts = {"vision", "projector", "decoder"} - others if whole else {family}
+    parts = set(PARTS) - others if whole else {family}
     return {
         path: leaf
         for path, leaf in leaves.items()

@@ -91,7 +91,7 @@ class Decoder(nn.Module):
             cache: keys and values of past tokens; comes back with those of x's one token in it.
             room: for new tokens in the cache that a first pass returns; None: it returns none.
             blocks: how many blocks run, counted from the first; None: all. Fewer than all are for
-                a pass without gradient, shift and cache.
+                a pass without gradient and cache.
         """
         cfg = self.config
         x = residual(x)
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
             return self._extend(x, rotation, positions, segments, shift, cache)
         visible = Visibility(positions, positions, segments, segments, True, cfg.window)
         if blocks is not None and blocks < cfg.layers:
-            return self._first(blocks, x, rotation, visible, pool)
+            return self._first(blocks, x, rotation, visible, pool, shift)
         x, (pooled, kept) = self.blocks(x, rotation, visible, pool, windowed_layers(cfg), shift)
         if self.keep:
             cache = KVCache.of(kept[0], kept[1], positions, segments, room=room or 0)
@@ -121,6 +121,7 @@ class Decoder(nn.Module):
         rotation: tuple[Rotation, Rotation | None],
         visible: Visibility,
         pool: Array | None,
+        shift: Array | None,
     ) -> DecoderOutput:
         """The first `count` blocks.
 
@@ -128,13 +129,14 @@ class Decoder(nn.Module):
         copy of their parameters.
         """
         block = DecoderBlock(self.config, self.compute, parent=None)
-        stacked = self.blocks.variables["params"], windowed_layers(self.config)
+        stacked = self.blocks.variables["params"], windowed_layers(self.config), shift
 
         def step(x: Array, layer: Array) -> tuple[Array, Array | None]:
-            params, windowed = jax.tree.map(
+            params, windowed, added = jax.tree.map(
                 lambda p: jax.lax.dynamic_index_in_dim(p, layer, keepdims=False), stacked
             )
-            x, (pooled, _) = block.apply({"params": params}, x, rotation, visible, pool, windowed)
+            inputs = x, rotation, visible, pool, windowed, added
+            x, (pooled, _) = block.apply({"params": params}, *inputs)
             return x, cast("Array | None", pooled)
 
         x, pooled = jax.lax.scan(step, x, jnp.arange(count))

@@ -165,7 +165,7 @@ def loss_sums(
         ce_chunk=objective.ce_chunk,
         detach=cfg.detach_caption,
         answers=cfg.answers,
-        caption_blocks=cfg.blocks if cfg.active else None,
+        caption_blocks=cfg.blocks,
     )
     values: dict[str, Array] = {}
     own = CaptionSums(Average.empty(), Average.empty())
