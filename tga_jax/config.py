@@ -54,7 +54,7 @@ def base_config() -> ConfigDict:
     config.lora = _lora()
     config.pretrain = _stage(PROJECTOR_ONLY, learning_rate=1e-3, batch_size=256, template="plain")
     config.finetune = _stage(PROJECTOR_AND_LLM, learning_rate=2e-6, batch_size=128, template="")
-    config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in colour
+    config.inspect = ConfigDict(dict(show=3))  # how many samples are shown in the terminal
     config.score = ConfigDict(dict(batch_size=8))
     config.held_out = _held_out()
     config.generate = ConfigDict(

@@ -3,7 +3,7 @@ import re
 
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
-from tga_jax.data.show import inspect_line, render_colour
+from tga_jax.data.show import inspect_line, render
 
 
 def make_example(tokenizer, **changes):
@@ -56,7 +56,7 @@ def test_inspect_line_of_a_tox_and_a_text_only_row(named_tokenizer):
 
 
 def test_colours(tokenizer):
-    view = render_colour(make_example(tokenizer), tokenizer)
+    view = render(make_example(tokenizer), tokenizer, colours=True)
     painted = re.findall(r"\033\[(\d+)m([^\033]*)\033\[0m", view.split("\n", 1)[1])
     painted = [(colour, text.strip()) for colour, text in painted]
     end = tokenizer.eos_token
@@ -67,3 +67,11 @@ def test_colours(tokenizer):
     learnt = "".join(text for colour, text in painted if colour == "32")
     assert learnt == f"A white cup{end}"
     assert "What\\x1b[2J is this?" in view and "\033[2J" not in view
+
+
+def test_a_file_gets_marks_in_brackets(tokenizer):
+    view = render(make_example(tokenizer), tokenizer, colours=False)
+    assert "\033" not in view and "<image x144>" in view
+    assert re.search(r"\[retrieved: *a tea set.*?\]", view)
+    assert re.search(rf"\[label: *A white cup{re.escape(tokenizer.eos_token)}\]", view)
+    assert re.search(r"caption pass:\n.*\[caption: *a cup\]", view)

@@ -1,4 +1,4 @@
-"""What the model is fed, for people: one JSON line a sample, and a coloured view of it."""
+"""What the model is fed, for people: one JSON line a sample, and a view with its parts marked."""
 
 from itertools import groupby
 from typing import Any
@@ -26,27 +26,34 @@ def inspect_line(example: Example) -> dict[str, Any]:
     }
 
 
-def render_colour(example: Example, tokenizer: Any) -> str:
-    """Returns a view for a terminal: images, retrieved text, caption and labels in colours."""
+def render(example: Example, tokenizer: Any, *, colours: bool) -> str:
+    """Returns a view in which images, retrieved text, caption and labels are marked.
+
+    Args:
+        colours: mark them by a terminal's colours, and otherwise as "[label: a cup]".
+    """
     marks = [(span, f"image {number}") for number, span in enumerate(example.image_spans)]
     if example.retrieved_span is not None:
         marks.append((example.retrieved_span, "retrieved"))
     (labels,) = np.nonzero(example.labels != IGNORE_INDEX)
     marks += [((at, at + 1), "label") for at in labels.tolist()]
-    legend = " ".join(_coloured(name, name) for name in COLOURS)
+    legend = f"   [{' '.join(_coloured(name, name) for name in COLOURS)}]" if colours else ""
     lost = f", {example.truncated_tokens} truncated" if example.truncated_tokens else ""
     lines = [
-        f"--- {_printable(example.id)}: {len(example.tokens)} tokens{lost}   [{legend}]",
-        _painted(example.tokens, marks, tokenizer),
+        f"--- {_printable(example.id)}: {len(example.tokens)} tokens{lost}{legend}",
+        _painted(example.tokens, marks, tokenizer, colours),
     ]
     if example.caption_span is not None:
-        caption = _painted(example.caption_tokens, [(example.caption_span, "caption")], tokenizer)
+        marks = [(example.caption_span, "caption")]
+        caption = _painted(example.caption_tokens, marks, tokenizer, colours)
         lines += ["caption pass:", caption]
     return "\n".join(lines)
 
 
-def _painted(tokens: np.ndarray, marks: list[tuple[Span, str]], tokenizer: Any) -> str:
-    """Decodes tokens run by run, each run of a mark in its colour."""
+def _painted(
+    tokens: np.ndarray, marks: list[tuple[Span, str]], tokenizer: Any, colours: bool
+) -> str:
+    """Decodes tokens run by run, each run of a mark in its colour or in brackets."""
     kinds = ["plain"] * len(tokens)
     for (start, end), kind in marks:
         kinds[start:end] = [kind] * (end - start)
@@ -57,13 +64,18 @@ def _painted(tokens: np.ndarray, marks: list[tuple[Span, str]], tokenizer: Any) 
         # Decoding from the start each time keeps the blanks that a run's first word begins with.
         text = tokenizer.decode(tokens[:end].tolist(), clean_up_tokenization_spaces=False)
         shown = f"<image x{length}>" if kind.startswith("image") else _printable(text[len(done) :])
-        painted += _coloured(shown, kind.split()[0])
+        kind = kind.split()[0]
+        painted += _coloured(shown, kind) if colours else _bracketed(shown, kind)
         done = text
     return painted
 
 
 def _coloured(text: str, kind: str) -> str:
     return f"{COLOURS[kind]}{text}{RESET}" if kind in COLOURS else text
+
+
+def _bracketed(text: str, kind: str) -> str:
+    return f"[{kind}: {text}]" if kind in ("retrieved", "caption", "label") else text
 
 
 def _printable(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tga_jax.data.loader import example_pixels
-from tga_jax.data.show import inspect_line, render_colour
+from tga_jax.data.show import inspect_line, render
 from tga_jax.files import write_jsonl
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model, check_samples
@@ -27,7 +27,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 
 def run(job: Job) -> None:
-    """Write inspect/samples.jsonl, and what was skipped; show the first samples in colour."""
+    """Write inspect/samples.jsonl, and what was skipped; show the first samples."""
     config = job.config
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts, training=True)
@@ -48,7 +48,8 @@ def run(job: Job) -> None:
             example_pixels(example, place, image_dir=folder, transform=model.transform)
         lines.append(inspect_line(example))
         if number < config.inspect.show:
-            print(render_colour(example, model.source.tokenizer.tokenizer), file=sys.stderr)
+            tokenizer = model.source.tokenizer.tokenizer
+            print(render(example, tokenizer, colours=sys.stderr.isatty()), file=sys.stderr)
     path = job.workdir / "inspect" / "samples.jsonl"
     write_jsonl(path, lines)
     job.say(f"{len(lines)} samples -> {path}")
