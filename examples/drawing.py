@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 
-def axes_of(width: float, height: float) -> Any:
-    """Axes of a new drawing, in inches; no window is opened."""
+def axes_of(width: float, height: float, panels: int = 1) -> Any:
+    """Axes of a new drawing, in inches; no window is opened. Several panels: an array of axes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(width, height))[1]
+    return pyplot.subplots(1, panels, figsize=(width, height))[1]
 
 
 def save(axes: Any, out: Path, *, x_label: str, y_label: str, **legend: Any) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from examples.real_llm import data, texts
+from examples.real_llm import data, layers, texts
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
+from tga_jax.analysis.layer_values import LayerValue
 from tga_jax.files import write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS
 from tga_jax.miniature.language import noun
@@ -90,3 +91,13 @@ def test_an_answer_is_its_first_sentence_unless_that_was_cut() -> None:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def test_the_gap_of_layers_where_the_captions_are_apart() -> None:
+    def line(kind: str, layer: int, value: float) -> LayerValue:
+        return LayerValue(f"{kind}_images", layer, "refusal_direction", value)
+
+    values = [line("harmful", 1, 15.0), line("benign", 1, 3.0)]
+    values += [line("harmful", 12, 0.5), line("benign", 12, 0.25)]
+    values += [line("benign", 30, -0.5), line("harmful", 30, 0.25)]
+    assert layers.gap(values) == [(12.0, 0.25), (30.0, 0.75)]

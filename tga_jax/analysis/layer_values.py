@@ -30,8 +30,8 @@ class LayerValue:
     count: int | None = None
 
 
-def _layers(path: Path) -> list[LayerValue]:
-    """Rows with a finite value."""
+def read_layers(path: Path) -> list[LayerValue]:
+    """The rows of a layers.csv with a finite value; none where there is no file."""
     if not path.exists():
         return []
     found = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tga_jax.analysis.layer_values import LayerValue, _layers
+from tga_jax.analysis.layer_values import LayerValue, read_layers
 from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.figure import Figure
@@ -159,7 +159,7 @@ def read_arm(folder: Path, *, name: str, summary: dict[str, float] | None = None
         workdir=folder,
         rows=_metric_rows(folder / "evaluate" / "metrics.json"),
         answers=answers,
-        layers=_layers(folder / "analyze" / "layers.csv")
+        layers=read_layers(folder / "analyze" / "layers.csv")
         or _score_layers(folder / "score" / "scores.jsonl"),
         analysis=read_found(folder / "analyze" / "summary.json") or {},
         training={stage: lines for stage, lines in stages.items() if lines},
