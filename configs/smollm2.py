@@ -5,10 +5,11 @@ model is SmolLM2-135M-Instruct in runs/real/smollm2 (`examples/real_llm/convert.
 are the miniature's, in runs/real.
 
     W=runs/real
-    tga --config=smollm2:texts  --workdir=$W         # as it is: its answers, its refusals
-    tga --config=smollm2:safety --workdir=$W/safety  # is taught to refuse texts
-    tga --config=smollm2:oracle --workdir=$W         # which states decide a refusal
-    tga --config=smollm2        --workdir=$W         # alignment, with and without a guide
+    tga --config=smollm2:texts    --workdir=$W           # as it is: its answers, its refusals
+    tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
+    tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
+    tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
+    tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
 """
 
 from ml_collections import ConfigDict
@@ -33,6 +34,14 @@ ARMS: dict[str, dict] = {
     "tga-centred": TGA_CENTRED,
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
+}
+# The baseline with defences that need no training.
+DEFENCES: dict[str, dict] = {
+    "undefended": {},
+    "safety-prompt": {"evaluate": {"profile": "paper"}},
+    "retrieved-text": {"retrieval": {"index": "{workdir}/index"}},
+    "zero-shot": {"evaluate": {"defence": "zero_shot"}},
+    "steering": {"evaluate": {"defence": "steering"}},
 }
 SEEDS = range(3)
 # Figures of the miniature that have no question here: its texts have a right answer.
@@ -114,14 +123,34 @@ def _alignment(config: ConfigDict) -> None:
         config.experiment.arms = ConfigDict(arms())
 
 
-def _asked(config: ConfigDict, split: str) -> None:
+def _asked(config: ConfigDict, split: str, root: str = "{workdir}") -> None:
     """What the arms are asked: of every group of images and kind of text, at most so many."""
-    pictures = images(split, "describe")
-    texts = f"texts:{{workdir}}/real/texts_{split}.jsonl?scene=kind"
+    pictures, texts = _benchmarks(split, root)
     config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}"
     config.generate.max_new_tokens, config.generate.batch_size = 24, 50
     config.analyze.benchmarks = f"pictures={pictures}, texts={texts}"
     config.analyze.limit, config.analyze.batch_size = 100, 25
+
+
+def _benchmarks(split: str, root: str) -> tuple[str, str]:
+    texts = f"texts:{root}/real/texts_{split}.jsonl?scene=kind"
+    return images(split, "describe").replace("{workdir}", root), texts
+
+
+def _defences(config: ConfigDict) -> None:
+    _short_prompts(config)
+    root = "{workdir}/.."
+    config.model.checkpoint = f"{root}/arms/baseline/export"
+    config.jobs = ("index", "experiment", "report")
+    config.retrieval.clip = f"{root}/clip"
+    config.retrieval.corpus = f"{root}/world/corpus.txt"
+    _asked(config, "test", root)
+    pictures, texts = _benchmarks("dev", root)
+    config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&limit=40"
+    config.experiment.jobs = ("evaluate",)
+    config.report.pair = "undefended,steering"
+    with config.unlocked():
+        config.experiment.arms = ConfigDict(DEFENCES)
 
 
 def _oracle(config: ConfigDict) -> None:
@@ -131,19 +160,27 @@ def _oracle(config: ConfigDict) -> None:
     config.oracle.limit, config.oracle.batch_size, config.oracle.steps = 12, 12, 120
 
 
-VARIANTS = {"": _alignment, "texts": _texts, "safety": _safety, "oracle": _oracle}
+VARIANTS = {
+    "": _alignment,
+    "texts": _texts,
+    "safety": _safety,
+    "oracle": _oracle,
+    "defences": _defences,
+}
+# Whose workdir is a folder of the run's.
+INSIDE = ("safety", "defences")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration of one of the four commands above.
+    """The configuration of one of the five commands above.
 
     Args:
-        variant: "texts", "safety", "oracle", or "" for the alignment.
+        variant: "texts", "safety", "oracle", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
         raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")
     config = base_config()
-    root = "{workdir}/.." if variant == "safety" else "{workdir}"
+    root = "{workdir}/.." if variant in INSIDE else "{workdir}"
     _model(config, root)
     _data(config, root)
     VARIANTS[variant](config)
