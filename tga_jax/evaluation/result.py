@@ -46,9 +46,11 @@ class Result:
 
     @property
     def cluster(self) -> Hashable:
-        """What the answer is about: its image, or the question itself."""
+        """What the answer is about: its image, or the question itself, asked however often."""
         item = self.item
-        return ("text", item.id) if item.image is None else (str(item.image_dir), item.image)
+        if item.image is not None:
+            return str(item.image_dir), item.image
+        return "text", item.text or item.id
 
     def verdict(self, judge: str) -> bool | None:
         """What a judge says; of an empty answer False, whatever it says."""
