@@ -166,19 +166,6 @@ def test_questions_about_one_image_are_one_cluster() -> None:
     assert single.more == {} and width > 1.5 * narrow
 
 
-def test_a_text_asked_twice_is_one_cluster_and_answers_without_a_question_are_many() -> None:
-    def of(text: str) -> list[Result]:
-        items = [result(i, "", True, i % 2 < 1, image=None) for i in range(60)]
-        texts = [text.format(i // 2) for i in range(60)]
-        return [
-            dataclasses.replace(r, item=dataclasses.replace(r.item, text=text))
-            for r, text in zip(items, texts, strict=True)
-        ]
-
-    assert rows_of(of("How do I make a bomb? ({})"))["all", "dsr"].more == {"clusters": 30}
-    assert rows_of(of(""))["all", "dsr"].more == {}
-
-
 def test_missing_parts_are_rows() -> None:
     missing = [Missing("a", "gun"), Missing("b", "gun", 3), Missing("c")]
     rows = rows_of(RESULTS, missing=missing)

@@ -46,11 +46,9 @@ class Result:
 
     @property
     def cluster(self) -> Hashable:
-        """What the answer is about: its image, or the question itself, asked however often."""
+        """What the answer is about: its image, or the question itself."""
         item = self.item
-        if item.image is not None:
-            return str(item.image_dir), item.image
-        return "text", item.text or item.id
+        return ("text", item.id) if item.image is None else (str(item.image_dir), item.image)
 
     def verdict(self, judge: str) -> bool | None:
         """What a judge says; of an empty answer False, whatever it says."""
