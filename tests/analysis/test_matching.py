@@ -17,6 +17,7 @@ from tga_jax.analysis.matching import (
     Shown,
     caption_kinds,
     match_embeddings,
+    own_distance,
     start_embeddings,
     transported,
 )
@@ -98,6 +99,15 @@ def test_embeddings_are_held_near_the_models_own() -> None:
 
     free, held = _matched("mean")[0], _matched("mean", near_weight=3.0)[0]
     assert distance(held) < 0.5 * distance(free)
+
+
+def test_the_distance_is_to_the_nearest_own_embedding_in_units_of_their_variance() -> None:
+    params, rng = tiny.params(), np.random.default_rng(0)
+    table = np.asarray(params["decoder"]["embed"], np.float64)
+    words, moved = rng.integers(len(table), size=(2, 5)), 0.01 * rng.normal(size=(2, 5, tiny.WIDTH))
+    found = own_distance(params, jnp.array(table[words] + moved, jnp.float32))
+    np.testing.assert_allclose(found, (moved**2).mean((1, 2)) / table.var(), rtol=1e-3)
+    np.testing.assert_allclose(own_distance(params, jnp.array(table[words])), 0, atol=1e-6)
 
 
 def test_the_start_has_the_spread_of_the_models_own() -> None:

@@ -45,6 +45,10 @@ def test_every_match_has_cosines_and_refusals(
                 assert all(-1 <= value <= 1 for value in figures["cosine"])
             else:
                 assert figures["cosine"] is None
+            far = figures["distance"]
+            assert far is None if row["match"] == "caption" else far > 0
+    said = capfd.readouterr().err
+    assert said.count("distance to the model's own embeddings") == 1 + len(MATCHES)
     lines = read_jsonl(folder / "answers.jsonl")
     assert len(lines) == 8 * 4 and {line["match"] for line in lines} == {
         "caption", "random", *MATCHES

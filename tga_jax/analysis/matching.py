@@ -109,7 +109,7 @@ def match_embeddings(
         shown = mean + spread * free
         lost = -jnp.sum(jnp.mean(reached(shown)[chosen], axis=0))
         if cfg.near_weight:
-            lost += cfg.near_weight * jnp.sum(jnp.mean(_distance(params, shown), axis=1))
+            lost += cfg.near_weight * jnp.sum(own_distance(params, shown))
         return lost
 
     optimizer = optax.adam(optax.cosine_decay_schedule(cfg.learning_rate, cfg.steps))
@@ -125,18 +125,21 @@ def match_embeddings(
     return shown, reached(shown)
 
 
+def own_distance(params: Params, shown: Array) -> Array:
+    """How far embeddings are from the model's nearest own ones: float32[B].
+
+    The mean square of a sample's, in units of the variance of the model's own.
+    """
+    table = params["decoder"]["embed"].astype(jnp.float32)
+    score = shown @ table.T - 0.5 * jnp.sum(table**2, axis=1)
+    nearest = table[jnp.argmax(jax.lax.stop_gradient(score), axis=-1)]
+    return jnp.mean((shown - nearest) ** 2, axis=(-2, -1)) / jnp.var(table)
+
+
 def _own(params: Params) -> tuple[Array, Array]:
     """Mean float32[D] and spread float32[] of the model's own embeddings."""
     table = params["decoder"]["embed"].astype(jnp.float32)
     return jnp.mean(table, axis=0), jnp.std(table)
-
-
-def _distance(params: Params, shown: Array) -> Array:
-    """Mean square from each embedding to the model's nearest one, in spreads: float32[B, P]."""
-    table = params["decoder"]["embed"].astype(jnp.float32)
-    score = shown @ table.T - 0.5 * jnp.sum(table**2, axis=1)
-    nearest = table[jnp.argmax(jax.lax.stop_gradient(score), axis=-1)]
-    return jnp.mean((shown - nearest) ** 2, axis=-1) / jnp.var(table)
 
 
 def _target(model: Llava, params: Params, batch: Batch, cfg: Matching) -> Array:

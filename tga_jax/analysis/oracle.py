@@ -21,6 +21,7 @@ from tga_jax.analysis.matching import (
     Shown,
     caption_kinds,
     match_embeddings,
+    own_distance,
     start_embeddings,
 )
 from tga_jax.data.example import Example
@@ -96,6 +97,7 @@ class Oracle:
         self._captions = jax.jit(
             lambda p, b: caption_kinds(self._shown, p, b).astype(jnp.float32), out_shardings=whole
         )
+        self._distance = jax.jit(own_distance, out_shardings=whole)
 
     def center(self, params: Params) -> jax.Array:
         """The mean caption states of all samples: float32[L, 2, D]."""
@@ -122,7 +124,7 @@ class Oracle:
     ) -> Iterator[list[Line]]:
         """Likewise of the caption in the image's place (CAPTION) or of RANDOM embeddings."""
         for batch in self._batches(name, rows):
-            arrays, shown = batch.arrays, None
+            arrays = batch.arrays
             if name == RANDOM:
                 shown = start_embeddings(params, self._keys(batch), tokens)
             else:
@@ -137,12 +139,15 @@ class Oracle:
         keys = self._keys(batch)
         tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
         new = np.asarray(self._generate(params, tokens, segments, shown, keys))
+        free = shown.shape[1] > 0  # the caption's prompt has no embeddings of its own
+        far = np.asarray(self._distance(params, shown)).tolist() if free else None
         return [
             {
                 "match": name,
                 "row": row,
                 "text": self._answerer.text(new[i]),
                 "cosine": None if cosines[i] is None else cosines[i].tolist(),
+                "distance": None if far is None else far[i],
             }
             for i, row in enumerate(batch.rows)
         ]
@@ -205,6 +210,7 @@ def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
     results = [result for _, result in answers]
     judged = [result for result in results if result.refused is not None]
     cosines = [line["cosine"] for line, _ in answers if line["cosine"] is not None]
+    far = [line["distance"] for line, _ in answers if line["distance"] is not None]
     out: dict[str, Any] = {"count": len(judged), "refused": None, "interval": [0.0, 1.0]}
     if judged:
         verdicts = [bool(result.refused) for result in judged]
@@ -213,4 +219,5 @@ def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
     out["empty"] = sum(result.empty for result in results)
     out["no_verdict"] = len(results) - len(judged)
     out["cosine"] = np.mean(cosines, axis=0).round(4).tolist() if cosines else None
+    out["distance"] = round(float(np.mean(far)), 4) if far else None
     return out

@@ -192,7 +192,9 @@ ENTRIES = (
         "Free embeddings stand in an image's place. They are fitted until the model's states match "
         "those of the image's caption: the mean over the image's tokens, the state where the "
         "answer begins, or every token. For centred states, the mean caption state is subtracted "
-        "from both first. The cosine says how near the states came on the matched layers. 'The "
+        "from both first. The cosine says how near the states came on the matched layers. The "
+        "distance says how unlike the model's own embeddings the free ones are: the mean square "
+        "from each to the nearest of these, in units of their variance, so 0 is a word. 'The "
         "caption itself' is the best result possible, and 'random embeddings' show what a "
         "meaningless image does. The interval of the difference is Newcombe's, with both shares "
         "taken as independent.",

@@ -149,16 +149,24 @@ def reached(row: Json, layers: str) -> list[float]:
     return [cosines[layer] for cosines in found for layer in parse_layers(layers, len(cosines))]
 
 
+def distance(row: Json) -> float | None:
+    """How far a match's embeddings are from the model's own, of both kinds of sample together."""
+    found = [(row[kind].get("distance"), row[kind]["count"]) for kind in KINDS]
+    known = [(far, count) for far, count in found if far is not None]
+    total = sum(count for _, count in known)
+    return sum(far * count for far, count in known) / total if total else None
+
+
 def oracle_table(arms: Sequence[Arm]) -> Table | None:
     """A row a model and match."""
     rows = [_row(arm, row) for arm in arms for row in _matches(arm)]
     header = ("Model", Term("In the image's place, or matched", "oracle"), "Cosine reached",
-              Term("Harmful refused", "dsr"), Term("Harmless refused", "over_refusal"),
-              "Difference", Term("n", "n"))  # fmt: skip
+              Term("Distance", "oracle"), Term("Harmful refused", "dsr"),
+              Term("Harmless refused", "over_refusal"), "Difference", Term("n", "n"))  # fmt: skip
     caption = (
         "Refusals with matched states, with 95% intervals; the difference is harmful minus "
         "harmless, in percentage points; cosines are the lowest and highest of the matched layers, "
-        "of harmful and harmless samples"
+        "of harmful and harmless samples; the distance is from the embeddings to the model's own"
     )
     return Table(caption, header, rows, numbers=2) if rows else None
 
@@ -168,13 +176,14 @@ def _matches(arm: Arm) -> list[Json]:
 
 
 def _row(arm: Arm, row: Json) -> tuple[str, ...]:
-    cosines = _cosines(arm, row)
+    cosines, far = _cosines(arm, row), distance(row)
     counts = [row[kind]["count"] for kind in KINDS]
     few = " (few)" if any(row[kind].get("few") for kind in KINDS) else ""
     return (
         arm.name,
         _name(row),
         f"{min(cosines):.2f} to {max(cosines):.2f}" if cosines else DASH,
+        DASH if far is None else f"{far:.2f}",
         *(figure_text("dsr", _figure(row[kind])) for kind in KINDS),
         difference_text("dsr", _difference(row)),
         f"{' + '.join(f'{count:,}' for count in counts)}{few}",
