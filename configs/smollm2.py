@@ -25,7 +25,8 @@ ADAPTERS = (("decoder/.*/lora_.*", 1.0), (".*", None))
 BASELINE = {"guide": {"form": "none"}}
 TGA = {"guide": dict(PAPER_GUIDE)}
 TGA_CENTRED = {"guide": PAPER_GUIDE | {"center": "batch"}}
-TGA_ANSWER = {"guide": dict(ANSWER_GUIDE)}
+# Stage 1 has no questions, so its captions would be read to measure and train nothing.
+TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": {"guide": False}}
 SLOW = {"finetune": {"trainable": PAPER_RATES}}
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
