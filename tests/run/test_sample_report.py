@@ -13,6 +13,7 @@ from tga_jax.data.records import parse_record
 from tga_jax.data.stored import TRAIN, split_of
 from tga_jax.jobs import train
 from tga_jax.main import main
+from tga_jax.run.sample_report import untrained_warning
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,28 @@ def test_absent_texts_and_unknown_ids_are_counted(
     }  # fmt: skip
     said = capfd.readouterr().err
     assert "6 samples, 4 with an image: 0 of these without a caption" in said
+    assert "WARNING: 1 of 6 samples have no image. They train nothing" in said
     assert "1 without a retrieved text" in said and "captions: 1 unknown ids" in said
     assert trained(good, tmp_path / "kept", job="prepare,pretrain") == about
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [(("projector",), True), (("vision", "projector"), True), (("adapters",), False),
+     (("projector", "decoder"), False)],
+)  # fmt: skip
+def test_texts_train_nothing_where_the_language_model_is_frozen(
+    parts: tuple[str, ...], said: bool
+) -> None:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
+    image = [{"from": "human", "value": "<image>\nHi"}, turns[1]]
+    rows = [
+        {"id": "a", "conversations": turns},
+        {"id": "b", "image": "b.png", "conversations": image},
+    ]
+    records = [parse_record(row, where="") for row in rows]
+    assert bool(untrained_warning(records, parts)) is said
+    assert untrained_warning(records[1:], parts) == ""
 
 
 def test_of_a_mixture_and_after_texts_were_left_out(

@@ -25,7 +25,7 @@ from tga_jax.run.guide_line import guide_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_files import find_samples
-from tga_jax.run.sample_report import report_samples
+from tga_jax.run.sample_report import report_samples, untrained_warning
 from tga_jax.run.stage import (
     Stage,
     check_dtypes,
@@ -122,7 +122,8 @@ def run(job: Job) -> None:
     shown = config.prompt.retrieved
     counts = term_counts(guide, source.records, asks=asks, retrieved=shown)
     parts = trained_counts(model.llava, stage.factors)
-    say_plan(job, parts, guide_warning(guide, counts, asks=asks))
+    no_guide = guide_warning(guide, counts, asks=asks)
+    say_plan(job, parts, [no_guide, untrained_warning(source.records, parts)])
     size = config[name].batch_size
     job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
     began = time.monotonic()
@@ -176,13 +177,13 @@ def say_done(job: Job, steps: int, seconds: float) -> None:
     job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
 
 
-def say_plan(job: Job, counts: Mapping[str, int], warning: str) -> None:
+def say_plan(job: Job, counts: Mapping[str, int], warnings: Sequence[str]) -> None:
     """Say what is trained, by the parameters of each part, and what has no effect."""
     parts = ", ".join(f"{count:,} of the {part}" for part, count in counts.items())
     job.say(f"trains {sum(counts.values()):,} parameters: {parts}")
     if "adapters" in counts and not job.config.lora.train_decoder:
         job.say("the decoder's own weights are frozen (config.lora.train_decoder trains both)")
-    if warning:
+    for warning in filter(None, warnings):
         job.say(warning)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,22 @@ def say_samples(
         *text_warnings(about),
     ]:
         say(line)
+
+
+def untrained_warning(records: Sequence[Record], trained: Collection[str]) -> str:
+    """What is to be said of samples that pass through no trained parameter; "" where all do.
+
+    Args:
+        records: that the stage trains on.
+        trained: the parts that it trains, as `run.stage.trained_counts` names them.
+    """
+    texts = what_they_lack(records)["text_only"]
+    if not texts or {"decoder", "adapters"} & set(trained):
+        return ""
+    return (
+        f"WARNING: {texts} of {len(records)} samples have no image. They train nothing, as the "
+        "language model is frozen (config.<stage>.trainable), but they take time: leave them out"
+    )
 
 
 def merged(checked: Sequence[Checked]) -> dict[str, Any]:
