@@ -9,6 +9,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
     tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
     tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
+    tga --config=smollm2:longer   --workdir=$W/longer    # four of these arms, twice as long
     tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
 """
 
@@ -48,6 +49,7 @@ SEEDS = range(3)
 # Figures of the miniature that have no question here: its texts have a right answer.
 UNASKED = ("attributes/all/accuracy", "texts/all/accuracy")
 MAIN = ("baseline", "tga", "tga-answer")
+LONGER = (*MAIN, "tga-centred")
 
 
 def arms() -> dict:
@@ -104,17 +106,17 @@ def _safety(config: ConfigDict) -> None:
     config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
 
 
-def _alignment(config: ConfigDict) -> None:
+def _alignment(config: ConfigDict, root: str = "{workdir}") -> None:
     _short_prompts(config)
-    config.model.checkpoint = "{workdir}/safety/export"
+    config.model.checkpoint = f"{root}/safety/export"
     config.jobs = ("experiment", "report")
-    config.pretrain.path = "{workdir}/world/pretrain.json"
-    config.finetune.path = "{workdir}/real/finetune.json"
+    config.pretrain.path = f"{root}/world/pretrain.json"
+    config.finetune.path = f"{root}/real/finetune.json"
     config.finetune.trainable = FROZEN
     config.pretrain.steps, config.finetune.steps = 300, 700
     for stage in (config.pretrain, config.finetune):
         stage.batch_size, stage.learning_rate, stage.save_every = 8, 2e-3, 50
-    _asked(config, "test")
+    _asked(config, "test", root)
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
     config.experiment.summary = ConfigDict(
         {figure: where for figure, where in SUMMARY.items() if where not in UNASKED}
@@ -122,6 +124,24 @@ def _alignment(config: ConfigDict) -> None:
     config.report.pair = "baseline,tga-answer"
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms())
+
+
+def _longer(config: ConfigDict) -> None:
+    """The second stage once more, from where the arms ended, without the texts.
+
+    They train nothing, as the language model is frozen.
+    """
+    root = "{workdir}/.."
+    _alignment(config, root)
+    config.finetune.path = f"{root}/real/finetune_images.json"
+    config.experiment.jobs = ("finetune", "evaluate", "analyze", "export")
+    with config.unlocked():
+        config.experiment.arms = ConfigDict(
+            {
+                name: ARMS[name] | {"model": {"checkpoint": f"{root}/arms/{name}/export"}}
+                for name in LONGER
+            }
+        )
 
 
 def _asked(config: ConfigDict, split: str, root: str = "{workdir}") -> None:
@@ -166,17 +186,18 @@ VARIANTS = {
     "texts": _texts,
     "safety": _safety,
     "oracle": _oracle,
+    "longer": _longer,
     "defences": _defences,
 }
 # Whose workdir is a folder of the run's.
-INSIDE = ("safety", "defences")
+INSIDE = ("safety", "longer", "defences")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration of one of the five commands above.
+    """The configuration of one of the six commands above.
 
     Args:
-        variant: "texts", "safety", "oracle", "defences", or "" for the alignment.
+        variant: "texts", "safety", "oracle", "longer", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
         raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")

@@ -6,10 +6,10 @@
 `prompts` writes real/harmless.jsonl, questions that job `generate` has the untrained model answer,
 and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes real/safety.json,
 where harmless texts have the model's own answers and harmful ones a refusal, and
-real/finetune.json, the world's questions about images with such texts among them. It also writes
-real/kept.json, the untrained model's answers to harmless texts of the benchmark: how likely they
-still are says whether the training left the rest alone. Both steps want the world that job
-`miniature` wrote into the workdir.
+real/finetune.json, the world's questions about images with such texts among them; without these
+they are real/finetune_images.json. It also writes real/kept.json, the untrained model's answers to
+harmless texts of the benchmark: how likely they still are says whether the training left the rest
+alone. Both steps want the world that job `miniature` wrote into the workdir.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def write_rows(workdir: Path) -> None:
     write_json(folder / "safety.json", rows)
     world = json.loads((workdir / "world/finetune.json").read_text())
     mixed = [row for row in world if "image" in row] + rows[:TEXTS_IN_FINETUNE]
-    write_json(folder / "finetune.json", [mixed[i] for i in rng.permutation(len(mixed))])
+    mixed = [mixed[i] for i in rng.permutation(len(mixed))]
+    write_json(folder / "finetune.json", mixed)
+    write_json(folder / "finetune_images.json", [row for row in mixed if "image" in row])
     measured = read_jsonl(folder / "texts_dev.jsonl")
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
     answers = own_answers(workdir / "evaluate/texts/answers.jsonl")

@@ -74,7 +74,8 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     refused = [text for text in all_texts(COUNTS, "train", 0) if text.harmful]
     assert all(answers[text.prompt] in texts.REFUSALS for text in refused)
     mixed = json.loads((folder / "finetune.json").read_text())
-    assert [row["id"] for row in mixed if "image" in row] == ["a"]
+    images = json.loads((folder / "finetune_images.json").read_text())
+    assert [row["id"] for row in mixed if "image" in row] == [row["id"] for row in images] == ["a"]
     assert len(mixed) == 1 + len(rows)
     kept = json.loads((folder / "kept.json").read_text())
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
