@@ -169,8 +169,10 @@ def _defences(config: ConfigDict) -> None:
     config.retrieval.clip = f"{root}/clip"
     config.retrieval.corpus = f"{root}/world/corpus.txt"
     _asked(config, "test", root)
-    pictures, texts = _benchmarks("dev", root)
-    config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&limit=40"
+    # The two parts' texts have some in common, so the test part's are divided.
+    config.evaluate.benchmarks += "&part=test"
+    pictures, texts = _benchmarks("dev", root)[0], _benchmarks("test", root)[1]
+    config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&part=development"
     config.experiment.jobs = ("evaluate",)
     config.report.pair = "undefended,steering"
     with config.unlocked():

@@ -40,6 +40,7 @@ def plot(workdir: Path, out: Path) -> None:
         line = over_layers(values, "harmful_images", COSINE)
         right.plot(*zip(*line, strict=True), color=f"C{number}", label=arm)
         _shade(right, layer_band(values, "harmful_images", COSINE), f"C{number}")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.axhline(1, color="0.5", linestyle=":", label="captions")
     left.set_title("harmful less harmless, along the refusal direction", fontsize=10)
     right.set_title("harmful images and their captions", fontsize=10)
