@@ -9,7 +9,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
     tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
     tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
-    tga --config=smollm2:longer   --workdir=$W/longer    # four of these arms, twice as long
+    tga --config=smollm2:longer   --workdir=$W/longer    # stage 2 of four of them, again
     tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
 """
 
