@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import smollm2
 from examples.real_llm import data, layers, texts
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
 from tga_jax.analysis.layer_values import LayerValue
@@ -102,3 +103,21 @@ def test_the_gap_of_layers_where_the_captions_are_apart() -> None:
     values += [line("harmful", 12, 0.5), line("benign", 12, 0.25)]
     values += [line("benign", 30, -0.5), line("harmful", 30, 0.25)]
     assert layers.gap(values) == [(12.0, 0.25), (30.0, 0.75)]
+
+
+@pytest.mark.parametrize("variant", ["longer", "defences"])
+def test_a_variant_in_a_folder_of_the_run_reads_the_runs_own_files(variant: str) -> None:
+    config = smollm2.get_config(variant)
+    assert config.model.vision == "{workdir}/../clip"
+    assert config.data.image_dir == "{workdir}/../world/images"
+    for benchmark in config.evaluate.benchmarks.split(", "):
+        assert ":{workdir}/../" in benchmark and "{workdir}/world" not in benchmark
+    assert set(config.experiment.arms) == set(
+        {"longer": smollm2.LONGER, "defences": smollm2.DEFENCES}[variant]
+    )
+
+
+def test_a_longer_arm_goes_on_from_its_own_end() -> None:
+    for name, arm in smollm2.get_config("longer").experiment.arms.items():
+        assert arm.model.checkpoint == f"{{workdir}}/../arms/{name}/export"
+        assert arm.guide == smollm2.get_config().experiment.arms[name].guide
