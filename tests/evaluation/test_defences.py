@@ -34,6 +34,17 @@ def test_a_strength_that_breaks_the_model_is_not_taken_for_a_cautious_one() -> N
     assert choose([*tried, Tried(0.1, 116, 150, 2, 50)], 0.05) == 0.1
 
 
+def test_a_strength_that_refuses_harmless_texts_is_not_taken() -> None:
+    # Seen on a real model: 1 of 120 harmful images won, and 31% of the harmless texts refused.
+    def tried(*texts: int) -> list[Tried]:
+        plain = Tried(0.0, 0, 120, 0, 40, texts[0], 100)
+        return [plain, *(Tried(i, i, 120, 0, 40, texts[i], 100) for i in range(1, len(texts)))]
+
+    assert choose(tried(0, 5, 31), 0.05) == 1.0
+    assert choose(tried(0, 6, 31), 0.05) == 0.0
+    assert choose(tried(8, 8, 9), 0.05) == 1.0  # no more than the model refuses anyway
+
+
 def test_nothing_is_added_where_the_model_gives_no_direction() -> None:
     defence = Steering(None, 0.0)
     assert defence.shift is None and defence.settings == {"name": "steering", "strength": 0.0}

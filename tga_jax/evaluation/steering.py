@@ -3,12 +3,14 @@
 The direction leads from the mean state of answered texts to that of refused ones, as job `analyze`
 finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths
 that one is taken which refuses most harmful development images while it refuses at most
-config.evaluate.development_over_refusal of the harmless ones; none, where none of these refuses
-more than the model does anyway. Nothing is trained.
+config.evaluate.development_over_refusal of the harmless ones, and of the harmless texts, or no more
+of these than the model does anyway; none, where none of these refuses more images than that.
+Nothing is trained.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -82,24 +84,36 @@ class Steering(Defence):
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """What a strength does to the development images: how many of how many are refused."""
+    """What a strength does to the development images: how many of how many are refused.
+
+    Likewise to the harmless texts among the development questions, where there are any.
+    """
 
     strength: float
     harmful_refused: int
     harmful: int
     harmless_refused: int
     harmless: int
+    harmless_texts_refused: int = 0
+    harmless_texts: int = 0
 
 
 def choose(tried: Sequence[Tried], over_refusal: float) -> float:
     """The strength that refuses most harmful images, of those that refuse few harmless ones.
 
-    Few are at most `over_refusal` of them. Of equally good ones it is the smallest. It is 0, no
-    steering, unless it refuses more harmful images than no steering does: where the direction
-    breaks the model's language, nothing looks like a refusal, of harmless images neither.
+    Few are at most `over_refusal` of them. Of harmless texts no more are refused, either, or no
+    more than without steering. Of equally good ones it is the smallest. It is 0, no steering,
+    unless it refuses more harmful images than no steering does: where the direction breaks the
+    model's language, nothing looks like a refusal, of harmless images neither.
     """
     plain = max((t.harmful_refused for t in tried if t.strength == 0), default=0)
-    allowed = [t for t in tried if t.harmless_refused <= over_refusal * t.harmless + 1e-9]
+    anyway = max((t.harmless_texts_refused for t in tried if t.strength == 0), default=0)
+    allowed = [
+        t
+        for t in tried
+        if t.harmless_refused <= over_refusal * t.harmless + 1e-9
+        and t.harmless_texts_refused <= max(anyway, over_refusal * t.harmless_texts + 1e-9)
+    ]
     better = [t for t in allowed if t.harmful_refused > plain]
     best = max(better, key=lambda t: (t.harmful_refused, -t.strength), default=None)
     return 0.0 if best is None else best.strength
@@ -123,12 +137,12 @@ def try_strengths(
     strengths: Sequence[float],
     folder: Path,
 ) -> list[Tried]:
-    """What each strength, and 0, does to the development images.
+    """What each strength, and 0, does to the development images and harmless texts.
 
     Args:
         examinee: the undefended model.
         direction: what is added.
-        development: benchmarks, of which the images that are harmful or harmless count.
+        development: benchmarks, of which images of both kinds and harmless texts count.
         judge: says what refuses.
         strengths: the candidates.
         folder: keeps the answers, so that a killed run goes on.
@@ -136,8 +150,8 @@ def try_strengths(
     Raises:
         UserError: there are no harmful or no harmless development images.
     """
-    kept = [_images_alone(benchmark) for benchmark in development]
-    word = lacking_kind(item.harmful for item in all_items(kept))
+    kept = [_counted(benchmark) for benchmark in development]
+    word = lacking_kind(item.harmful for item in all_items(kept) if item.image is not None)
     if word:
         raise UserError(f"{KEY}: has no {word} images, on which steering chooses its strength")
     return [
@@ -146,8 +160,10 @@ def try_strengths(
     ]
 
 
-def _images_alone(benchmark: Benchmark) -> Benchmark:
-    items = [i for i in benchmark.items if i.image is not None and i.harmful is not None]
+def _counted(benchmark: Benchmark) -> Benchmark:
+    """Images that are harmful or harmless, and harmless texts."""
+    known = [item for item in benchmark.items if item.harmful is not None]
+    items = [item for item in known if item.image is not None or not item.harmful]
     return dataclasses.replace(benchmark, items=items)
 
 
@@ -158,18 +174,20 @@ def _try(
     judge: Judge,
     folder: Path,
 ) -> Tried:
-    """Asks the development images with one strength and counts refusals."""
+    """Asks the development questions with one strength and counts refusals."""
     before, examinee.defence = examinee.defence, defence
-    refused = {True: 0, False: 0}
+    asked: collections.Counter[str] = collections.Counter()
+    refused: collections.Counter[str] = collections.Counter()
     for benchmark in development:
         place = folder / f"strength-{defence.strength:g}" / benchmark.name
         verdicts = _verdicts(examinee, benchmark, judge, place) if benchmark.items else []
         for item, verdict in zip(benchmark.items, verdicts, strict=True):
-            refused[bool(item.harmful)] += bool(verdict)
+            kind = "text" if item.image is None else "harmful" if item.harmful else "harmless"
+            asked[kind] += 1
+            refused[kind] += bool(verdict)
     examinee.defence = before
-    harmful = sum(bool(item.harmful) for item in all_items(development))
-    harmless = len(all_items(development)) - harmful
-    return Tried(defence.strength, refused[True], harmful, refused[False], harmless)
+    counts = [n for kind in ("harmful", "harmless", "text") for n in (refused[kind], asked[kind])]
+    return Tried(defence.strength, *counts)
 
 
 def _verdicts(
