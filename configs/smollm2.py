@@ -158,7 +158,7 @@ def _asked(config: ConfigDict, split: str, root: str = "{workdir}") -> None:
 
 def _benchmarks(split: str, root: str) -> tuple[str, str]:
     texts = f"texts:{root}/real/texts_{split}.jsonl?scene=kind"
-    return images(split, "describe").replace("{workdir}", root), texts
+    return images(split, "describe", root), texts
 
 
 def _defences(config: ConfigDict) -> None:

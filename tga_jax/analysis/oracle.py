@@ -210,7 +210,8 @@ def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
     results = [result for _, result in answers]
     judged = [result for result in results if result.refused is not None]
     cosines = [line["cosine"] for line, _ in answers if line["cosine"] is not None]
-    far = [line["distance"] for line, _ in answers if line["distance"] is not None]
+    # Lines that a run left before there were distances have none.
+    far = [line["distance"] for line, _ in answers if line.get("distance") is not None]
     out: dict[str, Any] = {"count": len(judged), "refused": None, "interval": [0.0, 1.0]}
     if judged:
         verdicts = [bool(result.refused) for result in judged]

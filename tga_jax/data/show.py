@@ -37,7 +37,7 @@ def render(example: Example, tokenizer: Any, *, colours: bool) -> str:
         marks.append((example.retrieved_span, "retrieved"))
     (labels,) = np.nonzero(example.labels != IGNORE_INDEX)
     marks += [((at, at + 1), "label") for at in labels.tolist()]
-    legend = f"   [{' '.join(_coloured(name, name) for name in COLOURS)}]" if colours else ""
+    legend = f"   [{' '.join(_marked(name, name, colours) for name in COLOURS)}]" if colours else ""
     lost = f", {example.truncated_tokens} truncated" if example.truncated_tokens else ""
     lines = [
         f"--- {_printable(example.id)}: {len(example.tokens)} tokens{lost}{legend}",
@@ -64,18 +64,17 @@ def _painted(
         # Decoding from the start each time keeps the blanks that a run's first word begins with.
         text = tokenizer.decode(tokens[:end].tolist(), clean_up_tokenization_spaces=False)
         shown = f"<image x{length}>" if kind.startswith("image") else _printable(text[len(done) :])
-        kind = kind.split()[0]
-        painted += _coloured(shown, kind) if colours else _bracketed(shown, kind)
+        painted += _marked(shown, kind.split()[0], colours)
         done = text
     return painted
 
 
-def _coloured(text: str, kind: str) -> str:
-    return f"{COLOURS[kind]}{text}{RESET}" if kind in COLOURS else text
-
-
-def _bracketed(text: str, kind: str) -> str:
-    return f"[{kind}: {text}]" if kind in ("retrieved", "caption", "label") else text
+def _marked(text: str, kind: str, colours: bool) -> str:
+    if kind not in COLOURS:
+        return text
+    if colours:
+        return f"{COLOURS[kind]}{text}{RESET}"
+    return text if kind == "image" else f"[{kind}: {text}]"  # an image is a mark already
 
 
 def _printable(text: str) -> str:

@@ -4,8 +4,8 @@ The direction leads from the mean state of answered texts to that of refused one
 finds it (analysis/direction.py). Strength 1 adds all of it. Of config.evaluate.steering.strengths
 that one is taken which refuses most harmful development images while it refuses at most
 config.evaluate.development_over_refusal of the harmless ones, and of the harmless texts, or no more
-of these than the model does anyway; none, where none of these refuses more images than that.
-Nothing is trained.
+of these than the model does anyway. It is none where none of these refuses more harmful images than
+the model does anyway. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -106,15 +106,14 @@ def choose(tried: Sequence[Tried], over_refusal: float) -> float:
     unless it refuses more harmful images than no steering does: where the direction breaks the
     model's language, nothing looks like a refusal, of harmless images neither.
     """
-    plain = max((t.harmful_refused for t in tried if t.strength == 0), default=0)
-    anyway = max((t.harmless_texts_refused for t in tried if t.strength == 0), default=0)
-    allowed = [
-        t
-        for t in tried
-        if t.harmless_refused <= over_refusal * t.harmless + 1e-9
-        and t.harmless_texts_refused <= max(anyway, over_refusal * t.harmless_texts + 1e-9)
-    ]
-    better = [t for t in allowed if t.harmful_refused > plain]
+    plain = next((t for t in tried if t.strength == 0), Tried(0.0, 0, 0, 0, 0))
+
+    def allowed(t: Tried) -> bool:
+        texts = max(plain.harmless_texts_refused, over_refusal * t.harmless_texts + 1e-9)
+        images = over_refusal * t.harmless + 1e-9
+        return t.harmless_refused <= images and t.harmless_texts_refused <= texts
+
+    better = [t for t in tried if allowed(t) and t.harmful_refused > plain.harmful_refused]
     best = max(better, key=lambda t: (t.harmful_refused, -t.strength), default=None)
     return 0.0 if best is None else best.strength
 
@@ -186,8 +185,15 @@ def _try(
             asked[kind] += 1
             refused[kind] += bool(verdict)
     examinee.defence = before
-    counts = [n for kind in ("harmful", "harmless", "text") for n in (refused[kind], asked[kind])]
-    return Tried(defence.strength, *counts)
+    return Tried(
+        defence.strength,
+        harmful_refused=refused["harmful"],
+        harmful=asked["harmful"],
+        harmless_refused=refused["harmless"],
+        harmless=asked["harmless"],
+        harmless_texts_refused=refused["text"],
+        harmless_texts=asked["text"],
+    )
 
 
 def _verdicts(

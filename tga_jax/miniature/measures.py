@@ -24,11 +24,11 @@ SUMMARY = {
 }
 
 
-def images(split: str, kinds: str) -> str:
-    """The questions of these kinds about images, as a benchmark."""
+def images(split: str, kinds: str, root: str = "{workdir}") -> str:
+    """The questions of these kinds about images, as a benchmark; the world lies in `root`."""
     return (
-        f"questions:{{workdir}}/world/eval_{split}/questions.jsonl"
-        f"?images={{workdir}}/world/images&scene=group&only=kind:{kinds}"
+        f"questions:{root}/world/eval_{split}/questions.jsonl"
+        f"?images={root}/world/images&scene=group&only=kind:{kinds}"
     )
 
 

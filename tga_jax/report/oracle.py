@@ -151,10 +151,10 @@ def reached(row: Json, layers: str) -> list[float]:
 
 def distance(row: Json) -> float | None:
     """How far a match's embeddings are from the model's own, of both kinds of sample together."""
-    found = [(row[kind].get("distance"), row[kind]["count"]) for kind in KINDS]
-    known = [(far, count) for far, count in found if far is not None]
-    total = sum(count for _, count in known)
-    return sum(far * count for far, count in known) / total if total else None
+    found = [row[kind] for kind in KINDS if row[kind].get("distance") is not None]
+    counts = [kind["count"] + kind["no_verdict"] for kind in found]  # of all answers
+    weighted = sum(kind["distance"] * count for kind, count in zip(found, counts, strict=True))
+    return weighted / sum(counts) if found else None
 
 
 def oracle_table(arms: Sequence[Arm]) -> Table | None:

@@ -69,8 +69,11 @@ def untrained_warning(records: Sequence[Record], trained: Collection[str]) -> st
         records: that the stage trains on.
         trained: the parts that it trains, as `run.stage.trained_counts` names them.
     """
-    texts = what_they_lack(records)["text_only"]
-    if not texts or {"decoder", "adapters"} & set(trained):
+    if {"decoder", "adapters"} & set(trained):
+        return ""
+    image = has_flags(records)[:, 0]
+    texts = int(np.sum(~image))
+    if not texts:
         return ""
     return (
         f"WARNING: {texts} of {len(records)} samples have no image. They train nothing, as the "
