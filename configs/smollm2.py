@@ -9,7 +9,6 @@ are the miniature's, in runs/real.
     tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
     tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
     tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
-    tga --config=smollm2:longer   --workdir=$W/longer    # stage 2 of four of them, again
     tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
 """
 
@@ -30,7 +29,8 @@ TGA_CENTRED = {"guide": PAPER_GUIDE | {"center": "batch"}}
 TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight": 0.1}}
 # Stage 1 has no questions, so its captions would be read to measure and train nothing.
 TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": {"guide": False}}
-SLOW = {"finetune": {"trainable": PAPER_RATES}}
+# A language model that learns also reads texts, some of which it must go on to refuse.
+SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
     "tga": TGA,
@@ -52,7 +52,6 @@ SEEDS = range(3)
 # Figures of the miniature that have no question here: its texts have a right answer.
 UNASKED = ("attributes/all/accuracy", "texts/all/accuracy")
 MAIN = ("baseline", "tga", "tga-answer")
-LONGER = (*MAIN, "tga-centred-tenth")
 
 
 def arms() -> dict:
@@ -109,17 +108,18 @@ def _safety(config: ConfigDict) -> None:
     config.evaluate.benchmarks = "texts=texts:{workdir}/../real/texts_dev.jsonl?scene=kind"
 
 
-def _alignment(config: ConfigDict, root: str = "{workdir}") -> None:
+def _alignment(config: ConfigDict) -> None:
     _short_prompts(config)
-    config.model.checkpoint = f"{root}/safety/export"
+    config.model.checkpoint = "{workdir}/safety/export"
     config.jobs = ("experiment", "report")
-    config.pretrain.path = f"{root}/world/pretrain.json"
-    config.finetune.path = f"{root}/real/finetune.json"
+    config.pretrain.path = "{workdir}/world/pretrain.json"
+    config.finetune.path = "{workdir}/real/finetune_images.json"
     config.finetune.trainable = FROZEN
-    config.pretrain.steps, config.finetune.steps = 300, 700
+    config.pretrain.steps, config.finetune.steps = 300, 900
     for stage in (config.pretrain, config.finetune):
-        stage.batch_size, stage.learning_rate, stage.save_every = 8, 2e-3, 50
-    _asked(config, "test", root)
+        # Of 2e-3, 6e-3 and 2e-2 the rate whose loss without a guide falls fastest in stage 1.
+        stage.batch_size, stage.learning_rate, stage.save_every = 8, 6e-3, 50
+    _asked(config, "test")
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
     config.experiment.summary = ConfigDict(
         {figure: where for figure, where in SUMMARY.items() if where not in UNASKED}
@@ -127,24 +127,6 @@ def _alignment(config: ConfigDict, root: str = "{workdir}") -> None:
     config.report.pair = "baseline,tga-answer"
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms())
-
-
-def _longer(config: ConfigDict) -> None:
-    """The second stage once more, from where the arms ended, without the texts.
-
-    They train nothing, as the language model is frozen.
-    """
-    root = "{workdir}/.."
-    _alignment(config, root)
-    config.finetune.path = f"{root}/real/finetune_images.json"
-    config.experiment.jobs = ("finetune", "evaluate", "analyze", "export")
-    with config.unlocked():
-        config.experiment.arms = ConfigDict(
-            {
-                name: ARMS[name] | {"model": {"checkpoint": f"{root}/arms/{name}/export"}}
-                for name in LONGER
-            }
-        )
 
 
 def _asked(config: ConfigDict, split: str, root: str = "{workdir}") -> None:
@@ -191,18 +173,17 @@ VARIANTS = {
     "texts": _texts,
     "safety": _safety,
     "oracle": _oracle,
-    "longer": _longer,
     "defences": _defences,
 }
 # Whose workdir is a folder of the run's.
-INSIDE = ("safety", "longer", "defences")
+INSIDE = ("safety", "defences")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration of one of the six commands above.
+    """The configuration of one of the five commands above.
 
     Args:
-        variant: "texts", "safety", "oracle", "longer", "defences", or "" for the alignment.
+        variant: "texts", "safety", "oracle", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
         raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")

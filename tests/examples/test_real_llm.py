@@ -105,19 +105,18 @@ def test_the_gap_of_layers_where_the_captions_are_apart() -> None:
     assert layers.gap(values) == [(12.0, 0.25), (30.0, 0.75)]
 
 
-@pytest.mark.parametrize("variant", ["longer", "defences"])
-def test_a_variant_in_a_folder_of_the_run_reads_the_runs_own_files(variant: str) -> None:
-    config = smollm2.get_config(variant)
+def test_the_defences_in_a_folder_of_the_run_read_the_runs_own_files() -> None:
+    config = smollm2.get_config("defences")
     assert config.model.vision == "{workdir}/../clip"
     assert config.data.image_dir == "{workdir}/../world/images"
     for benchmark in config.evaluate.benchmarks.split(", "):
         assert ":{workdir}/../" in benchmark and "{workdir}/world" not in benchmark
-    assert set(config.experiment.arms) == set(
-        {"longer": smollm2.LONGER, "defences": smollm2.DEFENCES}[variant]
-    )
+    assert set(config.experiment.arms) == set(smollm2.DEFENCES)
 
 
-def test_a_longer_arm_goes_on_from_its_own_end() -> None:
-    for name, arm in smollm2.get_config("longer").experiment.arms.items():
-        assert arm.model.checkpoint == f"{{workdir}}/../arms/{name}/export"
-        assert arm.guide == smollm2.get_config().experiment.arms[name].guide
+def test_texts_are_read_only_where_the_language_model_learns() -> None:
+    config = smollm2.get_config()
+    assert config.finetune.path.endswith("/finetune_images.json")
+    for name, arm in config.experiment.arms.items():
+        path = arm.get("finetune", {}).get("path", "")
+        assert path.endswith("/finetune.json") == name.endswith("-llm-trained")
