@@ -129,10 +129,13 @@ def _alignment(config: ConfigDict) -> None:
         config.experiment.arms = ConfigDict(arms())
 
 
-def _asked(config: ConfigDict, split: str, root: str = "{workdir}") -> None:
-    """What the arms are asked: of every group of images and kind of text, at most so many."""
+def _asked(config: ConfigDict, split: str, root: str = "{workdir}", *, part: str = "") -> None:
+    """What the arms are asked: of every group of images and kind of text, at most so many.
+
+    `part` is the option that takes a part of the texts.
+    """
     pictures, texts = _benchmarks(split, root)
-    config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}"
+    config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}{part}"
     config.generate.max_new_tokens, config.generate.batch_size = 24, 50
     config.analyze.benchmarks = f"pictures={pictures}, texts={texts}"
     config.analyze.limit, config.analyze.batch_size = 100, 25
@@ -150,9 +153,8 @@ def _defences(config: ConfigDict) -> None:
     config.jobs = ("index", "experiment", "report")
     config.retrieval.clip = f"{root}/clip"
     config.retrieval.corpus = f"{root}/world/corpus.txt"
-    _asked(config, "test", root)
     # The two parts' texts have some in common, so the test part's are divided.
-    config.evaluate.benchmarks += "&part=test"
+    _asked(config, "test", root, part="&part=test")
     pictures, texts = _benchmarks("dev", root)[0], _benchmarks("test", root)[1]
     config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&part=development"
     config.experiment.jobs = ("evaluate",)

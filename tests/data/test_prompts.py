@@ -420,7 +420,7 @@ def test_a_image_without_an_answer_is_read_like_one_with(named_tokenizer, templa
         assert getattr(example, name) == getattr(answered, name), name
     assert example.caption_tokens.tolist() == answered.caption_tokens.tolist()
     assert example.caption_answer_span == answered.caption_answer_span
-    assert prompter.check(open_record) == 0
+    assert prompter.check(open_record) == (0, 0)
 
 
 def test_a_image_without_an_answer_is_never_truncated(named_tokenizer):

@@ -38,7 +38,8 @@ def make_prompter(tokenizer: Any, **changes: Any) -> Prompter:
 def record(name: str, question: str = "What?", answer: str = "A cup.", **more: Any) -> Record:
     images = more.pop("images", ())
     turns = more.pop("turns", (Turn(question, answer),))
-    return Record(name, images, turns, None, None, more.pop("tox", False), **more)
+    caption, tox = more.pop("caption", None), more.pop("tox", False)
+    return Record(name, images, turns, caption, None, tox, **more)
 
 
 @pytest.fixture
@@ -62,6 +63,8 @@ GOOD = [
     record("tox", images=("gone.png",), tox=True),
     record("long answer", answer="cup " * 300),
     record("long talk", turns=(Turn("What?", "A cup."), Turn("And " * 200, "So."))),
+    record("long caption", images=("good.png",), caption="a cup " * 100),
+    record("tox caption", images=("gone.png",), caption="a cup " * 100, tox=True),
 ]
 BAD = [
     (record("gone", images=("gone.png",)), "no such file"),
@@ -93,14 +96,15 @@ def test_what_is_found(images: Path, named_tokenizer: Any) -> None:
     assert "leave no room for an answer within max_length 90" in reasons["long question"]
     counts = {k: v for k, v in found.report().items() if k != "skipped"}
     assert counts == {
-        "samples": 14, "used": 7, "bad": 6, "too_long": 1, "truncated": 2, "held_out": 0,
+        "samples": 16, "used": 9, "bad": 6, "too_long": 1, "truncated": 2, "held_out": 0,
         "left_out_turns": 1, "image_marks_removed": 0, "scaled_pictures": 2,
+        "truncated_captions": 1,
     }  # fmt: skip
     assert found.report()["skipped"][-1] == {
-        "id": "long question", "record": 14, "reason": reasons["long question"]
+        "id": "long question", "record": 16, "reason": reasons["long question"]
     }  # fmt: skip
-    assert done == list(range(1, 15))
-    assert "7 of 14 samples are usable, 6 skipped as bad, 1 skipped with a first" in found.say()
+    assert done == list(range(1, 17))
+    assert "9 of 16 samples are usable, 6 skipped as bad, 1 skipped with a first" in found.say()
 
 
 @pytest.mark.parametrize(
@@ -204,17 +208,20 @@ def random_record(rng: np.random.Generator) -> Record:
     if images:
         turns = (Turn("<image>\n" + turns[0].question, turns[0].answer), *turns[1:])
     retrieved = text() if rng.random() < 0.3 else None
-    return Record("r", images, turns, None, retrieved, False)
+    caption = text() if rng.random() < 0.5 else None
+    return Record("r", images, turns, caption, retrieved, False)
 
 
 @pytest.mark.parametrize("template", ["vicuna_v1", "tokenizer"])
 def test_the_quick_check_says_what_encoding_says(tokenizer: Any, template: str) -> None:
-    prompter = make_prompter(tokenizer, template=template)
-    rng, seen = np.random.default_rng(0), set()
-    for _ in range(25):
+    prompter = make_prompter(tokenizer, template=template, answer_states=True)
+    rng, seen, captions = np.random.default_rng(0), set(), set()
+    for _ in range(40):
         one, wanted, got = random_record(rng), None, None
         try:
-            wanted = prompter.encode(one).truncated_tokens
+            example = prompter.encode(one)
+            wanted = example.truncated_tokens, example.truncated_caption_tokens
+            captions.add(wanted[1] > 0)
         except UserError as error:
             wanted = type(error), str(error)
         try:
@@ -222,8 +229,8 @@ def test_the_quick_check_says_what_encoding_says(tokenizer: Any, template: str) 
         except UserError as error:
             got = type(error), str(error)
         assert got == wanted, one
-        seen.add(wanted[0] if isinstance(wanted, tuple) else wanted > 0)
-    assert {True, False} <= seen and seen & {TooLong, UserError}
+        seen.add(wanted[0] if isinstance(wanted[0], type) else wanted[0] > 0)
+    assert {True, False} <= seen and seen & {TooLong, UserError} and captions == {True, False}
 
 
 def test_no_tokenizer_makes_more_tokens_than_the_bound(tokenizer: Any) -> None:

@@ -56,7 +56,7 @@ def test_absent_texts_and_unknown_ids_are_counted(
     nobody = {"unclear_ids": {"count": 0, "first": []}, "unclear_samples": 0}
     assert about == {
         "samples": 6, "used": 6, "bad": 0, "too_long": 0, "truncated": 0, "left_out_turns": 0,
-        "held_out": 0, "image_marks_removed": 0,
+        "held_out": 0, "image_marks_removed": 0, "truncated_captions": 0,
         "scaled_pictures": 0, "skipped": [], "pictures": 4, "text_only": 1, "tox": 1,
         "pictures_without_caption": {"count": 0, "first": []},
         "pictures_without_retrieved": {"count": 1, "first": ["p3"]},

@@ -29,6 +29,7 @@ class Example:
         images: file names, one for each image span.
         tox: the images are to be replaced by blank ones.
         truncated_tokens: how many tokens of the sample did not fit `max_length`.
+        truncated_caption_tokens: how many of its caption pass did not; it then has no answer term.
         contents: the images' bytes, of prepared data; else empty, and they are files.
         layouts: what each image's tokens show, of a model that takes images in tiles; else empty.
     """
@@ -47,6 +48,7 @@ class Example:
     answer_span: Span | None = None
     caption_answer_span: Span | None = None
     layouts: tuple[Layout, ...] = ()
+    truncated_caption_tokens: int = 0
 
     def without_images(self) -> Example:
         """The example with its image tokens, and no images for them."""

@@ -137,8 +137,8 @@ class Prompter:
             record, messages, prompt=prompt, truncated_tokens=0, decides=(length - 1, length)
         )
 
-    def check(self, record: Record, image_dir: Path = NOWHERE) -> int:
-        """Returns how many tokens of a sample do not fit `max_length`.
+    def check(self, record: Record, image_dir: Path = NOWHERE) -> tuple[int, int]:
+        """Returns how many tokens of a sample and of its caption pass do not fit `max_length`.
 
         A sample is tokenised only where its text alone leaves a doubt, so that this is quick.
 
@@ -146,12 +146,15 @@ class Prompter:
             TooLong, UserError: as `encode` does.
         """
         messages = self._template.arrange(count_marks(record))
-        if not self._layouts and self._surely_fits(self._render(record, messages), messages):
-            return 0
-        return self.encode(record, image_dir).truncated_tokens
+        rendered = self._render(record, messages)
+        caption = record.caption if record.images and not record.tox else None
+        if not self._layouts and self._surely_fits(rendered, messages, caption or ""):
+            return 0, 0
+        example = self.encode(record, image_dir)
+        return example.truncated_tokens, example.truncated_caption_tokens
 
-    def _surely_fits(self, rendered: Rendered, messages: Sequence[Message]) -> bool:
-        """Whether the text shows that encoding it raises nothing and truncates nothing."""
+    def _surely_fits(self, rendered: Rendered, messages: Sequence[Message], caption: str) -> bool:
+        """Whether the texts show that encoding raises nothing and truncates nothing."""
         text, images = rendered.text, sum(message.images for message in messages)
         answers = (text[slice(*span)] for span in rendered.answer_spans)
         token = self._tokenise.image_token
@@ -161,6 +164,7 @@ class Prompter:
             and (token == IMAGE_MARK or token not in text)
             and (not images or self._tokenise.always_reads_image_token)
             and most_tokens(text) + images * self._tokenise.image_tokens <= self.max_length
+            and most_tokens(text) + most_tokens(caption) <= self.max_length
         )
 
     def encode_question(self, question: Question, image_dir: Path = NOWHERE) -> Example:
@@ -237,15 +241,15 @@ class Prompter:
     ) -> Example:
         """`decides` is the token before the first answer, None in a question's prompt."""
         images = record.images[: len(prompt.image_spans)]
-        caption_tokens, caption_span = np.zeros(0, np.int32), None
+        caption_tokens, caption_span, caption_lost = np.zeros(0, np.int32), None, 0
         answer_span = caption_answer_span = None
         if record.caption is not None and images and not record.tox:
             if self._answer_states and messages[0].images == 1:
                 answer_span = decides
-            caption_tokens, caption_span, whole = self._caption_pass(
+            caption_tokens, caption_span, caption_lost = self._caption_pass(
                 messages, caption=record.caption, question=answer_span is not None
             )
-            if caption_span and answer_span and whole:
+            if caption_span and answer_span and not caption_lost:
                 caption_answer_span = len(caption_tokens) - 1, len(caption_tokens)
         return Example(
             id=record.id,
@@ -258,6 +262,7 @@ class Prompter:
             images=images,
             tox=record.tox,
             truncated_tokens=truncated_tokens,
+            truncated_caption_tokens=caption_lost,
             contents=record.contents[: len(images)],
             answer_span=answer_span,
             caption_answer_span=caption_answer_span,
@@ -266,20 +271,20 @@ class Prompter:
 
     def _caption_pass(
         self, messages: Sequence[Message], *, caption: str, question: bool
-    ) -> tuple[np.ndarray, Span | None, bool]:
-        """Returns int32[Tc] without the tail that is too long, the caption's span, and whether
-        nothing was lost."""
-        text, nothing = without_marks(caption), (np.zeros(0, np.int32), None, False)
+    ) -> tuple[np.ndarray, Span | None, int]:
+        """Returns int32[Tc] without the tail that is too long, the caption's span, and how many
+        tokens that tail has."""
+        text = without_marks(caption)
         if not text.strip():
-            return nothing
+            return np.zeros(0, np.int32), None, 0
         rendered = caption_prompt(self._template, messages, caption=text, question=question)
         whole_prompt = self._tokenise(rendered)
         prompt = whole_prompt.truncate(self.max_length)
+        lost = len(whole_prompt.tokens) - len(prompt.tokens)
         (places,) = np.nonzero(prompt.labels != IGNORE_INDEX)
         if not len(places):
-            return nothing
-        whole = len(prompt.tokens) == len(whole_prompt.tokens)
-        return prompt.tokens, (int(places[0]), int(places[-1]) + 1), whole
+            return np.zeros(0, np.int32), None, lost
+        return prompt.tokens, (int(places[0]), int(places[-1]) + 1), lost
 
 
 def _before_labels(labels: np.ndarray) -> Span | None:

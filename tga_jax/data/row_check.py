@@ -67,6 +67,7 @@ class Finding:
         bad: why it is left out, None when it is kept.
         too_long: it is left out because its first answer begins too late.
         truncated: some of its answers do not fit.
+        truncated_caption: its caption pass does not fit.
         left_out_turn: see `Record.left_out_turn`.
         idle_marks: see `templates.has_idle_marks`.
         scaled: how many of its images have values of more than 8 bits.
@@ -75,6 +76,7 @@ class Finding:
     bad: BadRow | None = None
     too_long: bool = False
     truncated: bool = False
+    truncated_caption: bool = False
     left_out_turn: bool = False
     idle_marks: bool = False
     scaled: int = 0
@@ -86,12 +88,13 @@ def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding
         check_texts(record)
         files = () if record.tox or record.contents else record.images
         scaled = sum(_check_file(image_dir, name, record.id) for name in files)
-        truncated = prompter.check(record, image_dir) > 0
+        lost, caption_lost = prompter.check(record, image_dir)
     except UserError as error:
         bad = BadRow(record.number, record.id, str(error))
         return Finding(bad, too_long=isinstance(error, TooLong))
     return Finding(
-        truncated=truncated,
+        truncated=lost > 0,
+        truncated_caption=caption_lost > 0,
         left_out_turn=record.left_out_turn,
         idle_marks=has_idle_marks(record),
         scaled=scaled,
@@ -122,6 +125,7 @@ class Checked:
         bad: how many of these config.data.max_bad_fraction counts.
         too_long: how many begin their first answer beyond the longest prompt.
         truncated: how many usable records have answers that do not fit.
+        truncated_captions: how many have a caption pass that does not.
         left_out_turns: how many began with a gpt turn, which is left out.
         idle_marks: how many have `<image>` where it is no image, from where it is removed.
         scaled: how many images have values of more than 8 bits and are scaled.
@@ -134,6 +138,7 @@ class Checked:
     bad: int = 0
     too_long: int = 0
     truncated: int = 0
+    truncated_captions: int = 0
     left_out_turns: int = 0
     idle_marks: int = 0
     scaled: int = 0
@@ -158,6 +163,7 @@ class Checked:
             "bad": self.bad,
             "too_long": self.too_long,
             "truncated": self.truncated,
+            "truncated_captions": self.truncated_captions,
             "held_out": self.held_out,
             "left_out_turns": self.left_out_turns,
             "image_marks_removed": self.idle_marks,
@@ -171,6 +177,7 @@ class Checked:
             "skipped as bad": self.bad,
             "skipped with a first answer beyond max_length": self.too_long,
             "with truncated answers": self.truncated,
+            "with captions that max_length cuts (no answer term)": self.truncated_captions,
             "with a first gpt turn left out": self.left_out_turns,
             "with <image> in an answer, a caption or a retrieved text, removed": self.idle_marks,
             "images scaled to 8 bits": self.scaled,
@@ -255,7 +262,8 @@ class _Tally:
         self._total, self._allowed = total, allowed
         self._keep: list[int] = []
         self._skipped: list[BadRow] = []
-        self._bad = self._truncated = self._left_out_turns = self._marks = self._scaled = 0
+        self._bad = self._truncated = self._captions = 0
+        self._left_out_turns = self._marks = self._scaled = 0
 
     def add_bad(self, bad: BadRow) -> None:
         self._bad += 1
@@ -267,6 +275,7 @@ class _Tally:
         if finding.bad is None:
             self._keep.append(place)
             self._truncated += finding.truncated
+            self._captions += finding.truncated_caption
             self._left_out_turns += finding.left_out_turn
             self._marks += finding.idle_marks
             self._scaled += finding.scaled
@@ -283,6 +292,7 @@ class _Tally:
             bad=self._bad,
             too_long=len(self._skipped) - self._bad,
             truncated=self._truncated,
+            truncated_captions=self._captions,
             left_out_turns=self._left_out_turns,
             idle_marks=self._marks,
             scaled=self._scaled,

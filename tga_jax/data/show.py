@@ -46,7 +46,8 @@ def render(example: Example, tokenizer: Any, *, colours: bool) -> str:
     if example.caption_span is not None:
         marks = [(example.caption_span, "caption")]
         caption = _painted(example.caption_tokens, marks, tokenizer, colours)
-        lines += ["caption pass:", caption]
+        cut = example.truncated_caption_tokens
+        lines += [f"caption pass{f', {cut} tokens truncated' if cut else ''}:", caption]
     return "\n".join(lines)
 
 
