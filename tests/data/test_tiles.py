@@ -224,7 +224,7 @@ def test_a_prompt_has_as_many_tokens_as_each_image_is_large(
     assert (whole.tokens == image_id).sum() == sum(wanted)
     short = prompter(len(whole.tokens) - 1).encode(both, tmp_path)
     assert (len(short.layouts), short.images) == (1, ("a.png",))
-    assert prompter(600).check(both, tmp_path) == 0
+    assert prompter(600).check(both, tmp_path) == (0, 0)
     with pytest.raises(TooLong, match="record r: its"):
         prompter(80).encode(both, tmp_path)
     asked = prompter(600).encode_question(Question(1, "b.png", "What?"), tmp_path)
