@@ -36,9 +36,9 @@ PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers"
 # Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried so far
 # on this language model and these captions (pair 0.03 to 1; one seed, development images) these
 # refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
-# docs/miniature.md. The search over hinge, captions, steps and stages is still to be done. Where a
-# sample has no retrieved text, as here, the hinge has nothing to do: with texts in the prompt,
-# answers were read off them, and naming fell further than anything rose.
+# docs/miniature.md, which has what came of `SEARCH`, too. Where a sample has no retrieved text, as
+# here, the hinge has nothing to do: with texts in the prompt, answers were read off them, and
+# naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful image or retrieved text (the corpus has harmful ones).
