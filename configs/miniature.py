@@ -33,7 +33,7 @@ TGA_ANSWER: dict = {}
 # have one, the more answers are read off it: see docs/miniature.md.
 SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
-# Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried so far
+# Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried first
 # on this language model and these captions (pair 0.03 to 1; one seed, development images) these
 # refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
 # docs/miniature.md, which has what came of `SEARCH`, too. Where a sample has no retrieved text, as
