@@ -119,7 +119,7 @@ def _alignment(config: ConfigDict) -> None:
     for stage in (config.pretrain, config.finetune):
         # Of 2e-3, 6e-3 and 2e-2 the rate whose loss without a guide falls fastest in stage 1.
         stage.batch_size, stage.learning_rate, stage.save_every = 8, 6e-3, 50
-    _asked(config, "test")
+    _asked(config)
     config.experiment.jobs = ("pretrain", "finetune", "evaluate", "analyze", "export")
     config.experiment.summary = ConfigDict(
         {figure: where for figure, where in SUMMARY.items() if where not in UNASKED}
@@ -129,12 +129,12 @@ def _alignment(config: ConfigDict) -> None:
         config.experiment.arms = ConfigDict(arms())
 
 
-def _asked(config: ConfigDict, split: str, root: str = "{workdir}", *, part: str = "") -> None:
+def _asked(config: ConfigDict, root: str = "{workdir}", *, part: str = "") -> None:
     """What the arms are asked: of every group of images and kind of text, at most so many.
 
     `part` is the option that takes a part of the texts.
     """
-    pictures, texts = _benchmarks(split, root)
+    pictures, texts = _benchmarks("test", root)
     config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}{part}"
     config.generate.max_new_tokens, config.generate.batch_size = 24, 50
     config.analyze.benchmarks = f"pictures={pictures}, texts={texts}"
@@ -154,7 +154,7 @@ def _defences(config: ConfigDict) -> None:
     config.retrieval.clip = f"{root}/clip"
     config.retrieval.corpus = f"{root}/world/corpus.txt"
     # The two parts' texts have some in common, so the test part's are divided.
-    _asked(config, "test", root, part="&part=test")
+    _asked(config, root, part="&part=test")
     pictures, texts = _benchmarks("dev", root)[0], _benchmarks("test", root)[1]
     config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&part=development"
     config.experiment.jobs = ("evaluate",)

@@ -147,8 +147,7 @@ class Prompter:
         """
         messages = self._template.arrange(count_marks(record))
         rendered = self._render(record, messages)
-        caption = record.caption if record.images and not record.tox else None
-        if not self._layouts and self._surely_fits(rendered, messages, caption or ""):
+        if not self._layouts and self._surely_fits(rendered, messages, record.caption or ""):
             return 0, 0
         example = self.encode(record, image_dir)
         return example.truncated_tokens, example.truncated_caption_tokens
