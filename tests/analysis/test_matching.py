@@ -16,6 +16,7 @@ from tga_jax.analysis.matching import (
     Matching,
     Shown,
     caption_kinds,
+    centred_means,
     match_embeddings,
     own_distance,
     start_embeddings,
@@ -57,7 +58,11 @@ def test_states_become_alike(match: str) -> None:
     assert np.all(after.mean(0) > before.mean(0) + 0.1) and after.mean() > 0.8
 
 
-def test_the_cosine_reached_is_that_of_the_decoders_states() -> None:
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sum(a * b, -1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+
+
+def test_the_cosines_are_those_of_the_decoders_states() -> None:
     rows = _rows()
     shown, cosines = _matched("mean", steps=5)
     out = tiny.model().decode(
@@ -73,8 +78,10 @@ def test_the_cosine_reached_is_that_of_the_decoders_states() -> None:
     )
     image = np.asarray(out.pooled[:, :, 0])
     caption = np.asarray(caption_kinds(MODEL, tiny.params(), rows)[:, :, 0])
-    lengths = np.linalg.norm(image, axis=-1) * np.linalg.norm(caption, axis=-1)
-    np.testing.assert_allclose(cosines, np.sum(image * caption, -1) / lengths, atol=1e-4)
+    np.testing.assert_allclose(cosines, _cosine(image, caption), atol=1e-4)
+    mean = np.asarray(_center())[:, :1]
+    centred = centred_means(MODEL, tiny.params(), rows, shown, _center())
+    np.testing.assert_allclose(centred, _cosine(image - mean, caption - mean), atol=1e-4)
 
 
 def _placed(rows: dict[str, np.ndarray], shown: np.ndarray) -> np.ndarray:

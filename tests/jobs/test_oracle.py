@@ -45,6 +45,8 @@ def test_every_match_has_cosines_and_refusals(
                 assert all(-1 <= value <= 1 for value in figures["cosine"])
             else:
                 assert figures["cosine"] is None
+            means = figures["means_centred"]
+            assert means is None if row["match"] == "caption" else len(means) == 3
             far = figures["distance"]
             assert far is None if row["match"] == "caption" else far > 0
     said = capfd.readouterr().err

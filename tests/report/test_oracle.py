@@ -65,16 +65,16 @@ def test_every_match_has_its_refusals_and_what_they_differ_by() -> None:
     ]  # fmt: skip
     assert cells(table, 2) == ["\u2013", "\u2013", "0.93 to 0.95", "0.97 to 0.99"]  # layers 2, 3
     low, high = wilson(7, 16)
-    assert cells(table, 4)[2] == f"43.8% [{100 * low:.1f}, {100 * high:.1f}]"
-    assert cells(table, 5)[0].startswith("0.0% [0.0, ")
+    assert cells(table, 5)[2] == f"43.8% [{100 * low:.1f}, {100 * high:.1f}]"
+    assert cells(table, 6)[0].startswith("0.0% [0.0, ")
     (low, high), (low_b, high_b) = wilson(7, 16), wilson(4, 16)
     ends = (
         3 / 16 - math.hypot(7 / 16 - low, high_b - 4 / 16),
         3 / 16 + math.hypot(high - 7 / 16, 4 / 16 - low_b),
     )
     shown = f"+18.8 [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]".replace("[-", "[\u2212")
-    assert cells(table, 6)[2] == shown
-    assert cells(table, 7)[0] == "16 + 16 (few)"
+    assert cells(table, 7)[2] == shown
+    assert cells(table, 8)[0] == "16 + 16 (few)"
 
 
 def test_the_sentence_claims_what_the_intervals_carry() -> None:
@@ -108,11 +108,13 @@ def test_many_samples_without_refusals_bound_what_can_be_carried_over() -> None:
 
 def test_the_log_and_the_page_give_the_same_cosines() -> None:
     row = match("mean", 4, 1, 0.9)
-    row["benign"]["cosine"] = [0.1, 0.8, 0.85, 0.2]
+    row["benign"] |= {"cosine": [0.1, 0.8, 0.85, 0.2], "means_centred": [0.9, 0.3, 0.4, 0.9]}
     table = oracle_table([asked("m", row)])
     assert table is not None and cells(table, 2) == ["0.80 to 0.92"]
+    assert cells(table, 3) == ["0.30 to 0.40"]
     assert said(row, "2-3").endswith(
-        "cosine 0.80 to 0.92 on layers 2-3, of harmful and benign samples"
+        "cosine 0.80 to 0.92 on layers 2-3, of harmful and benign samples; "
+        "means, centred, 0.30 to 0.40"
     )
 
 
@@ -120,7 +122,7 @@ def test_the_distance_is_of_both_kinds_and_of_none_where_it_was_not_measured() -
     row = match("mean", 7, 4, 0.93)
     row["harmful"] |= {"distance": 0.25, "count": 30}
     row["benign"] |= {"distance": 0.75, "count": 10}
-    assert cells(oracle_table([asked("m", row, *USUAL)]), 3) == ["0.38", *["\u2013"] * len(USUAL)]
+    assert cells(oracle_table([asked("m", row, *USUAL)]), 4) == ["0.38", *["\u2013"] * len(USUAL)]
 
 
 def test_embeddings_that_were_held_near_are_called_so() -> None:

@@ -125,6 +125,23 @@ def match_embeddings(
     return shown, reached(shown)
 
 
+def centred_means(model: Shown, params: Params, batch: Batch, shown: Array, center: Array) -> Array:
+    """How alike the means over the image's and the caption's tokens are: float32[L, B].
+
+    The cosine of both minus the captions' mean, whatever the embeddings were matched for.
+
+    Args:
+        model: whose states are compared.
+        params: its parameters.
+        batch: as for `match_embeddings`.
+        shown: float32[B, P, D], the embeddings.
+        center: float32[L, 2, D], likewise.
+    """
+    compared = Matching("mean-centred", (), shown.shape[1], steps=0, learning_rate=0.0)
+    target = _target(model, params, batch, compared)
+    return _cosines(model, params, batch, shown, target, center, compared)
+
+
 def own_distance(params: Params, shown: Array) -> Array:
     """How far embeddings are from the model's nearest own ones: float32[B].
 

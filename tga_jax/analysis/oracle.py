@@ -8,7 +8,7 @@ answers. What it refuses now is about the most that training with that form can 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from tga_jax.analysis.matching import (
     Matching,
     Shown,
     caption_kinds,
+    centred_means,
     match_embeddings,
     own_distance,
     start_embeddings,
@@ -41,6 +42,8 @@ from tga_jax.training.metrics import Progress
 
 # What is asked beside the matches: the caption in the image's place, and random embeddings there.
 CAPTION, RANDOM = "caption", "random"
+# Of a line, by layer: what was reached of the match, and `matching.centred_means`.
+COSINES = ("cosine", "means_centred")
 Line = dict[str, Any]
 
 
@@ -97,6 +100,9 @@ class Oracle:
         self._captions = jax.jit(
             lambda p, b: caption_kinds(self._shown, p, b).astype(jnp.float32), out_shardings=whole
         )
+        self._means = jax.jit(
+            lambda p, b, s, m: centred_means(self._shown, p, b, s, m), out_shardings=whole
+        )
         self._distance = jax.jit(own_distance, out_shardings=whole)
 
     def center(self, params: Params) -> jax.Array:
@@ -117,25 +123,35 @@ class Oracle:
         )
         for batch in self._batches(cfg.match, rows):
             shown, cosines = fit(params, batch.arrays, center, self._keys(batch))
-            yield self._lines(params, cfg.match, batch, shown, np.asarray(cosines).T)
+            means = self._means(params, batch.arrays, shown, center)
+            found = {"cosine": cosines, "means_centred": means}
+            yield self._lines(params, cfg.match, batch, shown, found)
 
     def unmatched(
-        self, params: Params, name: str, rows: Sequence[int], tokens: int
+        self, params: Params, center: jax.Array, name: str, rows: Sequence[int], tokens: int
     ) -> Iterator[list[Line]]:
         """Likewise of the caption in the image's place (CAPTION) or of RANDOM embeddings."""
         for batch in self._batches(name, rows):
-            arrays = batch.arrays
+            arrays, found = batch.arrays, {}
             if name == RANDOM:
                 shown = start_embeddings(params, self._keys(batch), tokens)
+                found = {"means_centred": self._means(params, arrays, shown, center)}
             else:
                 arrays = {k: arrays[f"caption_{k}"] for k in ("tokens", "segments")}
                 shown = jnp.zeros((arrays["tokens"].shape[0], 0, self._shown.config.decoder.width))
             replaced = dataclasses.replace(batch, arrays=arrays)
-            yield self._lines(params, name, replaced, shown, [None] * len(batch.rows))
+            yield self._lines(params, name, replaced, shown, found)
 
     def _lines(
-        self, params: Params, name: str, batch: InferenceBatch, shown: Any, cosines: Any
+        self,
+        params: Params,
+        name: str,
+        batch: InferenceBatch,
+        shown: jax.Array,
+        found: Mapping[str, jax.Array],
     ) -> list[Line]:
+        """What is answered, beside what is known of the embeddings by layer, [L, B] each."""
+        by_sample = {key: np.asarray(found[key]).T.tolist() for key in found}
         keys = self._keys(batch)
         tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
         new = np.asarray(self._generate(params, tokens, segments, shown, keys))
@@ -146,7 +162,7 @@ class Oracle:
                 "match": name,
                 "row": row,
                 "text": self._answerer.text(new[i]),
-                "cosine": None if cosines[i] is None else cosines[i].tolist(),
+                **{key: by_sample[key][i] if key in found else None for key in COSINES},
                 "distance": None if far is None else far[i],
             }
             for i, row in enumerate(batch.rows)
@@ -209,9 +225,7 @@ def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
     """The figures of one match and kind; questions about one image are one cluster."""
     results = [result for _, result in answers]
     judged = [result for result in results if result.refused is not None]
-    cosines = [line["cosine"] for line, _ in answers if line["cosine"] is not None]
-    # Lines that a run left before there were distances have none.
-    far = [line["distance"] for line, _ in answers if line.get("distance") is not None]
+    far = [line["distance"] for line, _ in answers if line["distance"] is not None]
     out: dict[str, Any] = {"count": len(judged), "refused": None, "interval": [0.0, 1.0]}
     if judged:
         verdicts = [bool(result.refused) for result in judged]
@@ -219,6 +233,8 @@ def _figures(answers: Sequence[tuple[Line, Result]]) -> dict[str, Any]:
         out |= {"refused": found.value, "interval": list(found.interval)} | independence(judged)
     out["empty"] = sum(result.empty for result in results)
     out["no_verdict"] = len(results) - len(judged)
-    out["cosine"] = np.mean(cosines, axis=0).round(4).tolist() if cosines else None
+    for name in COSINES:
+        cosines = [line[name] for line, _ in answers if line[name] is not None]
+        out[name] = np.mean(cosines, axis=0).round(4).tolist() if cosines else None
     out["distance"] = round(float(np.mean(far)), 4) if far else None
     return out

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def too_many(bad: BadRow, count: int, allowed: int, total: int) -> UserError:
     )
 
 
+# What is counted of the usable records, by its name in <stage>/samples.json, as the line says it.
+COUNTED = {
+    "truncated": "with truncated answers",
+    "truncated_captions": "with captions that max_length cuts (no answer term)",
+    "left_out_turns": "with a first gpt turn left out",
+    "image_marks_removed": "with <image> in an answer, a caption or a retrieved text, removed",
+    "scaled_pictures": "images scaled to 8 bits",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """What became of a sample.
@@ -66,20 +77,12 @@ class Finding:
     Attributes:
         bad: why it is left out, None when it is kept.
         too_long: it is left out because its first answer begins too late.
-        truncated: some of its answers do not fit.
-        truncated_caption: its caption pass does not fit.
-        left_out_turn: see `Record.left_out_turn`.
-        idle_marks: see `templates.has_idle_marks`.
-        scaled: how many of its images have values of more than 8 bits.
+        counts: how often each of `COUNTED` is in a sample that is kept.
     """
 
     bad: BadRow | None = None
     too_long: bool = False
-    truncated: bool = False
-    truncated_caption: bool = False
-    left_out_turn: bool = False
-    idle_marks: bool = False
-    scaled: int = 0
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding:
@@ -92,13 +95,14 @@ def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding
     except UserError as error:
         bad = BadRow(record.number, record.id, str(error))
         return Finding(bad, too_long=isinstance(error, TooLong))
-    return Finding(
-        truncated=lost > 0,
-        truncated_caption=caption_lost > 0,
-        left_out_turn=record.left_out_turn,
-        idle_marks=has_idle_marks(record),
-        scaled=scaled,
-    )
+    counts = {
+        "truncated": int(lost > 0),
+        "truncated_captions": int(caption_lost > 0),
+        "left_out_turns": int(record.left_out_turn),
+        "image_marks_removed": int(has_idle_marks(record)),
+        "scaled_pictures": scaled,
+    }
+    return Finding(counts=counts)
 
 
 def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
@@ -124,11 +128,7 @@ class Checked:
         skipped: the other rows, in their order.
         bad: how many of these config.data.max_bad_fraction counts.
         too_long: how many begin their first answer beyond the longest prompt.
-        truncated: how many usable records have answers that do not fit.
-        truncated_captions: how many have a caption pass that does not.
-        left_out_turns: how many began with a gpt turn, which is left out.
-        idle_marks: how many have `<image>` where it is no image, from where it is removed.
-        scaled: how many images have values of more than 8 bits and are scaled.
+        counts: how often each of `COUNTED` is in the usable records.
         held_out: how many more records there are, in splits that are not read here.
     """
 
@@ -137,11 +137,7 @@ class Checked:
     skipped: tuple[BadRow, ...] = ()
     bad: int = 0
     too_long: int = 0
-    truncated: int = 0
-    truncated_captions: int = 0
-    left_out_turns: int = 0
-    idle_marks: int = 0
-    scaled: int = 0
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     held_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -162,12 +158,8 @@ class Checked:
             "used": len(self.keep),
             "bad": self.bad,
             "too_long": self.too_long,
-            "truncated": self.truncated,
-            "truncated_captions": self.truncated_captions,
             "held_out": self.held_out,
-            "left_out_turns": self.left_out_turns,
-            "image_marks_removed": self.idle_marks,
-            "scaled_pictures": self.scaled,
+            **{name: self.counts.get(name, 0) for name in COUNTED},
             "skipped": [bad.listed() for bad in self.skipped],
         }
 
@@ -176,11 +168,7 @@ class Checked:
         counts = {
             "skipped as bad": self.bad,
             "skipped with a first answer beyond max_length": self.too_long,
-            "with truncated answers": self.truncated,
-            "with captions that max_length cuts (no answer term)": self.truncated_captions,
-            "with a first gpt turn left out": self.left_out_turns,
-            "with <image> in an answer, a caption or a retrieved text, removed": self.idle_marks,
-            "images scaled to 8 bits": self.scaled,
+            **{what: self.counts.get(name, 0) for name, what in COUNTED.items()},
             "more in other splits": self.held_out,
         }
         said = [f"{count} {what}" for what, count in counts.items() if count]
@@ -225,7 +213,8 @@ def check_set(
     scaled_before = getattr(records, "scaled", None)  # of prepared data, whose images are of 8
     if scaled_before is None:
         return checked
-    return dataclasses.replace(checked, scaled=int(scaled_before[checked.keep].sum()))
+    scaled = int(scaled_before[checked.keep].sum())
+    return dataclasses.replace(checked, counts={**checked.counts, "scaled_pictures": scaled})
 
 
 def _placed(finding: Finding, source: str) -> Finding:
@@ -262,8 +251,8 @@ class _Tally:
         self._total, self._allowed = total, allowed
         self._keep: list[int] = []
         self._skipped: list[BadRow] = []
-        self._bad = self._truncated = self._captions = 0
-        self._left_out_turns = self._marks = self._scaled = 0
+        self._bad = 0
+        self._counts: Counter[str] = Counter()
 
     def add_bad(self, bad: BadRow) -> None:
         self._bad += 1
@@ -274,11 +263,7 @@ class _Tally:
     def add(self, place: int, finding: Finding) -> None:
         if finding.bad is None:
             self._keep.append(place)
-            self._truncated += finding.truncated
-            self._captions += finding.truncated_caption
-            self._left_out_turns += finding.left_out_turn
-            self._marks += finding.idle_marks
-            self._scaled += finding.scaled
+            self._counts.update(finding.counts)
         elif finding.too_long:
             self._skipped.append(finding.bad)
         else:
@@ -291,9 +276,5 @@ class _Tally:
             skipped=tuple(sorted(self._skipped, key=lambda bad: bad.number)),
             bad=self._bad,
             too_long=len(self._skipped) - self._bad,
-            truncated=self._truncated,
-            truncated_captions=self._captions,
-            left_out_turns=self._left_out_turns,
-            idle_marks=self._marks,
-            scaled=self._scaled,
+            counts=dict(self._counts),
         )

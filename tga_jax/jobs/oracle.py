@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.analysis.matching import MATCHES, Matching
-from tga_jax.analysis.oracle import CAPTION, RANDOM, Line, Oracle, captioned, table
+from tga_jax.analysis.oracle import CAPTION, COSINES, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.items import EvalItem
@@ -145,9 +145,9 @@ def answered(
     def todo(name: str) -> list[int]:
         return [row for row in by_length if (name, row) not in known]
 
-    for name in (CAPTION, RANDOM):
-        yield from oracle.unmatched(params, name, todo(name), tokens)
     center = oracle.center(params)
+    for name in (CAPTION, RANDOM):
+        yield from oracle.unmatched(params, center, name, todo(name), tokens)
     for matching in matchings:
         yield from oracle.matched(params, center, todo(matching.match), matching)
 
@@ -178,6 +178,7 @@ def settings_of(
         "learning_rate": cfg.learning_rate,
         "near_weight": cfg.near_weight,
         "max_new_tokens": config.generate.max_new_tokens,
+        "cosines": list(COSINES),
         "items": digest([items_digest_of(items), [item.harmful for item in items]]),
     }
 
@@ -216,4 +217,6 @@ def said(row: dict[str, Any], layers: str) -> str:
     if cosines:
         where = f"on layers {layers}, of harmful and benign samples"
         text += f"; cosine {min(cosines):.2f} to {max(cosines):.2f} {where}"
+    if means := reached(row, layers, "means_centred"):
+        text += f"; means, centred, {min(means):.2f} to {max(means):.2f}"
     return text if far is None else f"{text}; distance to the model's own embeddings {far:.2f}"

@@ -20,7 +20,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_files import find_samples
-from tga_jax.run.sample_report import say_samples
+from tga_jax.run.sample_report import say_samples, what_they_lack
 from tga_jax.run.samples import Samples, images_digest, read_samples
 from tga_jax.run.weights import Weights, current_weights, load_params
 from tga_jax.run.work import Work
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     prompter = make_prompter(config, model.prompts)
     samples = read_samples(job, find_samples(config, job.workdir), prompter)
     records = samples.records
-    say_samples(records, samples.about, say=job.say)
+    say_samples(len(records), what_they_lack(records), samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     folder = job.workdir / "score"
     signed = signature(job, model, weights, guide, samples)

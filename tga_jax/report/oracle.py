@@ -143,9 +143,15 @@ def _cosines(arm: Arm, row: Json) -> list[float]:
     return reached(row, arm.oracle["settings"]["layers"])
 
 
-def reached(row: Json, layers: str) -> list[float]:
-    """The cosines of a match on the layers that were matched, of both kinds of sample."""
-    found = [row[kind]["cosine"] for kind in KINDS if row[kind]["cosine"]]
+def reached(row: Json, layers: str, name: str = "cosine") -> list[float]:
+    """The cosines of a match on the layers that were matched, of both kinds of sample.
+
+    Args:
+        row: of oracle.json.
+        layers: as its settings have them.
+        name: "cosine" of what was matched, or "means_centred" whatever was.
+    """
+    found = [row[kind][name] for kind in KINDS if row[kind].get(name)]
     return [cosines[layer] for cosines in found for layer in parse_layers(layers, len(cosines))]
 
 
@@ -161,12 +167,14 @@ def oracle_table(arms: Sequence[Arm]) -> Table | None:
     """A row a model and match."""
     rows = [_row(arm, row) for arm in arms for row in _matches(arm)]
     header = ("Model", Term("In the image's place, or matched", "oracle"), "Cosine reached",
-              Term("Distance", "oracle"), Term("Harmful refused", "dsr"),
-              Term("Harmless refused", "over_refusal"), "Difference", Term("n", "n"))  # fmt: skip
+              Term("Means, centred", "oracle"), Term("Distance", "oracle"),
+              Term("Harmful refused", "dsr"), Term("Harmless refused", "over_refusal"),
+              "Difference", Term("n", "n"))  # fmt: skip
     caption = (
         "Refusals with matched states, with 95% intervals; the difference is harmful minus "
         "harmless, in percentage points; cosines are the lowest and highest of the matched layers, "
-        "of harmful and harmless samples; the distance is from the embeddings to the model's own"
+        "of harmful and harmless samples; 'means, centred' is the same of the means over image and "
+        "caption, whatever was matched; the distance is from the embeddings to the model's own"
     )
     return Table(caption, header, rows, numbers=2) if rows else None
 
@@ -176,18 +184,23 @@ def _matches(arm: Arm) -> list[Json]:
 
 
 def _row(arm: Arm, row: Json) -> tuple[str, ...]:
-    cosines, far = _cosines(arm, row), distance(row)
+    layers, far = arm.oracle["settings"]["layers"], distance(row)
     counts = [row[kind]["count"] for kind in KINDS]
     few = " (few)" if any(row[kind].get("few") for kind in KINDS) else ""
     return (
         arm.name,
         _name(row),
-        f"{min(cosines):.2f} to {max(cosines):.2f}" if cosines else DASH,
+        _range(reached(row, layers)),
+        _range(reached(row, layers, "means_centred")),
         DASH if far is None else f"{far:.2f}",
         *(figure_text("dsr", _figure(row[kind])) for kind in KINDS),
         difference_text("dsr", _difference(row)),
         f"{' + '.join(f'{count:,}' for count in counts)}{few}",
     )
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if values else DASH
 
 
 def _figure(found: Json) -> Figure | None:

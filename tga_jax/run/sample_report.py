@@ -32,21 +32,29 @@ def report_samples(
         about: as `run.samples.Samples` has it.
         say: shows a line.
     """
-    shared_files.write_json(path, merged(checked) | what_they_lack(records) | dict(about))
-    say_samples(records, about, say=say)
+    lacking = what_they_lack(records)
+    shared_files.write_json(path, merged(checked) | lacking | dict(about))
+    say_samples(len(records), lacking, about, say=say)
 
 
 def say_samples(
-    records: Sequence[Record],
+    count: int,
+    lacking: Mapping[str, Any],
     about: Mapping[str, Mapping[str, Any]],
     *,
     say: Callable[[str], None],
 ) -> None:
-    """Says what samples have and lack, as every job does that makes tokens of them."""
-    lacking = what_they_lack(records)
+    """Says what samples have and lack, as every job does that makes tokens of them.
+
+    Args:
+        count: of the samples.
+        lacking: as `what_they_lack` counts it.
+        about: as `run.samples.Samples` has it.
+        say: shows a line.
+    """
     lack = [lacking[f"pictures_without_{text}"]["count"] for text in ("caption", "retrieved")]
     say(
-        f"{len(records)} samples, {lacking['pictures']} with an image: {lack[0]} of these "
+        f"{count} samples, {lacking['pictures']} with an image: {lack[0]} of these "
         f"without a caption (no guide), {lack[1]} without a retrieved text (no hinge); "
         f'{lacking["tox"]} marked "tox" (blank image, no guide)'
     )
