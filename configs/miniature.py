@@ -5,10 +5,11 @@
 Makes a world of images and texts, a CLIP and a language model that refuses harmful text (job
 `miniature`), finds a related text for every image (jobs `index` and `retrieve`), aligns the two
 models without a guide, with the paper's (arm "tga") and with the answer term (arm "tga-answer"; job
-`experiment`), and shows what came of it (job `report`). Two variants do more:
+`experiment`), and shows what came of it (job `report`). Three variants do more:
 `--config=configs/miniature.py:full` runs five seeds of these and all ablations on the test images,
-and `--config=configs/miniature.py:search` tries the paper's terms in other settings on development
-images.
+`--config=configs/miniature.py:search` tries the paper's terms in other settings on development
+images, and `--config=configs/miniature.py:projector` asks whether a projector can match states as
+closely as job `oracle` does.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
 them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are
@@ -40,6 +41,7 @@ PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers"
 # here, the hinge has nothing to do: with texts in the prompt, answers were read off them, and
 # naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
+STAGE_1 = TGA | {"finetune": {"guide": False}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful image or retrieved text (the corpus has harmful ones).
 HARMLESS = {
@@ -47,7 +49,7 @@ HARMLESS = {
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
-SEVERAL = (*MAIN, "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
+SEVERAL = (*MAIN, "tga-stage-1", "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
 # What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
 # the test images are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
@@ -58,7 +60,8 @@ ABLATIONS: dict[str, dict] = {
     "answer-all-layers": {"guide": {"answer_layers": "all"}},
     "answer-last-layers": {"guide": {"answer_layers": "5-6"}},
     "answer-and-paper": {"guide": {"pair_weight": 1.0, "hinge_weight": 0.1}} | SOME_RETRIEVED,
-    # The paper's terms alone: literally, as released, and centred.
+    # The paper's terms alone: in the best setting of `SEARCH`, literally, as released, and centred.
+    "tga-stage-1": STAGE_1,
     "paper": {"guide": PAPER | {"center": "none"}} | SOME_RETRIEVED,
     "released": {"guide": PAPER | {"center": "none", "form": "released"}} | SOME_RETRIEVED,
     "centred": {"guide": CENTRED} | SOME_RETRIEVED,
@@ -89,12 +92,20 @@ SEARCH: dict[str, dict] = {
     "tga": TGA,
     "pair-3": {"guide": TGA["guide"] | {"pair_weight": 3.0}},
     "pair-one-third-all-layers": {"guide": PAPER | {"pair_weight": 1 / 3}},
-    "stage-1-only": TGA | {"finetune": {"guide": False}},
+    "stage-1-only": STAGE_1,
     "stage-2-only": TGA | {"pretrain": {"guide": False}},
     "hinge-tenth": {"guide": TGA["guide"] | {"hinge_weight": 0.1}} | SOME_RETRIEVED,
     "hinge-1": TGA | SOME_RETRIEVED,
     "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
 }
+# The guide alone, without a language-modelling loss, on the few images of the oracle.
+ANSWER = {"pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 1.0, "answer_layers": "all"}
+PROJECTOR: dict[str, dict] = {
+    "mean": {"guide": PAPER | {"center": "none"}},
+    "mean-centred": {"guide": PAPER},
+    "answer-centred": {"guide": ANSWER},
+}
+OTHERS = {"search": SEARCH, "projector": PROJECTOR}
 SEEDS = range(5)
 # Steps of the two stages in `make run`: refusals are there by then (docs/miniature_steps.png).
 SHORT = 400, 600
@@ -103,8 +114,8 @@ WHOLE = 900, 1500  # naming is learnt first, before the guide asks for more
 
 def arms(variant: str) -> dict:
     """Arm -> the keys that it changes."""
-    if variant == "search":
-        return SEARCH
+    if variant in OTHERS:
+        return OTHERS[variant]
     found: dict[str, dict] = dict(MAIN)
     if variant == "full":
         found |= ABLATIONS
@@ -118,10 +129,12 @@ def get_config(variant: str = "") -> ConfigDict:
 
     Args:
         variant: "full" for all seeds and ablations on the test images, "search" for the settings of
-            `SEARCH` on the development images, "" for one seed of three arms on those.
+            `SEARCH` on the development images, "projector" for the oracle's samples before a
+            projector, "" for one seed of three arms on the development images.
     """
-    if variant not in ("", "full", "search"):
-        raise ValueError(f"configs/miniature.py has no variant {variant!r}; of 'full', 'search'")
+    if variant not in ("", "full", *OTHERS):
+        names = ", ".join(["full", *OTHERS])
+        raise ValueError(f"configs/miniature.py has no variant {variant!r}; of {names}")
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
     config.miniature.clip.patch_pixels = 24  # an image is five tokens: class and four patches
@@ -164,6 +177,25 @@ def get_config(variant: str = "") -> ConfigDict:
     jobs = ("pretrain", "finetune", "evaluate")
     config.experiment.jobs = jobs if variant == "search" else (*jobs, "analyze", "export")
     config.experiment.summary = ConfigDict(SUMMARY)
+    if variant == "projector":
+        _projector(config)
     with config.unlocked():
         config.experiment.arms = ConfigDict(arms(variant))
     return config.lock()
+
+
+def _projector(config: ConfigDict) -> None:
+    """Job `oracle` and the guide alone, of the samples of `examples/miniature_projector.py`."""
+    config.jobs = ("oracle", "experiment", "report")
+    config.experiment.jobs = ("finetune", "evaluate", "analyze")
+    few = "few=questions:{workdir}/few.jsonl?images={workdir}/world/images"
+    config.oracle.benchmarks = config.evaluate.benchmarks = config.analyze.benchmarks = few
+    config.oracle.steps, config.oracle.batch_size = 200, 16
+    config.data.retrieved = ""
+    stage = config.finetune
+    stage.path, stage.trainable = "{workdir}/few.json", FROZEN
+    stage.steps, stage.batch_size = 1000, 32  # all samples in each step
+    config.experiment.summary = ConfigDict(
+        {name: f"few/all/{name}" for name in ("dsr", "over_refusal")}
+    )
+    config.report.pair = "mean-centred,answer-centred"
