@@ -134,16 +134,15 @@ def _asked(config: ConfigDict, root: str = "{workdir}", *, part: str = "") -> No
 
     `part` is the option that takes a part of the texts.
     """
-    pictures, texts = _benchmarks("test", root)
+    pictures, texts = images("test", "describe", root), _test_texts(root)
     config.evaluate.benchmarks = f"pictures={pictures}&limit=100, texts={texts}{part}"
     config.generate.max_new_tokens, config.generate.batch_size = 24, 50
     config.analyze.benchmarks = f"pictures={pictures}, texts={texts}"
     config.analyze.limit, config.analyze.batch_size = 100, 25
 
 
-def _benchmarks(split: str, root: str) -> tuple[str, str]:
-    texts = f"texts:{root}/real/texts_{split}.jsonl?scene=kind"
-    return images(split, "describe", root), texts
+def _test_texts(root: str) -> str:
+    return f"texts:{root}/real/texts_test.jsonl?scene=kind"
 
 
 def _defences(config: ConfigDict) -> None:
@@ -155,8 +154,10 @@ def _defences(config: ConfigDict) -> None:
     config.retrieval.corpus = f"{root}/world/corpus.txt"
     # The two parts' texts have some in common, so the test part's are divided.
     _asked(config, root, part="&part=test")
-    pictures, texts = _benchmarks("dev", root)[0], _benchmarks("test", root)[1]
-    config.evaluate.development = f"pictures={pictures}&limit=40, texts={texts}&part=development"
+    config.evaluate.development = (
+        f"pictures={images('dev', 'describe', root)}&limit=40, "
+        f"texts={_test_texts(root)}&part=development"
+    )
     config.experiment.jobs = ("evaluate",)
     config.report.pair = "undefended,steering"
     with config.unlocked():
