@@ -8,6 +8,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:texts    --workdir=$W           # as it is: its answers, its refusals
     tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
     tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
+    tga --config=smollm2:projector --workdir=$W/projector # can a projector match them?
     tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
     tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
 """
@@ -40,6 +41,8 @@ ARMS: dict[str, dict] = {
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }
+# The guide alone, without a language-modelling loss, on the few images of the oracle.
+PROJECTOR: dict[str, dict] = {"mean-centred": TGA_CENTRED, "answer-centred": TGA_ANSWER}
 # The baseline with defences that need no training.
 DEFENCES: dict[str, dict] = {
     "undefended": {},
@@ -171,22 +174,42 @@ def _oracle(config: ConfigDict) -> None:
     config.oracle.limit, config.oracle.batch_size, config.oracle.steps = 12, 12, 120
 
 
+def _projector(config: ConfigDict) -> None:
+    """Job `oracle` and the guide alone, of the samples of `examples/miniature_projector.py`."""
+    _oracle(config)
+    root = "{workdir}/.."
+    config.model.checkpoint = f"{root}/safety/export"
+    config.jobs = ("oracle", "experiment", "report")
+    config.experiment.jobs = ("finetune", "evaluate", "analyze")
+    few = f"few=questions:{root}/few.jsonl?images={root}/world/images"
+    config.oracle.benchmarks = config.evaluate.benchmarks = config.analyze.benchmarks = few
+    config.finetune.path = f"{root}/few.json"
+    config.finetune.steps, config.finetune.batch_size = 200, 24  # all samples in each step
+    config.experiment.summary = ConfigDict(
+        {name: f"few/all/{name}" for name in ("dsr", "over_refusal")}
+    )
+    config.report.pair = "mean-centred,answer-centred"
+    with config.unlocked():
+        config.experiment.arms = ConfigDict(PROJECTOR)
+
+
 VARIANTS = {
     "": _alignment,
     "texts": _texts,
     "safety": _safety,
     "oracle": _oracle,
+    "projector": _projector,
     "defences": _defences,
 }
 # Whose workdir is a folder of the run's.
-INSIDE = ("safety", "defences")
+INSIDE = ("safety", "projector", "defences")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration of one of the five commands above.
+    """The configuration of one of the commands above.
 
     Args:
-        variant: "texts", "safety", "oracle", "defences", or "" for the alignment.
+        variant: "texts", "safety", "oracle", "projector", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
         raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")
