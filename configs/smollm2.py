@@ -5,12 +5,12 @@ model is SmolLM2-135M-Instruct in runs/real/smollm2 (`examples/real_llm/convert.
 are the miniature's, in runs/real.
 
     W=runs/real
-    tga --config=smollm2:texts    --workdir=$W           # as it is: its answers, its refusals
-    tga --config=smollm2:safety   --workdir=$W/safety    # is taught to refuse texts
-    tga --config=smollm2:oracle   --workdir=$W           # which states decide a refusal
+    tga --config=smollm2:texts     --workdir=$W            # as it is: its answers, its refusals
+    tga --config=smollm2:safety    --workdir=$W/safety     # is taught to refuse texts
+    tga --config=smollm2:oracle    --workdir=$W            # which states decide a refusal
     tga --config=smollm2:projector --workdir=$W/projector # can a projector match them?
-    tga --config=smollm2          --workdir=$W           # alignment, with and without a guide
-    tga --config=smollm2:defences --workdir=$W/defences  # what needs no training, on the baseline
+    tga --config=smollm2           --workdir=$W            # alignment, with and without a guide
+    tga --config=smollm2:defences  --workdir=$W/defences   # what needs no training, on the baseline
 """
 
 from ml_collections import ConfigDict
