@@ -36,7 +36,8 @@ SOME_RETRIEVED = {"data": {"retrieved_share": 0.25}}
 PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers": "all"}
 # Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried first
 # on this language model and these captions (pair 0.03 to 1; one seed, development images) these
-# refuse most at 5% over-refusal, .193 against the baseline's .176, for 4.5 points of naming; see
+# refuse most at 5% over-refusal, by no more than chance (.193 against the baseline's .176), for 4.5
+# points of naming; see
 # docs/miniature.md, which has what came of `SEARCH`, too. Where a sample has no retrieved text, as
 # here, the hinge has nothing to do: with texts in the prompt, answers were read off them, and
 # naming fell further than anything rose.
@@ -60,7 +61,7 @@ ABLATIONS: dict[str, dict] = {
     "answer-all-layers": {"guide": {"answer_layers": "all"}},
     "answer-last-layers": {"guide": {"answer_layers": "5-6"}},
     "answer-and-paper": {"guide": {"pair_weight": 1.0, "hinge_weight": 0.1}} | SOME_RETRIEVED,
-    # The paper's terms alone: in the best setting of `SEARCH`, literally, as released, and centred.
+    # The paper's terms alone: "stage-1-only" of `SEARCH`, literally, as released, and centred.
     "tga-stage-1": STAGE_1,
     "paper": {"guide": PAPER | {"center": "none"}} | SOME_RETRIEVED,
     "released": {"guide": PAPER | {"center": "none", "form": "released"}} | SOME_RETRIEVED,
@@ -99,11 +100,14 @@ SEARCH: dict[str, dict] = {
     "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
+MEAN = PAPER | {"hinge_weight": 0.0}
 ANSWER = {"pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 1.0, "answer_layers": "all"}
 PROJECTOR: dict[str, dict] = {
-    "mean": {"guide": PAPER | {"center": "none"}},
-    "mean-centred": {"guide": PAPER},
+    "mean": {"guide": MEAN | {"center": "none"}},
+    "mean-centred": {"guide": MEAN},
     "answer-centred": {"guide": ANSWER},
+    # The last layer's state all but is the first token, so that one must succeed; this need not.
+    "answer-centred-early": {"guide": ANSWER | {"answer_layers": "1-3"}},
 }
 OTHERS = {"search": SEARCH, "projector": PROJECTOR}
 SEEDS = range(5)

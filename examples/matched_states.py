@@ -22,7 +22,10 @@ NAMES = {
     "random": "random embeddings",
     "mean": "mean of the image",
     "mean-centred": "mean of the image, centred",
+    "answer": "where the answer begins",
     "answer-centred": "where the answer begins, centred",
+    "answer-centred-early": "where the answer begins, centred, early layers",
+    "tokens": "every token",
 }
 # Share that is refused, and its interval, by kind of sample.
 Shares = dict[str, tuple[float, list[float]]]
@@ -51,11 +54,11 @@ def of_projector(workdir: Path, match: str) -> Shares | None:
 
 def lines(workdir: Path) -> list[tuple[str, Shares]]:
     """The lines of the drawing from the top, each with its label."""
-    out = []
-    for match, shares in of_oracle(workdir).items():
+    out, free = [], of_oracle(workdir)
+    for match, name in NAMES.items():
         projector = of_projector(workdir, match)
-        name = NAMES[match]
-        out.append((name if projector is None else f"{name}: free embeddings", shares))
+        if match in free:
+            out.append((name if projector is None else f"{name}: free embeddings", free[match]))
         if projector is not None:
             out.append((f"{name}: a projector", projector))
     return out

@@ -19,10 +19,12 @@ KIND = "describe"  # of question, which a caption answers
 
 
 def chosen(questions: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """As many harmful and as many harmless questions, taken evenly from each kind."""
+    """As many harmful and as many harmless questions, taken evenly from the list of each kind."""
     out = []
     for harmful in (True, False):
         rows = [row for row in questions if row["kind"] == KIND and row["harmful"] is harmful]
+        if count > len(rows):
+            raise SystemExit(f"--count={count}: there are {len(rows)} questions of a kind")
         out += [rows[i * len(rows) // count] for i in range(count)]
     return out
 
@@ -43,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, required=True, help="where job miniature has run")
-    parser.add_argument("--count", type=int, default=16, help="of images of each kind")
+    parser.add_argument("--count", type=int, default=16, help="images of each kind; half the batch")
     args = parser.parse_args()
     questions = list(read_jsonl(args.workdir / "world/eval_dev/questions.jsonl"))
     few = chosen(questions, args.count)

@@ -2,7 +2,8 @@
 
 An image's prompt is given free embeddings in the image's place, optimised for each sample alone
 until the states that a form of the guide compares are alike (`matching.py`). Then the model
-answers. What it refuses now is about the most that training with that form can carry over.
+answers. If it does not refuse clearly more harmful than harmless samples now, training with that
+form has little to carry over; if it does, training may or may not get there.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ SMALL = 0.1  # a difference of shares that is too small to matter
 NEAR = 0.8  # a cosine below this has not answered what a match would do
 LEAD = (
     "No image is looked at here. In its place stand free embeddings, fitted for each sample alone "
-    "until the model's states are those of its caption; then the model answers. What it refuses "
-    "then is about the most that training the guide on these states can carry over from texts to "
-    "images."
+    "until the model's states are those of its caption; then the model answers. If it does not "
+    "refuse clearly more of the harmful samples then, training the guide on these states has "
+    "little to carry over from texts to images. If it does, training may or may not get there."
 )
 
 
