@@ -80,7 +80,7 @@ def plot(workdir: Path, out: Path) -> None:
     axes.set_yticks(range(len(found)), [label for label, _ in found])
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)
-    save(axes, out, x_label="refused, %", y_label="", fontsize=8, loc="upper center")
+    save(axes, out, x_label="refused, %", y_label="", fontsize=8, loc="lower center")
 
 
 def main() -> None:
