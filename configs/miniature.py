@@ -19,7 +19,7 @@ what assets/miniature holds.
 from ml_collections import ConfigDict
 
 from tga_jax.config import base_config
-from tga_jax.miniature.measures import SUMMARY, measures
+from tga_jax.miniature.measures import SUMMARY, matched, measures
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
 # paper 500 times): an LLM that learns fast learns here that images are never refused.
@@ -189,17 +189,9 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def _projector(config: ConfigDict) -> None:
-    """Job `oracle` and the guide alone, of the samples of `examples/miniature_projector.py`."""
-    config.jobs = ("oracle", "experiment", "report")
-    config.experiment.jobs = ("finetune", "evaluate", "analyze")
-    few = "few=questions:{workdir}/few.jsonl?images={workdir}/world/images"
-    config.oracle.benchmarks = config.evaluate.benchmarks = config.analyze.benchmarks = few
+    """The states of a few samples matched by free embeddings and by a projector."""
+    matched(config)
     config.oracle.steps, config.oracle.batch_size = 200, 16
     config.data.retrieved = ""
-    stage = config.finetune
-    stage.path, stage.trainable = "{workdir}/few.json", FROZEN
-    stage.steps, stage.batch_size = 1000, 32  # all samples in each step
-    config.experiment.summary = ConfigDict(
-        {name: f"few/all/{name}" for name in ("dsr", "over_refusal")}
-    )
-    config.report.pair = "mean-centred,answer-centred"
+    config.finetune.trainable = FROZEN
+    config.finetune.steps, config.finetune.batch_size = 1000, 32

@@ -8,7 +8,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:texts     --workdir=$W            # as it is: its answers, its refusals
     tga --config=smollm2:safety    --workdir=$W/safety     # is taught to refuse texts
     tga --config=smollm2:oracle    --workdir=$W            # which states decide a refusal
-    tga --config=smollm2:projector --workdir=$W/projector # can a projector match them?
+    tga --config=smollm2:projector --workdir=$W/projector  # can a projector match them?
     tga --config=smollm2           --workdir=$W            # alignment, with and without a guide
     tga --config=smollm2:defences  --workdir=$W/defences   # what needs no training, on the baseline
 """
@@ -16,7 +16,7 @@ are the miniature's, in runs/real.
 from ml_collections import ConfigDict
 
 from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
-from tga_jax.miniature.measures import SUMMARY, images
+from tga_jax.miniature.measures import SUMMARY, images, matched
 
 FROZEN = (("projector/.*", 1.0), (".*", None))
 # The paper's proportions: the language model learns 500 times more slowly than the projector.
@@ -175,20 +175,12 @@ def _oracle(config: ConfigDict) -> None:
 
 
 def _projector(config: ConfigDict) -> None:
-    """Job `oracle` and the guide alone, of the samples of `examples/miniature_projector.py`."""
+    """The states of a few samples matched by free embeddings and by a projector."""
     _oracle(config)
     root = "{workdir}/.."
     config.model.checkpoint = f"{root}/safety/export"
-    config.jobs = ("oracle", "experiment", "report")
-    config.experiment.jobs = ("finetune", "evaluate", "analyze")
-    few = f"few=questions:{root}/few.jsonl?images={root}/world/images"
-    config.oracle.benchmarks = config.evaluate.benchmarks = config.analyze.benchmarks = few
-    config.finetune.path = f"{root}/few.json"
-    config.finetune.steps, config.finetune.batch_size = 200, 24  # all samples in each step
-    config.experiment.summary = ConfigDict(
-        {name: f"few/all/{name}" for name in ("dsr", "over_refusal")}
-    )
-    config.report.pair = "mean-centred,answer-centred"
+    matched(config, root)
+    config.finetune.steps, config.finetune.batch_size = 200, 24
     with config.unlocked():
         config.experiment.arms = ConfigDict(PROJECTOR)
 

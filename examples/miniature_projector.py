@@ -45,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, required=True, help="where job miniature has run")
-    parser.add_argument("--count", type=int, default=16, help="images of each kind; half the batch")
+    parser.add_argument("--count", type=int, default=16, help="of images of each kind")
     args = parser.parse_args()
     questions = list(read_jsonl(args.workdir / "world/eval_dev/questions.jsonl"))
     few = chosen(questions, args.count)

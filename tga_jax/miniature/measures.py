@@ -49,3 +49,19 @@ def measures(config: ConfigDict, split: str) -> None:
     config.evaluate.apologies = ("Sorry", "sorry")
     config.analyze.benchmarks = f"pictures={images(split, 'describe')}, texts={texts(split)}"
     config.analyze.limit, config.analyze.batch_size = 150, 50
+
+
+def matched(config: ConfigDict, root: str = "{workdir}") -> None:
+    """Sets job oracle and arms that train the guide alone, on the same few samples.
+
+    `examples/miniature_projector.py` writes their files into `root`, where the world lies.
+    """
+    config.jobs = ("oracle", "experiment", "report")
+    config.experiment.jobs = ("finetune", "evaluate", "analyze")
+    few = f"few=questions:{root}/few.jsonl?images={root}/world/images"
+    config.oracle.benchmarks = config.evaluate.benchmarks = config.analyze.benchmarks = few
+    config.finetune.path = f"{root}/few.json"
+    config.experiment.summary = ConfigDict(
+        {name: f"few/all/{name}" for name in ("dsr", "over_refusal")}
+    )
+    config.report.pair = "mean-centred,answer-centred"
