@@ -7,8 +7,7 @@ are the miniature's, in runs/real.
     W=runs/real
     tga --config=smollm2:texts     --workdir=$W            # as it is: its answers, its refusals
     tga --config=smollm2:safety    --workdir=$W/safety     # is taught to refuse texts
-    tga --config=smollm2:oracle    --workdir=$W            # which states decide a refusal
-    tga --config=smollm2:projector --workdir=$W/projector  # can a projector match them?
+    tga --config=smollm2:projector --workdir=$W/projector  # which states decide a refusal
     tga --config=smollm2           --workdir=$W            # alignment, with and without a guide
     tga --config=smollm2:defences  --workdir=$W/defences   # what needs no training, on the baseline
 """
@@ -167,19 +166,13 @@ def _defences(config: ConfigDict) -> None:
         config.experiment.arms = ConfigDict(DEFENCES)
 
 
-def _oracle(config: ConfigDict) -> None:
-    _alignment(config)
-    config.jobs = ("oracle",)
-    config.oracle.benchmarks = images("dev", "describe")
-    config.oracle.limit, config.oracle.batch_size, config.oracle.steps = 12, 12, 120
-
-
 def _projector(config: ConfigDict) -> None:
     """The states of a few samples matched by free embeddings and by a projector."""
-    _oracle(config)
+    _alignment(config)
     root = "{workdir}/.."
     config.model.checkpoint = f"{root}/safety/export"
     matched(config, root)
+    config.oracle.batch_size, config.oracle.steps = 12, 120
     config.finetune.steps, config.finetune.batch_size = 200, 24
     with config.unlocked():
         config.experiment.arms = ConfigDict(PROJECTOR)
@@ -189,7 +182,6 @@ VARIANTS = {
     "": _alignment,
     "texts": _texts,
     "safety": _safety,
-    "oracle": _oracle,
     "projector": _projector,
     "defences": _defences,
 }
@@ -201,7 +193,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one of the commands above.
 
     Args:
-        variant: "texts", "safety", "oracle", "projector", "defences", or "" for the alignment.
+        variant: "texts", "safety", "projector", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
         raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")
