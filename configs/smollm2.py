@@ -41,7 +41,11 @@ ARMS: dict[str, dict] = {
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
-PROJECTOR: dict[str, dict] = {"mean-centred": TGA_CENTRED, "answer-centred": TGA_ANSWER}
+PROJECTOR: dict[str, dict] = {
+    "mean": TGA,
+    "mean-centred": TGA_CENTRED,
+    "answer-centred": TGA_ANSWER,
+}
 # The baseline with defences that need no training.
 DEFENCES: dict[str, dict] = {
     "undefended": {},
