@@ -37,10 +37,9 @@ PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers"
 # Arm "tga": the paper's terms alone. Of the five weights and sets of layers that were tried first
 # on this language model and these captions (pair 0.03 to 1; one seed, development images) these
 # refuse most at 5% over-refusal, by no more than chance (.193 against the baseline's .176), for 4.5
-# points of naming; see
-# docs/miniature.md, which has what came of `SEARCH`, too. Where a sample has no retrieved text, as
-# here, the hinge has nothing to do: with texts in the prompt, answers were read off them, and
-# naming fell further than anything rose.
+# points of naming; see docs/miniature.md, which has what came of `SEARCH`, too. Where a sample has
+# no retrieved text, as here, the hinge has nothing to do: with texts in the prompt, answers were
+# read off them, and naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
 STAGE_1 = TGA | {"finetune": {"guide": False}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
@@ -101,7 +100,7 @@ SEARCH: dict[str, dict] = {
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
 MEAN = PAPER | {"hinge_weight": 0.0}
-ANSWER = {"pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 1.0, "answer_layers": "all"}
+ANSWER = {"answer_weight": 1.0, "answer_layers": "all"}
 PROJECTOR: dict[str, dict] = {
     "mean": {"guide": MEAN | {"center": "none"}},
     "mean-centred": {"guide": MEAN},

@@ -18,7 +18,7 @@ from tga_jax.evaluation.profiles import evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.report.oracle import distance, reached
+from tga_jax.report.oracle import distance, range_text, reached
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, provenance
@@ -213,10 +213,9 @@ def said(row: dict[str, Any], layers: str) -> str:
         share, (low, high) = figures["refused"], figures["interval"]
         text = "not judged" if share is None else f"{share:.2f} [{low:.2f}, {high:.2f}] refused"
         parts.append(f"{kind} {text} of {figures['count']}")
-    text, far, cosines = f"{row['match']}: {', '.join(parts)}", distance(row), reached(row, layers)
-    if cosines:
-        where = f"on layers {layers}, of harmful and benign samples"
-        text += f"; cosine {min(cosines):.2f} to {max(cosines):.2f} {where}"
-    if means := reached(row, layers, "means_centred"):
-        text += f"; means, centred, {min(means):.2f} to {max(means):.2f}"
+    text, far = f"{row['match']}: {', '.join(parts)}", distance(row)
+    if cosines := range_text(reached(row, layers)):
+        text += f"; cosine {cosines} on layers {layers}, of harmful and benign samples"
+    if means := range_text(reached(row, layers, "means_centred")):
+        text += f"; means, centred, {means}"
     return text if far is None else f"{text}; distance to the model's own embeddings {far:.2f}"

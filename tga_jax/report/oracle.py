@@ -190,8 +190,8 @@ def _row(arm: Arm, row: Json) -> tuple[str, ...]:
     return (
         arm.name,
         _name(row),
-        _range(reached(row, layers)),
-        _range(reached(row, layers, "means_centred")),
+        range_text(reached(row, layers)) or DASH,
+        range_text(reached(row, layers, "means_centred")) or DASH,
         DASH if far is None else f"{far:.2f}",
         *(figure_text("dsr", _figure(row[kind])) for kind in KINDS),
         difference_text("dsr", _difference(row)),
@@ -199,8 +199,9 @@ def _row(arm: Arm, row: Json) -> tuple[str, ...]:
     )
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}" if values else DASH
+def range_text(values: Sequence[float]) -> str:
+    """The lowest and the highest of some cosines; "" of none."""
+    return f"{min(values):.2f} to {max(values):.2f}" if values else ""
 
 
 def _figure(found: Json) -> Figure | None:
