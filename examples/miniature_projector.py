@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tga_jax.analysis.prompts import evenly
 from tga_jax.files import read_jsonl, write_json, write_jsonl
 
 KIND = "describe"  # of question, which a caption answers
@@ -25,7 +26,7 @@ def chosen(questions: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         rows = [row for row in questions if row["kind"] == KIND and row["harmful"] is harmful]
         if count > len(rows):
             raise SystemExit(f"--count={count}: there are {len(rows)} questions of a kind")
-        out += [rows[i * len(rows) // count] for i in range(count)]
+        out += evenly(rows, count)
     return out
 
 

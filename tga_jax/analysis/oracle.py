@@ -26,6 +26,7 @@ from tga_jax.analysis.matching import (
     own_distance,
     start_embeddings,
 )
+from tga_jax.analysis.prompts import evenly
 from tga_jax.data.example import Example
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
@@ -57,9 +58,7 @@ def captioned(benchmarks: Sequence[Benchmark], limit: int) -> list[EvalItem]:
     asked = [item for item in items if item.image is not None and item.extra.get("caption")]
     chosen: list[EvalItem] = []
     for harmful in (True, False):
-        rows = [item for item in asked if item.harmful is harmful]
-        count = min(limit or len(rows), len(rows))
-        chosen += [rows[i * len(rows) // count] for i in range(count)]
+        chosen += evenly([item for item in asked if item.harmful is harmful], limit)
     return chosen
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
@@ -19,6 +19,7 @@ from tga_jax.evaluation.profiles import (
 )
 from tga_jax.run.prompts import PromptStyle
 
+Row = TypeVar("Row")
 # A caption is read in the place of its image ("scenes"); "texts" have no image at all.
 KINDS = ("images", "scenes", "texts")
 SETS = tuple(f"{degree}_{kind}" for kind in KINDS for degree in ("harmful", "benign"))
@@ -81,7 +82,7 @@ def make_prompts(
                 found[name].setdefault(key, Prompt(name, benchmark.name, asked, own))
     prompts: list[Prompt] = []
     for rows in found.values():
-        chosen = _evenly(list(rows.values()), limit)
+        chosen = evenly(list(rows.values()), limit)
         prompts += sorted(chosen, key=lambda prompt: (not prompt.own, len(prompt.item.text)))
     return prompts
 
@@ -102,8 +103,8 @@ def _asked(item: EvalItem, image_prompt: str, scene_prompt: str) -> list[tuple[s
     ]
 
 
-def _evenly(rows: list[Prompt], limit: int) -> list[Prompt]:
-    """At most `limit` of them, from the whole list: benchmarks are sorted by category."""
+def evenly(rows: list[Row], limit: int) -> list[Row]:
+    """At most `limit` rows, from the whole list, as benchmarks are sorted by category; 0: all."""
     if not 0 < limit < len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]
