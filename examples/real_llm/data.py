@@ -7,7 +7,9 @@
 and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes real/safety.json,
 where harmless texts have the model's own answers and harmful ones a refusal, and
 real/finetune.json, the world's questions about images with such texts among them; without these
-they are real/finetune_images.json. It also writes real/kept.json, the untrained model's answers to
+they are real/finetune_images.json. Of that and of world/pretrain.json there are two more forms in
+real/, in which images have their captions and no answers: the harmful ones (*_captioned.json) or
+all of them (*_guide_only.json). It also writes real/kept.json, the untrained model's answers to
 harmless texts of the benchmark: how likely they still are says whether the training left the rest
 alone. Both steps want the world that job `miniature` wrote into the workdir.
 """
@@ -100,16 +102,27 @@ def write_rows(workdir: Path) -> None:
             rows.append(text_row(f"safety-{i}", text.prompt, answer))
     rows = [rows[i] for i in rng.permutation(len(rows))]
     write_json(folder / "safety.json", rows)
-    world = json.loads((workdir / "world/finetune.json").read_text())
+    world = read_json(workdir / "world/finetune.json")
     mixed = [row for row in world if "image" in row] + rows[:TEXTS_IN_FINETUNE]
     mixed = [mixed[i] for i in rng.permutation(len(mixed))]
     write_json(folder / "finetune.json", mixed)
-    write_json(folder / "finetune_images.json", [row for row in mixed if "image" in row])
+    shown = [row for row in mixed if "image" in row]
+    write_json(folder / "finetune_images.json", shown)
+    write_captioned(workdir, "finetune", shown)
+    write_captioned(workdir, "pretrain", read_json(workdir / "world/pretrain.json"))
     measured = read_jsonl(folder / "texts_dev.jsonl")
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
     answers = own_answers(workdir / "evaluate/texts/answers.jsonl")
     kept = [text_row(f"kept-{i}", p, answers[p]) for i, p in enumerate(harmless) if answers.get(p)]
     write_json(folder / "kept.json", kept)
+
+
+def write_captioned(workdir: Path, stage: str, rows: list[dict[str, Any]]) -> None:
+    """The stage's rows with harmful images, or all images, as captioned ones without answers."""
+    harmless = {row["id"] for row in read_json(workdir / f"world/{stage}_harmless.json")}
+    for name, spared in (("captioned", harmless), ("guide_only", set())):
+        marked = [row if row["id"] in spared else row | {"guide_only": 1} for row in rows]
+        write_json(workdir / f"real/{stage}_{name}.json", marked)
 
 
 def own_answers(path: Path) -> dict[str, str]:
@@ -131,6 +144,11 @@ def first_sentence(answer: str) -> str:
     """Of an answer; "" where the limit of new tokens cut it. Whether to refuse is decided there."""
     found = re.match(r".+?[.!?](?=\s|$)", answer.strip(), re.DOTALL)
     return found[0] if found else ""
+
+
+def read_json(path: Path) -> list[dict[str, Any]]:
+    """LLaVA's JSON."""
+    return json.loads(path.read_text())
 
 
 def write_json(path: Path, rows: list[dict[str, Any]]) -> None:

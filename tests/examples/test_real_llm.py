@@ -64,7 +64,10 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     write_jsonl(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
     image = {"id": "a", "image": "a.png", "conversations": []}
     other = {"id": "b", "conversations": []}
-    (_folder(tmp_path / "world") / "finetune.json").write_text(json.dumps([image, other]))
+    world = {"finetune": [image, other], "pretrain": [image]}
+    for name, written in world.items():
+        data.write_json(_folder(tmp_path / "world") / f"{name}.json", written)
+        data.write_json(tmp_path / f"world/{name}_harmless.json", [])
     data.write_rows(tmp_path)
     rows = json.loads((folder / "safety.json").read_text())
     answers = {r["conversations"][0]["value"]: r["conversations"][1]["value"] for r in rows}
@@ -120,3 +123,14 @@ def test_texts_are_read_only_where_the_language_model_learns() -> None:
     for name, arm in config.experiment.arms.items():
         path = arm.get("finetune", {}).get("path", "")
         assert path.endswith("/finetune.json") == name.endswith("-llm-trained")
+
+
+def test_harmful_or_all_images_have_captions_without_answers(tmp_path: Path) -> None:
+    good, bad = {"id": "good", "image": "a.png"}, {"id": "bad", "image": "b.png"}
+    data.write_json(_folder(tmp_path / "world") / "pretrain_harmless.json", [good])
+    _folder(tmp_path / "real")
+    data.write_captioned(tmp_path, "pretrain", [bad, good])
+    read = {n: data.read_json(tmp_path / f"real/pretrain_{n}.json") for n in smollm2.ROWS}
+    marked = bad | {"guide_only": 1}
+    assert read["captioned"] == [marked, good]
+    assert read["guide_only"] == [marked, good | {"guide_only": 1}]
