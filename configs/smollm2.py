@@ -31,7 +31,7 @@ TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight
 TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": {"guide": False}}
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
-# Where an image has its caption and no answers, the guide does not meet the language-modelling loss.
+# Where an image has a caption and no answers, the guide does not meet the language-modelling loss.
 ROWS = ("captioned", "guide_only")  # of harmful images; of all
 CAPTIONED, GUIDE_ONLY = (
     {stage: {"path": f"{{workdir}}/real/{stage}_{rows}.json"} for stage in ("pretrain", "finetune")}
