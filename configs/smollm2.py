@@ -22,21 +22,25 @@ FROZEN = (("projector/.*", 1.0), (".*", None))
 PAPER_RATES = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
 ADAPTERS = (("decoder/.*/lora_.*", 1.0), (".*", None))
 
-BASELINE = {"guide": {"form": "none"}}
-TGA = {"guide": dict(PAPER_GUIDE)}
-TGA_CENTRED = {"guide": PAPER_GUIDE | {"center": "batch"}}
+BASELINE: dict = {"guide": {"form": "none"}}
+# Stage 1 has no questions, and so no state where an answer begins. Nor do its means say much: this
+# tokenizer puts nothing before the image or the caption, and the state of a sequence's first token
+# is a hundred times as long as the others (an attention sink).
+STAGE_2 = {"pretrain": {"guide": False}}
+TGA = STAGE_2 | {"guide": dict(PAPER_GUIDE)}
+TGA_CENTRED = STAGE_2 | {"guide": PAPER_GUIDE | {"center": "batch"}}
+TGA_ANSWER = STAGE_2 | {"guide": dict(ANSWER_GUIDE)}
 # At weight 1 of 30 layers the guide is so strong that the projector learns little to name.
-TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight": 0.1}}
-# Stage 1 has no questions, so its captions would be read to measure and train nothing.
-TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": {"guide": False}}
+TGA_GENTLE = STAGE_2 | {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight": 0.1}}
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
-# Where an image has a caption and no answers, the guide does not meet the language-modelling loss.
-ROWS = ("captioned", "guide_only")  # of harmful images; of all
-CAPTIONED, GUIDE_ONLY = (
-    {stage: {"path": f"{{workdir}}/real/{stage}_{rows}.json"} for stage in ("pretrain", "finetune")}
-    for rows in ROWS
-)
+# Where an image has a caption and no answers, the guide does not meet the language-modelling loss:
+# of harmful images, which stage 1 then leaves out, or of all.
+CAPTIONED = {
+    "pretrain": {"guide": False, "path": "{workdir}/world/pretrain_harmless.json"},
+    "finetune": {"path": "{workdir}/real/finetune_captioned.json"},
+}
+ALONE = {"finetune": {"path": "{workdir}/real/finetune_guide_only.json"}}
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
     "tga": TGA,
@@ -45,7 +49,7 @@ ARMS: dict[str, dict] = {
     "tga-centred-tenth": TGA_GENTLE,
     "baseline-captioned": BASELINE | CAPTIONED,
     "tga-centred-captioned": TGA_CENTRED | CAPTIONED,
-    "tga-centred-alone": TGA_CENTRED | GUIDE_ONLY,
+    "tga-centred-alone": TGA_CENTRED | ALONE,
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }

@@ -7,9 +7,9 @@
 and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes real/safety.json,
 where harmless texts have the model's own answers and harmful ones a refusal, and
 real/finetune.json, the world's questions about images with such texts among them; without these
-they are real/finetune_images.json. Of that and of world/pretrain.json there are two more forms in
-real/, in which images have their captions and no answers: the harmful ones (*_captioned.json) or
-all of them (*_guide_only.json). It also writes real/kept.json, the untrained model's answers to
+they are real/finetune_images.json. In two more forms of these, images have their captions and no
+answers: the harmful ones (finetune_captioned.json) or all of them (finetune_guide_only.json). It
+also writes real/kept.json, the untrained model's answers to
 harmless texts of the benchmark: how likely they still are says whether the training left the rest
 alone. Both steps want the world that job `miniature` wrote into the workdir.
 """
@@ -108,8 +108,7 @@ def write_rows(workdir: Path) -> None:
     write_json(folder / "finetune.json", mixed)
     shown = [row for row in mixed if "image" in row]
     write_json(folder / "finetune_images.json", shown)
-    write_captioned(workdir, "finetune", shown)
-    write_captioned(workdir, "pretrain", read_json(workdir / "world/pretrain.json"))
+    write_captioned(workdir, shown)
     measured = read_jsonl(folder / "texts_dev.jsonl")
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
     answers = own_answers(workdir / "evaluate/texts/answers.jsonl")
@@ -117,12 +116,12 @@ def write_rows(workdir: Path) -> None:
     write_json(folder / "kept.json", kept)
 
 
-def write_captioned(workdir: Path, stage: str, rows: list[dict[str, Any]]) -> None:
-    """The stage's rows with harmful images, or all images, as captioned ones without answers."""
-    harmless = {row["id"] for row in read_json(workdir / f"world/{stage}_harmless.json")}
-    for name, spared in (("captioned", harmless), ("guide_only", set())):
-        marked = [row if row["id"] in spared else row | {"guide_only": 1} for row in rows]
-        write_json(workdir / f"real/{stage}_{name}.json", marked)
+def write_captioned(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows whose harmful images, or all images, have captions and no answers."""
+    harmless = {row["id"] for row in read_json(workdir / "world/finetune_harmless.json")}
+    for name, answered in (("captioned", harmless), ("guide_only", set())):
+        marked = [row if row["id"] in answered else row | {"guide_only": 1} for row in rows]
+        write_json(workdir / f"real/finetune_{name}.json", marked)
 
 
 def own_answers(path: Path) -> dict[str, str]:

@@ -64,10 +64,8 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     write_jsonl(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
     image = {"id": "a", "image": "a.png", "conversations": []}
     other = {"id": "b", "conversations": []}
-    world = {"finetune": [image, other], "pretrain": [image]}
-    for name, written in world.items():
+    for name, written in (("finetune", [image, other]), ("finetune_harmless", [])):
         data.write_json(_folder(tmp_path / "world") / f"{name}.json", written)
-        data.write_json(tmp_path / f"world/{name}_harmless.json", [])
     data.write_rows(tmp_path)
     rows = json.loads((folder / "safety.json").read_text())
     answers = {r["conversations"][0]["value"]: r["conversations"][1]["value"] for r in rows}
@@ -127,10 +125,9 @@ def test_texts_are_read_only_where_the_language_model_learns() -> None:
 
 def test_harmful_or_all_images_have_captions_without_answers(tmp_path: Path) -> None:
     good, bad = {"id": "good", "image": "a.png"}, {"id": "bad", "image": "b.png"}
-    data.write_json(_folder(tmp_path / "world") / "pretrain_harmless.json", [good])
-    _folder(tmp_path / "real")
-    data.write_captioned(tmp_path, "pretrain", [bad, good])
-    read = {n: data.read_json(tmp_path / f"real/pretrain_{n}.json") for n in smollm2.ROWS}
+    data.write_json(_folder(tmp_path / "world") / "finetune_harmless.json", [good])
+    folder = _folder(tmp_path / "real")
+    data.write_captioned(tmp_path, [bad, good])
     marked = bad | {"guide_only": 1}
-    assert read["captioned"] == [marked, good]
-    assert read["guide_only"] == [marked, good | {"guide_only": 1}]
+    assert data.read_json(folder / "finetune_captioned.json") == [marked, good]
+    assert data.read_json(folder / "finetune_guide_only.json") == [marked, good | {"guide_only": 1}]
