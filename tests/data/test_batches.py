@@ -1,5 +1,3 @@
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -8,7 +6,6 @@ from tga_jax.data.batches import (
     collate,
     default_buckets,
     pick_bucket,
-    plan_order,
 )
 from tga_jax.data.example import Example
 from tga_jax.errors import UserError
@@ -30,43 +27,6 @@ def test_pick_bucket():
     assert [pick_bucket(n, (8, 16)) for n in (0, 8, 9, 16)] == [8, 8, 16, 16]
     with pytest.raises(UserError, match="record 3 has 17 tokens, more than .* 16"):
         pick_bucket(17, (8, 16), name="record 3")
-
-
-@pytest.mark.parametrize(("samples", "batch_size"), [(23, 4), (24, 4), (5, 8), (3, 10), (1, 3)])
-def test_every_sample_is_used_equally_often(samples, batch_size):
-    has_image = np.arange(samples) % 3 > 0
-    order = plan_order(
-        np.arange(samples), has_image, batch_size=batch_size, steps=3 * samples, seed=1
-    )
-    assert order.shape == (3 * samples, batch_size)
-    for step in range(1, len(order) + 1):
-        uses = np.bincount(order[:step].ravel(), minlength=samples)
-        assert uses.max() - uses.min() <= 1
-    assert set(np.bincount(order.ravel())) == {3 * batch_size}
-
-
-def test_order_depends_on_seed_and_epoch_and_only_grows_with_steps():
-    def plan(**changes):
-        settings = {"batch_size": 4, "steps": 10, "seed": 5, **changes}
-        return plan_order(np.ones(20), np.ones(20, bool), **settings)
-
-    np.testing.assert_array_equal(plan(), plan())
-    np.testing.assert_array_equal(plan(steps=30)[:10], plan())
-    assert (plan(seed=6) != plan()).any()
-    assert (plan()[:5] != plan()[5:]).any()
-    assert Counter(plan()[:5].ravel()) == Counter(range(20))
-
-
-def test_batches_are_of_one_modality_and_like_lengths():
-    rng = np.random.default_rng(0)
-    lengths, has_image = rng.integers(1, 1000, 2000), rng.random(2000) < 0.6
-    order = plan_order(lengths, has_image, batch_size=8, steps=249, seed=0)
-    assert np.mean([len(set(has_image[batch])) == 1 for batch in order]) > 0.99
-    spread = np.ptp(lengths[order], axis=1)
-    assert np.median(spread) < 30  # about 870 for random batches
-    # Sorted neighbours, but in random order: batches next to each other aren't alike.
-    means = lengths[order].mean(axis=1)
-    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
 
 
 def make_example(name, length, *, caption=0, **changes):

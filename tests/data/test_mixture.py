@@ -10,10 +10,10 @@ from absl import flags
 from PIL import Image
 
 from tests.data.test_loader import assert_same
-from tga_jax.data.batches import plan_order
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.data.mixture import Mixture, Part, parse_mixture
+from tga_jax.data.order import Known, plan_order
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
 from tga_jax.errors import UserError
@@ -42,10 +42,8 @@ def test_parse_refuses(text):
 def plan(parts, *, batch_size=8, steps=200, seed=0):
     count = sum(part.size for part in parts)
     lengths = np.random.default_rng(9).integers(1, 100, count)
-    return plan_order(
-        lengths, np.arange(count) % 4 > 0, batch_size=batch_size, steps=steps, seed=seed,
-        parts=parts,
-    )  # fmt: skip
+    known = Known(lengths, np.arange(count) % 4 > 0, np.ones(count, bool))
+    return plan_order(known, batch_size=batch_size, steps=steps, seed=seed, parts=parts)
 
 
 @pytest.mark.parametrize(

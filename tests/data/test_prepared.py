@@ -106,6 +106,7 @@ def test_lengths_and_flags_are_known_without_reading(made):
     )
     assert list(text_lengths(kept)) == list(text_lengths(records))
     assert list(kept.image_counts) == [len(r.images) for r in records]
+    assert list(kept.answered) == [r.has_answer for r in records]
     assert kept.has_flags.tolist() == has_flags(records).tolist()
     assert kept.has_flags.any(axis=0).all() and not kept.has_flags.all(axis=0).any()
     assert [r.number for r in kept] == [r.number for r in records] == list(range(COUNT))

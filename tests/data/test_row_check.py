@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tga_jax.data.images import load_image
-from tga_jax.data.lazy_records import has_flags, image_counts, text_lengths
+from tga_jax.data.lazy_records import answered, has_flags, image_counts, text_lengths
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record, Turn
@@ -242,10 +242,12 @@ def test_no_tokenizer_makes_more_tokens_than_the_bound(tokenizer: Any) -> None:
 
 def test_the_view_of_usable_records(images: Path) -> None:
     records, keep = [record(str(n), "q" * n, images=("a",) * (n % 2)) for n in range(9)], [1, 4, 7]
+    records[4] = dataclasses.replace(records[4], turns=(Turn("<image>", None),))
     view = usable(records, np.array(keep))
     assert list(view) == [records[n] for n in keep] and view[-1] is records[7]
     assert list(text_lengths(view)) == [text_lengths(records)[n] for n in keep]
     assert list(image_counts(view)) == [1, 0, 1]
+    assert list(answered(view)) == [True, False, True]
     assert has_flags(view).tolist() == has_flags(records)[keep].tolist()
     assert usable(records, np.arange(9)) is records
     mixed = Mixture([view, records], [1.0, 2.0])

@@ -8,6 +8,7 @@ import numpy as np
 
 from tga_jax.data.lazy_records import (
     LazyRecords,
+    answered,
     has_contents,
     has_flags,
     image_counts,
@@ -52,6 +53,7 @@ class Ablated(LazyRecords):
     Attributes:
         text_lengths: of all records, which nothing here changes.
         image_counts: likewise.
+        answered: likewise.
         has_contents: likewise.
     """
 
@@ -66,6 +68,7 @@ class Ablated(LazyRecords):
         """
         self._records, self._donors, self._share, self._seed = records, donors, share, seed
         self.text_lengths, self.image_counts = text_lengths(records), image_counts(records)
+        self.answered = answered(records)
         self.has_contents = has_contents(records)
 
     def __len__(self) -> int:

@@ -29,6 +29,12 @@ def image_counts(records: Sequence[Record]) -> Sequence[int]:
     return [len(record.images) for record in records] if known is None else known
 
 
+def answered(records: Sequence[Record]) -> Sequence[bool]:
+    """Whether every record has an answer to learn; likewise. A captioned image may have none."""
+    known = getattr(records, "answered", None)
+    return [record.has_answer for record in records] if known is None else known
+
+
 class LazyRecords(Sequence[Record]):
     """Records that are read when asked for; a kind of them says how, in `_read`."""
 

@@ -13,12 +13,13 @@ from typing import Any
 import grain
 import numpy as np
 
-from tga_jax.data.batches import balanced_rows, collate, plan_order
+from tga_jax.data.batches import balanced_rows, collate
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import children_without_signals, end_with_parent
-from tga_jax.data.lazy_records import image_counts, text_lengths
+from tga_jax.data.lazy_records import answered, image_counts, text_lengths
 from tga_jax.data.mixture import Part
+from tga_jax.data.order import Known, plan_order
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.data.tiles import TileTransform, tile_counts
@@ -112,8 +113,11 @@ class BatchSource:
         self._pad_id = pad_id
         self._rows = tuple(range(count) if rows is None else rows)
         self._order = plan_order(
-            text_lengths(records),
-            np.asarray(image_counts(records)) > 0,
+            Known(
+                np.asarray(text_lengths(records)),
+                np.asarray(image_counts(records)) > 0,
+                np.asarray(answered(records)),
+            ),
             batch_size=batch_size,
             steps=steps,
             seed=seed,

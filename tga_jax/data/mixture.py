@@ -7,6 +7,7 @@ import numpy as np
 
 from tga_jax.data.lazy_records import (
     LazyRecords,
+    answered,
     has_contents,
     has_flags,
     image_counts,
@@ -57,9 +58,10 @@ class Mixture(LazyRecords):
     """The records of several sets, one set after the other.
 
     Attributes:
-        parts: size and weight of each; what `batches.plan_order` draws by.
+        parts: size and weight of each; what `order.plan_order` draws by.
         text_lengths: of all records.
         image_counts: of all records.
+        answered: of all records.
         has_flags: of all records.
         has_contents: whether every set brings its images along.
     """
@@ -70,6 +72,7 @@ class Mixture(LazyRecords):
         self._ends = np.cumsum([part.size for part in self.parts])
         self.text_lengths = np.concatenate([np.asarray(text_lengths(s)) for s in sets])
         self.image_counts = np.concatenate([np.asarray(image_counts(s)) for s in sets])
+        self.answered = np.concatenate([np.asarray(answered(s)) for s in sets])
         self.has_flags = np.concatenate([has_flags(s) for s in sets])
         self.has_contents = all(has_contents(s) for s in sets)
 

@@ -15,7 +15,7 @@ from tga_jax.data.stored import Figures, to_record
 from tga_jax.errors import UserError
 from tga_jax.files import read_json
 
-VERSION = 4  # of what the folder holds
+VERSION = 5  # of what the folder holds
 
 
 def is_prepared(folder: Path) -> bool:
@@ -39,7 +39,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def index_path(folder: Path, split: str) -> Path:
-    """Returns where a split's index is: int32[records, 9], the `stored.Figures` of each."""
+    """Returns where a split's index is: int32[records, 10], the `stored.Figures` of each."""
     return folder / f"index-{split}.npy"
 
 
@@ -51,6 +51,7 @@ class PreparedRecords(LazyRecords):
     Attributes:
         text_lengths: int32[records], as `lazy_records.text_length`.
         image_counts: int32[records].
+        answered: bool[records], as `lazy_records.answered`.
         has_flags: bool[records, FLAGS], as `lazy_records.has_flags`.
         scaled: int32[records], how many images had values of more than 8 bits.
         held_out: how many records are in other splits.
@@ -80,6 +81,7 @@ class PreparedRecords(LazyRecords):
         index = _load_index(index_path(self.folder, split), self._count)
         self._numbers, self.text_lengths, self.image_counts = index[:, :3].T
         self.has_flags = np.column_stack([index[:, 2:6] > 0, index[:, 8] == 1])
+        self.answered = index[:, 9] > 0
         self._left_out_turns, self.scaled = index[:, 6:8].T
         self.left_out = tuple(
             BadRow(row["record"] - 1, row["id"], row["reason"])

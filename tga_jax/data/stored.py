@@ -22,6 +22,7 @@ class Figures(NamedTuple):
         left_out_turn: 1 if its conversation began with a gpt turn, which was left out.
         scaled: how many of its images had values of more than 8 bits.
         first_turn_images: how many of its images stand in its first turn.
+        answered: 1 if it has an answer to learn.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Figures(NamedTuple):
     left_out_turn: int
     scaled: int
     first_turn_images: int
+    answered: int
 
 
 def split_of(record: Record, share: float) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tga_jax.data.lazy_records import (
     LazyRecords,
+    answered,
     has_contents,
     has_flags,
     image_counts,
@@ -20,6 +21,7 @@ class Usable(LazyRecords):
     Attributes:
         text_lengths: of these records.
         image_counts: likewise.
+        answered: likewise.
         has_flags: likewise.
         has_contents: whether the set brings its images along.
     """
@@ -29,6 +31,7 @@ class Usable(LazyRecords):
         self._records, self._keep = records, keep
         self.text_lengths = np.asarray(text_lengths(records))[keep]
         self.image_counts = np.asarray(image_counts(records))[keep]
+        self.answered = np.asarray(answered(records))[keep]
         self.has_flags = has_flags(records)[keep]
         self.has_contents = has_contents(records)
 

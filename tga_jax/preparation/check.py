@@ -70,6 +70,7 @@ def check_row(record: Record, image_dir: Path) -> Outcome:
         left_out_turn=int(record.left_out_turn),
         scaled=encoded.count(SCALED),
         first_turn_images=first_turn_images(record),
+        answered=record.has_answer,
     )
     return Outcome(None, example, _digest(example), figures, encoded)
 
