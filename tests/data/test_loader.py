@@ -53,11 +53,10 @@ def records():
 
 @pytest.fixture
 def make_source(image_dir, records, named_tokenizer):
-    def make(records=records, **changes):
-        tokenizer = named_tokenizer("byte")
+    def make(records=records, *, tokenizer="byte", template="vicuna_v1", **changes):
         prompter = Prompter(
-            tokenizer,
-            template="vicuna_v1",
+            named_tokenizer(tokenizer),
+            template=template,
             image_token="<image>",
             image_tokens=4,
             max_length=512,
@@ -101,6 +100,14 @@ def test_a_batch_holds_its_samples_images(make_source):
             expected += [[0, 0, 0]] * (most - len(expected))
             assert row[:, 0, 0].tolist() == expected
             assert (row == row[:, :1, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "template", "first"),
+    [("byte", "plain", True), ("byte-bos", "plain", False), ("byte", "vicuna_v1", False)],
+)
+def test_whether_images_come_first(make_source, tokenizer, template, first):
+    assert make_source(tokenizer=tokenizer, template=template).image_first() is first
 
 
 def test_text_only_batches_have_no_images(make_source, records):

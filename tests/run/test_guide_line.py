@@ -22,8 +22,10 @@ RECORDS = [parse_record(row, where="") for row in make_samples()]
 COUNTS = {"pair": 3, "hinge": 2, "answer": 1}
 
 
-def line(guide: GuideConfig, *, batch_size: int = 4, asks: bool = True) -> str:
-    return guide_line(guide, COUNTS, 6, batch_size=batch_size, asks=asks)
+def line(
+    guide: GuideConfig, *, batch_size: int = 4, asks: bool = True, image_first: bool = False
+) -> str:
+    return guide_line(guide, COUNTS, 6, batch_size=batch_size, asks=asks, image_first=image_first)
 
 
 def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
@@ -39,7 +41,7 @@ def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
 
 def test_a_template_without_a_question_leaves_the_pair_term_alone() -> None:
     counts = term_counts(PAPER, RECORDS, asks=False, retrieved=True)
-    said = guide_line(PAPER, counts, 6, batch_size=4, asks=False)
+    said = guide_line(PAPER, counts, 6, batch_size=4, asks=False, image_first=False)
     assert "pair 1 on layers 1-32 (3 of 6 samples)," in said
     assert "hinge 1 on layers 1-32 (0 of 6 samples: the template has no question)" in said
 
@@ -108,3 +110,9 @@ def test_steps_of_one_sample_are_said(
 ) -> None:
     guide = dataclasses.replace(ANSWER, center=center, answer_weight=answer, pair_weight=1.0)
     assert ("WARNING: a step of one sample" in line(guide, batch_size=batch_size)) is warned
+
+
+@pytest.mark.parametrize(("guide", "warned"), [(PAPER, True), (ANSWER, False)])
+def test_means_with_an_attention_sink_in_them_are_said(guide: GuideConfig, warned: bool) -> None:
+    assert ("the image is the first thing" in line(guide, image_first=True)) is warned
+    assert "WARNING" not in line(guide, image_first=False)

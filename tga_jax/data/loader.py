@@ -17,9 +17,8 @@ from tga_jax.data.batches import balanced_rows, collate
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import children_without_signals, end_with_parent
-from tga_jax.data.lazy_records import answered, image_counts, text_lengths
 from tga_jax.data.mixture import Part
-from tga_jax.data.order import Known, plan_order
+from tga_jax.data.order import known_of, plan_order
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.data.tiles import TileTransform, tile_counts
@@ -113,11 +112,7 @@ class BatchSource:
         self._pad_id = pad_id
         self._rows = tuple(range(count) if rows is None else rows)
         self._order = plan_order(
-            Known(
-                np.asarray(text_lengths(records)),
-                np.asarray(image_counts(records)) > 0,
-                np.asarray(answered(records)),
-            ),
+            known_of(records),
             batch_size=batch_size,
             steps=steps,
             seed=seed,
@@ -148,6 +143,13 @@ class BatchSource:
         drawn = samples[:: max(1, len(samples) // DRAWN)]
         lengths = [len(self._encode(i).tokens) for i in drawn]
         return round(float(np.mean(lengths)) * len(samples)) if lengths else 0
+
+    def image_first(self) -> bool:
+        """Returns whether an image's tokens are the first of their sample, as they are under a
+        template without a question where the tokenizer puts no token of its own in front."""
+        samples = self._order.reshape(-1)[:DRAWN]
+        spans = [span for i in samples for span in self._encode(i).image_spans]
+        return any(span[0] == 0 for span in spans)
 
     def _encode(self, index: int) -> Example:
         return self._prompter.encode(self.records[int(index)], self._image_dir)

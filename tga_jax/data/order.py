@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tga_jax.data.lazy_records import answered, image_counts, text_lengths
 from tga_jax.data.mixture import Part
+from tga_jax.data.records import Record
 
 # Samples are sorted by length among this many batches: enough that a batch holds like lengths,
 # few enough that the order stays random.
@@ -25,6 +27,15 @@ class Known(NamedTuple):
     lengths: np.ndarray
     has_image: np.ndarray
     answered: np.ndarray
+
+
+def known_of(records: Sequence[Record]) -> Known:
+    """Returns what is known of records; of prepared data without reading them."""
+    return Known(
+        np.asarray(text_lengths(records)),
+        np.asarray(image_counts(records)) > 0,
+        np.asarray(answered(records)),
+    )
 
 
 def plan_order(

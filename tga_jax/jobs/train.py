@@ -125,7 +125,12 @@ def run(job: Job) -> None:
     no_guide = guide_warning(guide, counts, asks=asks)
     say_plan(job, parts, [no_guide, untrained_warning(source.records, parts)])
     size = config[name].batch_size
-    job.say(guide_line(guide, counts, len(source.records), batch_size=size, asks=asks))
+    first = guide.active and source.image_first()
+    job.say(
+        guide_line(
+            guide, counts, len(source.records), batch_size=size, asks=asks, image_first=first
+        )
+    )
     began = time.monotonic()
     about = about_stage(job, model.llava, stage.factors, settings)
     result = train_stage(job, model, stage, source, start, figures, about)

@@ -9,7 +9,13 @@ from tga_jax.alignment.layers import layers_text
 
 
 def guide_line(
-    guide: GuideConfig, counts: Mapping[str, int], samples: int, *, batch_size: int, asks: bool
+    guide: GuideConfig,
+    counts: Mapping[str, int],
+    samples: int,
+    *,
+    batch_size: int,
+    asks: bool,
+    image_first: bool,
 ) -> str:
     """The guide of a stage as a line of the log: form, terms, weights, layers, samples, centring.
 
@@ -19,6 +25,7 @@ def guide_line(
         samples: how many there are.
         batch_size: samples a step.
         asks: whether the stage's template has a question.
+        image_first: whether an image's tokens are the first of their sample.
     """
     if not guide.active:
         return "guide: none"
@@ -34,7 +41,8 @@ def guide_line(
             place = f"on layers {layers_text(layers)}"
             terms.append(f"{name} {weight:g} {place} ({counts[name]} of {samples} samples{reason})")
     line = f"guide: form {guide.form}; {', '.join(terms) or 'no term has a weight'}"
-    return f"{line}; centred: {guide.center}{_lone_sample(guide, batch_size)}"
+    warnings = _lone_sample(guide, batch_size) + _image_first(guide, image_first)
+    return f"{line}; centred: {guide.center}{warnings}"
 
 
 def _lone_sample(guide: GuideConfig, batch_size: int) -> str:
@@ -44,4 +52,20 @@ def _lone_sample(guide: GuideConfig, batch_size: int) -> str:
     return (
         "; WARNING: a step of one sample has no mean but the sample itself, so it is not guided; "
         "set config.guide.center='none' or a larger batch_size"
+    )
+
+
+def _image_first(guide: GuideConfig, image_first: bool) -> str:
+    """What is to be said of means that have the state of a sequence's first token in them.
+
+    Language models use that token as an attention sink (Xiao et al., arXiv 2309.17453), whatever
+    it is. In SmolLM2-135M its state is a hundred times as long as the others from layer 12 on.
+    """
+    if not (image_first and guide.pair_weight):
+        return ""
+    return (
+        "; WARNING: the image is the first thing in a sample, since this tokenizer puts no token "
+        "before it, and the state of a sequence's first token may be far longer than the others "
+        "whatever it shows (an attention sink), so that the pair term compares little else; turn "
+        "the guide off in this stage (its key `guide`)"
     )
