@@ -27,7 +27,7 @@ from tga_jax.hf.template_choice import TemplateFacts, template_facts
 from tga_jax.hf.tokenizer import TokenizerInfo, load_tokenizer
 from tga_jax.hf.weights import load_weights
 from tga_jax.models.config import LlavaConfig
-from tga_jax.models.llava import PARTS
+from tga_jax.models.llava import PARTS, part_of
 
 VOCAB_MULTIPLE = 64  # embeddings are padded to it when tokens are added
 
@@ -189,8 +189,4 @@ def _of_family(leaves: Leaves, family: str, others: Set[str]) -> dict[str, jax.S
     """The leaves that a folder of this family holds; not those that the others' folders do."""
     whole = family in ("llava", "original")
     parts = set(PARTS) - others if whole else {family}
-    return {
-        path: leaf
-        for path, leaf in leaves.items()
-        if path.split("/")[0] in parts and "/lora_" not in path
-    }
+    return {path: leaf for path, leaf in leaves.items() if part_of(path) in parts}

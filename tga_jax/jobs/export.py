@@ -19,6 +19,7 @@ from tga_jax.hf.llavas import llava_type
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters, why_not
 from tga_jax.hf.tokenizer import with_end_text
+from tga_jax.models.llava import part_of
 from tga_jax.models.quantised import is_quantised
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
@@ -136,9 +137,8 @@ def check_base(job: Job) -> None:
 def write_adapters(job: Job, model: OpenModel, params: dict[str, jax.Array]) -> None:
     """The adapters (and the projector) alone beside the export, where they are all that changed."""
     config = job.config
-    others = [
-        p for p in trained_paths(job, model) if "/lora_" not in p and p.split("/")[0] != "projector"
-    ]
+    kept = ("adapters", "projector")
+    others = [path for path in trained_paths(job, model) if part_of(path) not in kept]
     fused = why_not(model.source.decoder_type)
     if "projector/newline" in trained_paths(job, model):
         others = ["projector/newline"]  # no module, and PEFT saves modules

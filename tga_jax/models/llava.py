@@ -28,6 +28,11 @@ Params = dict[str, Any]
 PARTS = ("vision", "projector", "decoder")
 
 
+def part_of(path: str) -> str:
+    """The part of `PARTS` that a parameter is in, or "adapters" for those of LoRA."""
+    return "adapters" if "/lora_" in path else path.split("/")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class PixelNorm:
     """(pixel * rescale - mean) / std, per channel."""

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.errors import UserError
-from tga_jax.models.llava import Llava
+from tga_jax.models.llava import Llava, part_of
 from tga_jax.models.quantised import is_quantised, kernel_path
 from tga_jax.parallel.sharding import shapes
 from tga_jax.training.freezing import learning_rate_factors
@@ -141,7 +141,7 @@ def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[st
     counts: dict[str, int] = {}
     for path, factor in factors.items():
         if factor is not None:
-            part = "adapters" if "/lora_" in path else path.split("/")[0]
+            part = part_of(path)
             counts[part] = counts.get(part, 0) + math.prod(sizes[path])
     return counts
 
