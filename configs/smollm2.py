@@ -36,11 +36,16 @@ TGA_GENTLE = STAGE_2 | {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hi
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
 # Where an image has a caption and no answers, the guide does not meet the language-modelling loss:
 # of harmful images, which stage 1 then leaves out, or of all.
-CAPTIONED = {
-    "pretrain": {"guide": False, "path": "{workdir}/world/pretrain_harmless.json"},
-    "finetune": {"path": "{workdir}/real/finetune_captioned.json"},
-}
+HARMLESS = {"guide": False, "path": "{workdir}/world/pretrain_harmless.json"}
+CAPTIONED = {"pretrain": HARMLESS, "finetune": {"path": "{workdir}/real/finetune_captioned.json"}}
 ALONE = {"finetune": {"path": "{workdir}/real/finetune_guide_only.json"}}
+# Captions that only name the thing ("a knife"): the others differ more by their wording than by
+# the thing, which no image can tell.
+NAMED = {"finetune": {"path": "{workdir}/real/finetune_named.json"}}
+NAMED_CAPTIONED = {
+    "pretrain": HARMLESS,
+    "finetune": {"path": "{workdir}/real/finetune_named_captioned.json"},
+}
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
     "tga": TGA,
@@ -50,6 +55,8 @@ ARMS: dict[str, dict] = {
     "baseline-captioned": BASELINE | CAPTIONED,
     "tga-centred-captioned": TGA_CENTRED | CAPTIONED,
     "tga-centred-alone": TGA_CENTRED | ALONE,
+    "tga-centred-named": TGA_CENTRED | NAMED,
+    "tga-centred-named-captioned": TGA_CENTRED | NAMED_CAPTIONED,
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }

@@ -8,7 +8,8 @@ and the text benchmarks real/texts_dev.jsonl and texts_test.jsonl. `rows` writes
 where harmless texts have the model's own answers and harmful ones a refusal, and
 real/finetune.json, the world's questions about images with such texts among them; without these
 they are real/finetune_images.json. In two more forms of these, images have their captions and no
-answers: the harmful ones (finetune_captioned.json) or all of them (finetune_guide_only.json). It
+answers: the harmful ones (finetune_captioned.json) or all of them (finetune_guide_only.json).
+finetune_named.json and finetune_named_captioned.json have captions that only name the thing. It
 also writes real/kept.json, the untrained model's answers to
 harmless texts of the benchmark: how likely they still are says whether the training left the rest
 alone. Both steps want the world that job `miniature` wrote into the workdir.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ import numpy as np
 from examples.real_llm import texts
 from examples.real_llm.texts import REFUSALS, Text
 from tga_jax.files import read_jsonl, write_jsonl
-from tga_jax.miniature.concepts import concepts_of
+from tga_jax.miniature.concepts import CONCEPTS, concepts_of
+from tga_jax.miniature.language import noun
 from tga_jax.miniature.scene import pick
 from tga_jax.miniature.texts import text_item
 
@@ -108,7 +110,7 @@ def write_rows(workdir: Path) -> None:
     write_json(folder / "finetune.json", mixed)
     shown = [row for row in mixed if "image" in row]
     write_json(folder / "finetune_images.json", shown)
-    write_captioned(workdir, shown)
+    write_forms(workdir, shown)
     measured = read_jsonl(folder / "texts_dev.jsonl")
     harmless = [text["prompt"] for text in measured if text["label"] == "safe"]
     answers = own_answers(workdir / "evaluate/texts/answers.jsonl")
@@ -116,12 +118,29 @@ def write_rows(workdir: Path) -> None:
     write_json(folder / "kept.json", kept)
 
 
-def write_captioned(workdir: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows whose harmful images, or all images, have captions and no answers."""
+def write_forms(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    """The rows with other captions, and with harmful images, or all, that have no answers."""
     harmless = {row["id"] for row in read_json(workdir / "world/finetune_harmless.json")}
-    for name, answered in (("captioned", harmless), ("guide_only", set())):
-        marked = [row if row["id"] in answered else row | {"guide_only": 1} for row in rows]
-        write_json(workdir / f"real/finetune_{name}.json", marked)
+    named = [row | {"image_caption": named_only(row["image_caption"])} for row in rows]
+    forms = {
+        "captioned": unanswered(rows, but=harmless),
+        "guide_only": unanswered(rows),
+        "named": named,
+        "named_captioned": unanswered(named, but=harmless),
+    }
+    for name, form in forms.items():
+        write_json(workdir / f"real/finetune_{name}.json", form)
+
+
+def unanswered(rows: list[dict[str, Any]], but: Set[str] = frozenset()) -> list[dict[str, Any]]:
+    """The rows as captioned images without answers, except those of these ids."""
+    return [row if row["id"] in but else row | {"guide_only": 1} for row in rows]
+
+
+def named_only(caption: str) -> str:
+    """Of a caption the first thing that it names, as in "a knife"."""
+    found = [(caption.find(f" {c.name}"), -len(c.name), c.name) for c in CONCEPTS]
+    return noun(min(place for place in found if place[0] >= 0)[2])
 
 
 def own_answers(path: Path) -> dict[str, str]:

@@ -62,7 +62,7 @@ def test_rows_have_refusals_for_harmful_texts_and_own_answers_for_the_others(
     measured = [json.loads(line) for line in (folder / "texts_dev.jsonl").open()]
     evaluated = [{"prompt": text["prompt"], "text": "Fine."} for text in measured]
     write_jsonl(_folder(tmp_path / "evaluate/texts") / "answers.jsonl", evaluated)
-    image = {"id": "a", "image": "a.png", "conversations": []}
+    image = {"id": "a", "image": "a.png", "conversations": [], "image_caption": "a red apple"}
     other = {"id": "b", "conversations": []}
     for name, written in (("finetune", [image, other]), ("finetune_harmless", [])):
         data.write_json(_folder(tmp_path / "world") / f"{name}.json", written)
@@ -123,11 +123,21 @@ def test_texts_are_read_only_where_the_language_model_learns() -> None:
         assert path.endswith("/finetune.json") == name.endswith("-llm-trained")
 
 
-def test_harmful_or_all_images_have_captions_without_answers(tmp_path: Path) -> None:
-    good, bad = {"id": "good", "image": "a.png"}, {"id": "bad", "image": "b.png"}
+def test_forms_of_the_rows(tmp_path: Path) -> None:
+    """Harmful or all images have captions without answers; captions only name the thing."""
+    good = {"id": "good", "image": "a.png", "image_caption": "there is a large red apple"}
+    bad = {"id": "bad", "image": "b.png", "image_caption": "a photo of a small knife with a piano"}
     data.write_json(_folder(tmp_path / "world") / "finetune_harmless.json", [good])
     folder = _folder(tmp_path / "real")
-    data.write_captioned(tmp_path, [bad, good])
-    marked = bad | {"guide_only": 1}
-    assert data.read_json(folder / "finetune_captioned.json") == [marked, good]
-    assert data.read_json(folder / "finetune_guide_only.json") == [marked, good | {"guide_only": 1}]
+    data.write_forms(tmp_path, [bad, good])
+    mark, named = (
+        {"guide_only": 1},
+        [bad | {"image_caption": "a knife"}, good | {"image_caption": "an apple"}],
+    )
+    for name, wanted in {
+        "captioned": [bad | mark, good],
+        "guide_only": [bad | mark, good | mark],
+        "named": named,
+        "named_captioned": [named[0] | mark, named[1]],
+    }.items():
+        assert data.read_json(folder / f"finetune_{name}.json") == wanted
