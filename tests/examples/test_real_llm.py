@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import smollm2
-from examples.real_llm import data, layers, texts
+from examples.real_llm import data, layers, texts, wording
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
 from tga_jax.analysis.layer_values import LayerValue
 from tga_jax.files import write_jsonl
@@ -130,10 +131,8 @@ def test_forms_of_the_rows(tmp_path: Path) -> None:
     data.write_json(_folder(tmp_path / "world") / "finetune_harmless.json", [good])
     folder = _folder(tmp_path / "real")
     data.write_forms(tmp_path, [bad, good])
-    mark, named = (
-        {"guide_only": 1},
-        [bad | {"image_caption": "a knife"}, good | {"image_caption": "an apple"}],
-    )
+    mark = {"guide_only": 1}
+    named = [bad | {"image_caption": "a knife"}, good | {"image_caption": "an apple"}]
     for name, wanted in {
         "captioned": [bad | mark, good],
         "guide_only": [bad | mark, good | mark],
@@ -141,3 +140,16 @@ def test_forms_of_the_rows(tmp_path: Path) -> None:
         "named_captioned": [named[0] | mark, named[1]],
     }.items():
         assert data.read_json(folder / f"finetune_{name}.json") == wanted
+
+
+def test_the_share_of_variance_between_groups() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(4000, 3))
+    groups = np.arange(4000) % 4
+    means = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 3, 0], [0, -3, 0]])[groups]
+    assert wording.variance_share(means, [*groups]) == pytest.approx(1)
+    assert wording.variance_share(noise, [*groups]) < 0.01
+    # 9 of variance between the groups, and 3 within.
+    assert wording.variance_share(means + noise, [*groups]) == pytest.approx(0.75, abs=0.02)
+    assert wording.opening_of("this picture shows a pig") == "this picture shows "
+    assert wording.opening_of("a pig") == ""
