@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from tga_jax.cluster.watch import noting
+from tga_jax.environment import variable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,14 +84,8 @@ def _start_resource_tracker() -> None:
     Here and not by the first worker, because Python then unblocks both signals in this thread. What
     an early end leaves behind it frees, and would complain of, which is no news to the user.
     """
-    given = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
-    try:
+    with variable("PYTHONWARNINGS", "ignore:resource_tracker"):
         resource_tracker.ensure_running()
-    finally:
-        os.environ.pop("PYTHONWARNINGS")
-        if given is not None:
-            os.environ["PYTHONWARNINGS"] = given
 
 
 def end_with_parent(*_: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jax.sharding import AbstractMesh, Mesh
 
+from tga_jax.environment import variable
 from tga_jax.errors import UserError
 from tga_jax.parallel.devices import BY_NAME, Device
 from tga_jax.parallel.mesh import AUTO, AXES, make_mesh, sliced_sizes
@@ -131,13 +132,7 @@ def flags_of_libtpu() -> Iterator[None]:
     libtpu reads them as it is loaded and at every compilation, and it ends the process at a flag
     that it does not know.
     """
-    before = os.environ.get("XLA_FLAGS")
-    if before is not None:
-        others = ("--xla_cpu_", "--xla_gpu_")
-        kept = (flag for flag in before.split() if not flag.startswith(others))
-        os.environ["XLA_FLAGS"] = " ".join(kept)
-    try:
+    others = ("--xla_cpu_", "--xla_gpu_")
+    given = os.environ.get("XLA_FLAGS", "").split()
+    with variable("XLA_FLAGS", " ".join(flag for flag in given if not flag.startswith(others))):
         yield
-    finally:
-        if before is not None:
-            os.environ["XLA_FLAGS"] = before
