@@ -46,6 +46,10 @@ NAMED_CAPTIONED = {
     "pretrain": HARMLESS,
     "finetune": {"path": "{workdir}/real/finetune_named_captioned.json"},
 }
+BARE_CAPTIONED = {
+    "pretrain": HARMLESS,
+    "finetune": {"path": "{workdir}/real/finetune_bare_captioned.json"},
+}
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
     "tga": TGA,
@@ -57,6 +61,10 @@ ARMS: dict[str, dict] = {
     "tga-centred-alone": TGA_CENTRED | ALONE,
     "tga-centred-named": TGA_CENTRED | NAMED,
     "tga-centred-named-captioned": TGA_CENTRED | NAMED_CAPTIONED,
+    "tga-centred-named-captioned-seed-1": TGA_CENTRED | NAMED_CAPTIONED | {"seed": 1},
+    "tga-centred-bare-captioned": TGA_CENTRED | BARE_CAPTIONED,
+    "tga-named-captioned": TGA | NAMED_CAPTIONED,
+    "tga-answer-captioned": TGA_ANSWER | CAPTIONED,
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }

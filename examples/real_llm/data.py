@@ -9,8 +9,9 @@ where harmless texts have the model's own answers and harmful ones a refusal, an
 real/finetune.json, the world's questions about images with such texts among them; without these
 they are real/finetune_images.json. In two more forms of these, images have their captions and no
 answers: the harmful ones (finetune_captioned.json) or all of them (finetune_guide_only.json).
-finetune_named.json and finetune_named_captioned.json have captions that only name the thing. It
-also writes real/kept.json, the untrained model's answers to
+finetune_named.json and finetune_named_captioned.json have captions that only name the thing, and
+finetune_bare_captioned.json has the captions without their opening words ("a photo of"). It also
+writes real/kept.json, the untrained model's answers to
 harmless texts of the benchmark: how likely they still are says whether the training left the rest
 alone. Both steps want the world that job `miniature` wrote into the workdir.
 """
@@ -30,7 +31,7 @@ from examples.real_llm import texts
 from examples.real_llm.texts import REFUSALS, Text
 from tga_jax.files import read_jsonl, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS, concepts_of
-from tga_jax.miniature.language import noun
+from tga_jax.miniature.language import OPENINGS, noun
 from tga_jax.miniature.scene import pick
 from tga_jax.miniature.texts import text_item
 
@@ -122,11 +123,13 @@ def write_forms(workdir: Path, rows: list[dict[str, Any]]) -> None:
     """The rows with other captions, and with harmful images, or all, that have no answers."""
     harmless = {row["id"] for row in read_json(workdir / "world/finetune_harmless.json")}
     named = [row | {"image_caption": named_only(row["image_caption"])} for row in rows]
+    bare = [row | {"image_caption": without_opening(row["image_caption"])} for row in rows]
     forms = {
         "captioned": unanswered(rows, but=harmless),
         "guide_only": unanswered(rows),
         "named": named,
         "named_captioned": unanswered(named, but=harmless),
+        "bare_captioned": unanswered(bare, but=harmless),
     }
     for name, form in forms.items():
         write_json(workdir / f"real/finetune_{name}.json", form)
@@ -141,6 +144,16 @@ def named_only(caption: str) -> str:
     """Of a caption the first thing that it names, as in "a knife"."""
     found = [(caption.find(f" {c.name}"), -len(c.name), c.name) for c in CONCEPTS]
     return noun(min(place for place in found if place[0] >= 0)[2])
+
+
+def opening_of(caption: str) -> str:
+    """The caption's opening words; "" where it begins with the thing."""
+    return max((words for words in OPENINGS if caption.startswith(words)), key=len)
+
+
+def without_opening(caption: str) -> str:
+    """The caption from the thing on, so that all are in one style."""
+    return caption.removeprefix(opening_of(caption))
 
 
 def own_answers(path: Path) -> dict[str, str]:

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.real_llm.data import named_only, read_json
-from tga_jax.miniature.language import OPENINGS
+from examples.real_llm.data import named_only, opening_of, read_json
 
 LAYERS = (5, 10, 15, 20, 25, 30)
 PER_THING = 10
@@ -32,11 +31,6 @@ def variance_share(states: np.ndarray, groups: Sequence[Hashable]) -> float:
     means = [centred[places == number].mean(axis=0) for number in range(len(names))]
     between = sum((mean**2).sum() * (places == number).sum() for number, mean in enumerate(means))
     return float(between / (centred**2).sum())
-
-
-def opening_of(caption: str) -> str:
-    """The caption's opening words; "" where it begins with the thing."""
-    return max((words for words in OPENINGS if caption.startswith(words)), key=len)
 
 
 def some_captions(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -138,6 +138,10 @@ def test_forms_of_the_rows(tmp_path: Path) -> None:
         "guide_only": [bad | mark, good | mark],
         "named": named,
         "named_captioned": [named[0] | mark, named[1]],
+        "bare_captioned": [
+            bad | {"image_caption": "a small knife with a piano"} | mark,
+            good | {"image_caption": "a large red apple"},
+        ],
     }.items():
         assert data.read_json(folder / f"finetune_{name}.json") == wanted
 
@@ -151,5 +155,3 @@ def test_the_share_of_variance_between_groups() -> None:
     assert wording.variance_share(noise, [*groups]) < 0.01
     # 9 of variance between the groups, and 3 within.
     assert wording.variance_share(means + noise, [*groups]) == pytest.approx(0.75, abs=0.02)
-    assert wording.opening_of("this picture shows a pig") == "this picture shows "
-    assert wording.opening_of("a pig") == ""
