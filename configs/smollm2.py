@@ -23,32 +23,33 @@ PAPER_RATES = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002)
 ADAPTERS = (("decoder/.*/lora_.*", 1.0), (".*", None))
 
 BASELINE: dict = {"guide": {"form": "none"}}
+TGA = {"guide": dict(PAPER_GUIDE)}
+TGA_CENTRED = {"guide": PAPER_GUIDE | {"center": "batch"}}
+# At weight 1 of 30 layers the guide is so strong that the projector learns little to name.
+TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight": 0.1}}
 # Stage 1 has no questions, and so no state where an answer begins. Nor do its means say much: this
 # tokenizer puts nothing before the image or the caption, and the state of a sequence's first token
 # is a hundred times as long as the others (an attention sink).
-STAGE_2 = {"pretrain": {"guide": False}}
-TGA = STAGE_2 | {"guide": dict(PAPER_GUIDE)}
-TGA_CENTRED = STAGE_2 | {"guide": PAPER_GUIDE | {"center": "batch"}}
-TGA_ANSWER = STAGE_2 | {"guide": dict(ANSWER_GUIDE)}
-# At weight 1 of 30 layers the guide is so strong that the projector learns little to name.
-TGA_GENTLE = STAGE_2 | {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight": 0.1}}
+STAGE_2 = {"guide": False}
+TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": STAGE_2}
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
-# Where an image has a caption and no answers, the guide does not meet the language-modelling loss:
-# of harmful images, which stage 1 then leaves out, or of all.
-HARMLESS = {"guide": False, "path": "{workdir}/world/pretrain_harmless.json"}
-CAPTIONED = {"pretrain": HARMLESS, "finetune": {"path": "{workdir}/real/finetune_captioned.json"}}
-ALONE = {"finetune": {"path": "{workdir}/real/finetune_guide_only.json"}}
-# Captions that only name the thing ("a knife"): the others differ more by their wording than by
-# the thing, which no image can tell.
-NAMED = {"finetune": {"path": "{workdir}/real/finetune_named.json"}}
-NAMED_CAPTIONED = {
-    "pretrain": HARMLESS,
-    "finetune": {"path": "{workdir}/real/finetune_named_captioned.json"},
+HARMLESS = STAGE_2 | {"path": "{workdir}/world/pretrain_harmless.json"}
+# What the rows of images are in place of the world's own, by the file that has them
+# (examples/real_llm/data.py). Where an image has a caption and no answers, the guide does not meet
+# the language-modelling loss: harmful ones ("captioned"), which stage 1 then leaves out, or all.
+# The world's captions differ more by their wording than by the thing they name, and no image
+# can tell their wording. "named" captions only name the thing; "bare" ones lack opening words.
+STAGES = {
+    "captioned": HARMLESS,
+    "guide_only": STAGE_2,
+    "named": STAGE_2,
+    "named_captioned": HARMLESS,
+    "bare_captioned": HARMLESS,
 }
-BARE_CAPTIONED = {
-    "pretrain": HARMLESS,
-    "finetune": {"path": "{workdir}/real/finetune_bare_captioned.json"},
+ROWS = {
+    rows: {"pretrain": first, "finetune": {"path": f"{{workdir}}/real/finetune_{rows}.json"}}
+    for rows, first in STAGES.items()
 }
 ARMS: dict[str, dict] = {
     "baseline": BASELINE,
@@ -56,15 +57,15 @@ ARMS: dict[str, dict] = {
     "tga-answer": TGA_ANSWER,
     "tga-centred": TGA_CENTRED,
     "tga-centred-tenth": TGA_GENTLE,
-    "baseline-captioned": BASELINE | CAPTIONED,
-    "tga-centred-captioned": TGA_CENTRED | CAPTIONED,
-    "tga-centred-alone": TGA_CENTRED | ALONE,
-    "tga-centred-named": TGA_CENTRED | NAMED,
-    "tga-centred-named-captioned": TGA_CENTRED | NAMED_CAPTIONED,
-    "tga-centred-named-captioned-seed-1": TGA_CENTRED | NAMED_CAPTIONED | {"seed": 1},
-    "tga-centred-bare-captioned": TGA_CENTRED | BARE_CAPTIONED,
-    "tga-named-captioned": TGA | NAMED_CAPTIONED,
-    "tga-answer-captioned": TGA_ANSWER | CAPTIONED,
+    "baseline-captioned": BASELINE | ROWS["captioned"],
+    "tga-answer-captioned": TGA_ANSWER | ROWS["captioned"],
+    "tga-centred-captioned": TGA_CENTRED | ROWS["captioned"],
+    "tga-centred-alone": TGA_CENTRED | ROWS["guide_only"],
+    "tga-centred-named": TGA_CENTRED | ROWS["named"],
+    "tga-centred-named-captioned": TGA_CENTRED | ROWS["named_captioned"],
+    "tga-centred-named-captioned-seed-1": TGA_CENTRED | ROWS["named_captioned"] | {"seed": 1},
+    "tga-centred-bare-captioned": TGA_CENTRED | ROWS["bare_captioned"],
+    "tga-named-captioned": TGA | ROWS["named_captioned"],
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }
