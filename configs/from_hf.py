@@ -6,8 +6,9 @@
         --job=inspect,score,pretrain,finetune,score,export
 
 Behind the colon stand a recipe and a preset, joined by "+", or one of them alone. The recipe says
-what is switched on: `tga_answer`, which the evidence so far supports, or `tga`, the guide as
-published; docs/method.md tells them apart. The preset fits both stages to hardware: `gpu80` (one
+what is switched on: `tga_answer`, which the evidence so far supports, `tga_centred`, the paper's
+pair term in the form that can work, or `tga`, the guide as published; docs/method.md tells them
+apart. The preset fits both stages to hardware: `gpu80` (one
 GPU of 80 GB), `gpu24`, `gpu8x80`, `v5e16`, `v5p8` or `laptop`; docs/presets.md has what each needs.
 
 A preset alone takes the recipe `tga_answer`. Without either, the recipe is `tga`, and the settings
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
+from tga_jax.config import ANSWER_GUIDE, CENTRED_GUIDE, PAPER_GUIDE, base_config
 
 # --- recipes: what is switched on ---
 
@@ -27,8 +28,8 @@ def tga(config: ConfigDict) -> None:
     """The guide as published: both of the paper's terms at weight 1, raw states, all layers.
 
     Of it is known that in our miniature it carries no refusal over to images and costs half of
-    the naming (docs/miniature.md). Whether it does where the language model is a real one is not
-    known. It wants samples with a caption, and with a retrieved text for the second term.
+    the naming (docs/miniature.md), and next to none with SmolLM2 (docs/real_llm.md), which are both
+    small. It wants samples with a caption, and with a retrieved text for the second term.
     """
     config.guide.update(PAPER_GUIDE)
 
@@ -43,6 +44,18 @@ def tga_answer(config: ConfigDict) -> None:
     """
     config.guide.update(ANSWER_GUIDE)
     config.prompt.retrieved = False  # the answer is to be read off the image; no term uses the text
+
+
+def tga_centred(config: ConfigDict) -> None:
+    """The paper's pair term alone, centred, in stage 2.
+
+    With SmolLM2 it carries refusals over where the captions say nothing but what the image shows,
+    such as "a knife", and none where they differ by their wording (docs/real_llm.md). It wants
+    a language model whose row "mean-centred" of job `oracle` refuses.
+    """
+    config.guide.update(CENTRED_GUIDE)
+    config.pretrain.guide = False  # many tokenizers put nothing before the image there
+    config.prompt.retrieved = False  # no term uses the text
 
 
 def audit_only(config: ConfigDict) -> None:
@@ -145,6 +158,7 @@ def laptop(config: ConfigDict) -> None:
 RECIPES: dict[str, Callable[[ConfigDict], None]] = {
     "tga": tga,
     "tga_answer": tga_answer,
+    "tga_centred": tga_centred,
     "audit_only": audit_only,
 }
 RECOMMENDED = "tga_answer"

@@ -36,12 +36,16 @@ def test_config_is_the_golden_one(path: Path) -> None:
 
 def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
     assert from_hf.get_config().to_dict() == from_hf.get_config("tga").to_dict()
-    answer, paper, audit = (
-        from_hf.get_config(name).guide for name in ("tga_answer", "tga", "audit_only")
+    answer, paper, centred, audit = (
+        from_hf.get_config(name).guide
+        for name in ("tga_answer", "tga", "tga_centred", "audit_only")
     )
     assert (paper.form, paper.layers, paper.center) == ("paper", "all", "none")
     assert (paper.pair_weight, paper.hinge_weight, paper.answer_weight) == (1, 1, 0)
     assert (answer.pair_weight, answer.hinge_weight) == (0, 0) and answer.answer_weight > 0
+    assert (centred.center, centred.layers) == ("batch", "all")
+    assert (centred.pair_weight, centred.hinge_weight, centred.answer_weight) == (1, 0, 0)
+    assert not from_hf.get_config("tga_centred+gpu80").pretrain.guide
     assert audit.form == "none"
     assert "finetune" not in from_hf.get_config("audit_only").jobs
 

@@ -16,6 +16,8 @@ PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))
 
 # The guide as published, which `config.guide` has by default.
 PAPER_GUIDE = {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0, "answer_weight": 0.0}
+# The pair term alone, centred. What it needs of the captions, docs/method.md says.
+CENTRED_GUIDE = PAPER_GUIDE | {"center": "batch", "hinge_weight": 0.0}
 # What carried refusal over in our experiments: the answer term alone. A term is a sum over its
 # layers: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature, where weights 1 to 3
 # cost one to three points of naming.
