@@ -49,8 +49,8 @@ def tga_answer(config: ConfigDict) -> None:
 def tga_centred(config: ConfigDict) -> None:
     """The paper's pair term alone, centred, in stage 2.
 
-    With SmolLM2 it carries refusals over where the captions say nothing but what the image shows,
-    such as "a knife", and none where they differ by their wording (docs/real_llm.md). It wants
+    With SmolLM2 it carries refusals over, with captions in one style and harmful images that have
+    no answers; with captions of varied wording and such answers none (docs/real_llm.md). It wants
     a language model whose row "mean-centred" of job `oracle` refuses.
     """
     config.guide.update(CENTRED_GUIDE)

@@ -15,7 +15,7 @@ from typing import Any
 from examples.drawing import axes_of, options, save
 from tga_jax.analysis.layer_values import LayerValue, layer_band, over_layers, read_layers
 
-ARMS = ("baseline", "tga", "tga-centred", "tga-centred-tenth", "tga-answer")
+ARMS = ("baseline", "tga", "tga-centred", "tga-centred-bare-captioned", "tga-answer")
 DIRECTION, COSINE = "refusal_direction", "image_caption_cos_centred"
 # In the first layers the two kinds of captions are hardly apart, so a distance in units of theirs
 # has no meaning there.
