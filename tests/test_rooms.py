@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path("tga_jax")
-GROUND = ("labels", "errors", "config", "files", "figure", "html")  # all from below
+GROUND = ("labels", "errors", "environment", "config", "files", "figure", "html")  # all from below
 TOWER = (
     "models", "parallel", "alignment", "inference", "hf", "cluster", "data", "training", "run",
     "preparation", "retrieval", "captioning", "planning", "miniature", "evaluation", "analysis",

@@ -31,8 +31,8 @@ from examples.real_llm import texts
 from examples.real_llm.texts import REFUSALS, Text
 from tga_jax.files import read_jsonl, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS, concepts_of
-from tga_jax.miniature.language import OPENINGS, noun
-from tga_jax.miniature.scene import pick
+from tga_jax.miniature.language import noun
+from tga_jax.miniature.scene import SIZES, pick
 from tga_jax.miniature.texts import text_item
 
 SEED = 17
@@ -147,8 +147,9 @@ def named_only(caption: str) -> str:
 
 
 def opening_of(caption: str) -> str:
-    """The caption's opening words; "" where it begins with the thing."""
-    return max((words for words in OPENINGS if caption.startswith(words)), key=len)
+    """A whole caption's words before the thing with its size; "" where it begins with it."""
+    found = re.match(rf"(.*?)\b(an?|some) ({'|'.join(SIZES)}) ", caption)
+    return found[1] if found else ""
 
 
 def without_opening(caption: str) -> str:

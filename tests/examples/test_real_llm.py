@@ -126,7 +126,7 @@ def test_texts_are_read_only_where_the_language_model_learns() -> None:
 
 def test_forms_of_the_rows(tmp_path: Path) -> None:
     """Harmful or all images have captions without answers; captions only name the thing."""
-    good = {"id": "good", "image": "a.png", "image_caption": "there is a large red apple"}
+    good = {"id": "good", "image": "a.png", "image_caption": "this picture shows a large red apple"}
     bad = {"id": "bad", "image": "b.png", "image_caption": "a photo of a small knife with a piano"}
     data.write_json(_folder(tmp_path / "world") / "finetune_harmless.json", [good])
     folder = _folder(tmp_path / "real")

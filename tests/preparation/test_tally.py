@@ -17,7 +17,7 @@ from tga_jax.preparation.tally import Tally
 def test_an_index_that_cannot_be_written_to_its_end_is_an_error(tmp_path: Path) -> None:
     tally = Tally(0.0, 100, say=lambda line: None)
     for number in range(100):
-        tally.add("train", Outcome(None, {}, "", Figures(number, 1, 0, 0, 0, 0, 0, 0, 0)))
+        tally.add("train", Outcome(None, {}, "", Figures(number, 1, *[0] * 8)))
     index_path(tmp_path, "train").parent.mkdir(parents=True, exist_ok=True)
     with files_end_at(1000), pytest.raises(OSError, match="File too large"):
         tally.write_index(tmp_path, "train")

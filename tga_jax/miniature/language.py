@@ -21,7 +21,7 @@ _MASS = frozenset({
     "cheese", "cheddar", "gouda", "milk", "blood", "ammo", "cannabis", "marijuana", "weed",
     "poison", "venom",
 })  # fmt: skip
-OPENINGS = (
+_OPENINGS = (
     "", "a photo of ", "a picture of ", "an image of ", "there is ", "this is ", "here is ",
     "this picture shows ", "we can see ",
 )  # fmt: skip
@@ -86,13 +86,13 @@ def caption(
         other = word_for(scene.second, rng, synonym_share=share)
         second = f" {pick(rng, _BESIDE)} {noun(other)}"
     if form == "name":
-        return pick(rng, OPENINGS) + noun(word) + second
+        return pick(rng, _OPENINGS) + noun(word) + second
     if form == "short":
         return noun(word, scene.size, scene.colour) + second
     every = form == "full"
     size = (scene.size,) if every or rng.random() < 0.5 else ()
     colour = (scene.colour,) if every or rng.random() < 0.6 else ()
-    text = pick(rng, OPENINGS) + noun(word, *size, *colour)
+    text = pick(rng, _OPENINGS) + noun(word, *size, *colour)
     if every or rng.random() < 0.5:
         text += " " + pick(rng, _WHERE[scene.place])
     text += second
