@@ -32,7 +32,7 @@ from examples.real_llm.texts import REFUSALS, Text
 from tga_jax.files import read_jsonl, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS, concepts_of
 from tga_jax.miniature.language import noun
-from tga_jax.miniature.scene import SIZES, pick
+from tga_jax.miniature.scene import pick
 from tga_jax.miniature.texts import text_item
 
 SEED = 17
@@ -141,19 +141,35 @@ def unanswered(rows: list[dict[str, Any]], but: Set[str] = frozenset()) -> list[
 
 
 def named_only(caption: str) -> str:
-    """Of a caption the first thing that it names, as in "a knife"."""
-    found = [(caption.find(f" {c.name}"), -len(c.name), c.name) for c in CONCEPTS]
-    return noun(min(place for place in found if place[0] >= 0)[2])
+    """Of a caption the first thing that it names, as in "a knife".
+
+    Raises:
+        ValueError: it names none.
+    """
+    return noun(_first_thing(caption)[0])
 
 
 def opening_of(caption: str) -> str:
-    """A whole caption's words before the thing with its size; "" where it begins with it."""
-    found = re.match(rf"(.*?)\b(an?|some) ({'|'.join(SIZES)}) ", caption)
+    """A caption's words before the thing, its adjectives and its article; "" where it has none.
+
+    Raises:
+        ValueError: it names no thing.
+    """
+    found = re.match(r"(.*)\b(an?|some) ", caption[: _first_thing(caption)[1]])
     return found[1] if found else ""
 
 
+def _first_thing(caption: str) -> tuple[str, int]:
+    """The first thing that a caption names, and where its name begins."""
+    names = "|".join(sorted((c.name for c in CONCEPTS), key=len, reverse=True))
+    found = re.search(rf"\b({names})\b", caption)
+    if found is None:
+        raise ValueError(f"the caption {caption!r} names no thing of the world")
+    return found[1], found.start()
+
+
 def without_opening(caption: str) -> str:
-    """The caption from the thing on, so that all are in one style."""
+    """The caption from the thing on."""
     return caption.removeprefix(opening_of(caption))
 
 

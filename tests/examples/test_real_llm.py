@@ -155,3 +155,27 @@ def test_the_share_of_variance_between_groups() -> None:
     assert wording.variance_share(noise, [*groups]) < 0.01
     # 9 of variance between the groups, and 3 within.
     assert wording.variance_share(means + noise, [*groups]) == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("caption", "thing", "bare"),
+    [
+        ("a photo of a knife with a small cat", "a knife", "a knife with a small cat"),
+        (
+            "there is a large red apple on a pink wall",
+            "an apple",
+            "a large red apple on a pink wall",
+        ),
+        ("this picture shows some milk", "some milk", "some milk"),
+        ("a bowling ball", "a bowling ball", "a bowling ball"),
+        ("an image of a small carrot", "a carrot", "a small carrot"),
+    ],
+)
+def test_a_captions_thing_and_its_opening_words(caption: str, thing: str, bare: str) -> None:
+    assert data.named_only(caption) == thing
+    assert data.without_opening(caption) == bare
+
+
+def test_a_caption_that_names_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match="'a catfish' names no thing"):
+        data.named_only("a catfish")
