@@ -7,9 +7,9 @@
 
 Behind the colon stand a recipe and a preset, joined by "+", or one of them alone. The recipe says
 what is switched on: `tga_answer`, which the evidence so far supports, `tga_centred`, the paper's
-pair term in the form that can work, or `tga`, the guide as published; docs/method.md tells them
-apart. The preset fits both stages to hardware: `gpu80` (one
-GPU of 80 GB), `gpu24`, `gpu8x80`, `v5e16`, `v5p8` or `laptop`; docs/presets.md has what each needs.
+pair term in the form that did best with SmolLM2, or `tga`, the guide as published; docs/method.md
+tells them apart. The preset fits both stages to hardware: `gpu80` (one GPU of 80 GB), `gpu24`,
+`gpu8x80`, `v5e16`, `v5p8` or `laptop`; docs/presets.md has what each needs.
 
 A preset alone takes the recipe `tga_answer`. Without either, the recipe is `tga`, and the settings
 are those for trying things out on a small model: float32, all weights trained, batches of 8.
@@ -28,8 +28,9 @@ def tga(config: ConfigDict) -> None:
     """The guide as published: both of the paper's terms at weight 1, raw states, all layers.
 
     Of it is known that in our miniature it carries no refusal over to images and costs half of
-    the naming (docs/miniature.md), and next to none with SmolLM2 (docs/real_llm.md), which are both
-    small. It wants samples with a caption, and with a retrieved text for the second term.
+    the naming (docs/miniature.md), and next to none with SmolLM2, but for captions that only name
+    the thing (docs/real_llm.md); both are small. It wants samples with a caption, and with a
+    retrieved text for the second term.
     """
     config.guide.update(PAPER_GUIDE)
 
@@ -49,9 +50,10 @@ def tga_answer(config: ConfigDict) -> None:
 def tga_centred(config: ConfigDict) -> None:
     """The paper's pair term alone, centred, in stage 2.
 
-    With SmolLM2 it carries refusals over, with captions in one style and harmful images that have
-    no answers; with captions of varied wording and such answers none (docs/real_llm.md). It wants
-    a language model whose row "mean-centred" of job `oracle` refuses.
+    With SmolLM2 it carries refusals over where captions lack opening words and harmful images have
+    no answers, and none where captions are of varied wording and all images have answers. Answers
+    then say less (docs/real_llm.md). It wants a language model whose row "mean-centred" of job
+    `oracle` refuses.
     """
     config.guide.update(CENTRED_GUIDE)
     config.pretrain.guide = False  # many tokenizers put nothing before the image there

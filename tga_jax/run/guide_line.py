@@ -59,7 +59,7 @@ def _image_first(guide: GuideConfig, image_first: bool) -> str:
     """What is to be said of means that have the state of a sequence's first token in them.
 
     Language models use that token as an attention sink (Xiao et al., arXiv 2309.17453), whatever
-    it is. In SmolLM2-135M its state is a hundred times as long as the others from layer 12 on.
+    it is. In SmolLM2-135M its state is 20 to 190 times as long as the others on layers 12 to 29.
     """
     if not (image_first and guide.pair_weight):
         return ""
