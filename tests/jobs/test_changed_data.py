@@ -114,6 +114,17 @@ def test_a_guide_without_captions_is_said_and_not_claimed(
     assert "No retrieved text was in the prompts of the training" in card  # "plain" has no place
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_card_says_whether_prompts_had_retrieved_texts(
+    begun: Path, tmp_path: Path, share: float
+) -> None:
+    flags = ("--config.finetune.steps=1", f"--config.data.retrieved_share={share}")
+    assert main(arguments(begun, tmp_path, *flags, job="finetune,export")) == 0
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert ("In training a retrieved text stood in front" in card) is bool(share)
+    assert ("No retrieved text was in the prompts" in card) is not bool(share)
+
+
 def test_the_decoder_is_frozen_beside_adapters(
     begun: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -183,12 +183,13 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)
     trained = weights.stage is not None
     stages = [stage for stage in STAGES if finished_stage(job.workdir, stage)]
-    asks = any(model.prompts.named(config[stage].template) != "plain" for stage in stages)
+    asking = [s for s in stages if model.prompts.named(config[s].template) != "plain"]
+    retrieved = any(had_retrieved(job.workdir / stage) for stage in asking)
     return CardFacts(
         name=f"{model.source.name}-{weights.tag}",
         bases=tuple(str(folder) for folder in model.source.folders.values()),
         template=template(config, model.prompts, weights),
-        retrieved_in_prompt=config.prompt.retrieved and asks,
+        retrieved_in_prompt=config.prompt.retrieved and retrieved,
         guide_form=guide.form if trained else "none",
         guide_layers=tuple(layer + 1 for layer in guide.layers),
         guide_center=guide.center,
@@ -196,6 +197,12 @@ def card(job: Job, model: OpenModel, weights: Weights) -> CardFacts:
         model_type=llava_type(model.source.config),
         stages=tuple(stage_facts(job.workdir / stage) for stage in stages),
     )
+
+
+def had_retrieved(folder: Path) -> bool:
+    """Whether any image of a stage had a retrieved text, as its samples.json says."""
+    about = read_json(folder / "samples.json")
+    return about["pictures"] > about["pictures_without_retrieved"]["count"]
 
 
 def stage_facts(folder: Path) -> StageFacts:
