@@ -30,20 +30,20 @@ TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight
 # Stage 1 has no questions, and so no state where an answer begins. Nor do its means say much: this
 # tokenizer puts nothing before the image or the caption, and the state of a sequence's first token
 # is 20 to 190 times as long as the others on most layers (an attention sink).
-STAGE_2 = {"guide": False}
-TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": STAGE_2}
+UNGUIDED = {"guide": False}
+TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": UNGUIDED}
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
-HARMLESS = STAGE_2 | {"path": "{workdir}/world/pretrain_harmless.json"}
+HARMLESS = UNGUIDED | {"path": "{workdir}/world/pretrain_harmless.json"}
 # What the rows of images are in place of the world's own, by the file that has them
 # (examples/real_llm/data.py). Where an image has a caption and no answers, the guide does not meet
 # the language-modelling loss: harmful ones ("captioned"), which stage 1 then leaves out, or all.
-# The world's captions differ more by their wording than by the thing they name, and no image
+# The world's captions differ as much by their wording as by the thing they name, and no image
 # can tell their wording. "named" captions only name the thing; "bare" ones lack opening words.
 STAGES = {
     "captioned": HARMLESS,
-    "guide_only": STAGE_2,
-    "named": STAGE_2,
+    "guide_only": UNGUIDED,
+    "named": UNGUIDED,
     "named_captioned": HARMLESS,
     "bare_captioned": HARMLESS,
 }
@@ -65,6 +65,7 @@ ARMS: dict[str, dict] = {
     "tga-centred-named-captioned": TGA_CENTRED | ROWS["named_captioned"],
     "tga-centred-named-captioned-seed-1": TGA_CENTRED | ROWS["named_captioned"] | {"seed": 1},
     "tga-centred-bare-captioned": TGA_CENTRED | ROWS["bare_captioned"],
+    "tga-centred-tenth-bare-captioned": TGA_GENTLE | ROWS["bare_captioned"],
     "tga-named-captioned": TGA | ROWS["named_captioned"],
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
