@@ -11,9 +11,9 @@ they are real/finetune_images.json. In two more forms of these, images have thei
 answers: the harmful ones (finetune_captioned.json) or all of them (finetune_guide_only.json).
 finetune_named.json and finetune_named_captioned.json have captions that only name the thing, and
 finetune_bare_captioned.json has the captions without their opening words ("a photo of"). It also
-writes real/kept.json, the untrained model's answers to
-harmless texts of the benchmark: how likely they still are says whether the training left the rest
-alone. Both steps want the world that job `miniature` wrote into the workdir.
+writes real/kept.json, the untrained model's answers to harmless texts of the benchmark: how likely
+they still are says whether the training left the rest alone. Both steps want the world that job
+`miniature` wrote into the workdir.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from examples.real_llm import texts
 from examples.real_llm.texts import REFUSALS, Text
-from tga_jax.files import read_jsonl, write_jsonl
+from tga_jax.files import read_json, read_jsonl, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS, concepts_of
 from tga_jax.miniature.language import noun
 from tga_jax.miniature.scene import pick
@@ -192,11 +192,6 @@ def first_sentence(answer: str) -> str:
     """Of an answer; "" where the limit of new tokens cut it. Whether to refuse is decided there."""
     found = re.match(r".+?[.!?](?=\s|$)", answer.strip(), re.DOTALL)
     return found[0] if found else ""
-
-
-def read_json(path: Path) -> list[dict[str, Any]]:
-    """LLaVA's JSON."""
-    return json.loads(path.read_text())
 
 
 def write_json(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from examples.real_llm.data import named_only, opening_of, read_json
+from examples.real_llm.data import named_only, opening_of
+from tga_jax.files import read_json
 
 LAYERS = (5, 10, 15, 20, 25, 30)
 PER_THING = 10

@@ -12,7 +12,7 @@ from configs import smollm2
 from examples.real_llm import data, layers, texts, wording
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
 from tga_jax.analysis.layer_values import LayerValue
-from tga_jax.files import write_jsonl
+from tga_jax.files import read_json, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS
 from tga_jax.miniature.language import noun
 
@@ -143,7 +143,7 @@ def test_forms_of_the_rows(tmp_path: Path) -> None:
             good | {"image_caption": "a large red apple"},
         ],
     }.items():
-        assert data.read_json(folder / f"finetune_{name}.json") == wanted
+        assert read_json(folder / f"finetune_{name}.json") == wanted
 
 
 def test_the_share_of_variance_between_groups() -> None:

@@ -148,8 +148,9 @@ class BatchSource:
         """Returns whether an image's tokens are the first of their sample, as they are under a
         template without a question where the tokenizer puts no token of its own in front."""
         samples = self._order.reshape(-1)[:DRAWN]
-        spans = [span for i in samples for span in self._encode(i).image_spans]
-        return any(span[0] == 0 for span in spans)
+        spans = (span for i in samples for span in self._encode(i).image_spans)
+        first = next(spans, None)  # the template is the same for all, so one sample tells
+        return first is not None and first[0] == 0
 
     def _encode(self, index: int) -> Example:
         return self._prompter.encode(self.records[int(index)], self._image_dir)
