@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tga_jax.data.ablation import ablate
-from tga_jax.data.lazy_records import answered, has_contents, has_flags, image_counts, text_lengths
+from tga_jax.data.lazy_records import Known, has_contents, has_flags, known_of
 from tga_jax.data.records import Record, Turn
 from tga_jax.errors import UserError
 
@@ -54,9 +54,7 @@ def test_retrieved_texts_are_left_out_by_id() -> None:
 class OnDisk(list[Record]):
     """Records that are read one by one, as those of prepared data, which tell this much before."""
 
-    text_lengths = np.ones(len(RECORDS), np.int32)
-    image_counts = np.ones(len(RECORDS), np.int32)
-    answered = np.ones(len(RECORDS), bool)
+    known = Known(*np.ones((3, len(RECORDS)), np.int32))
     has_flags = np.array([(True, r.caption is not None, True, False) for r in RECORDS])
     has_contents = True
 
@@ -76,8 +74,7 @@ def test_no_record_is_read_before_it_is_asked_for() -> None:
     records = OnDisk(RECORDS)
     changed = ablate(records, caption_noise=0.3, retrieved_share=0.5, seed=1)
     assert len(changed) == len(RECORDS) and has_contents(changed)
-    for known in (text_lengths, image_counts, answered):
-        assert sum(known(changed)) == len(RECORDS)
+    assert known_of(changed) is OnDisk.known
     assert records.read == []
     in_memory = ablate(RECORDS, caption_noise=0.3, retrieved_share=0.5, seed=1)
     assert changed[7] == in_memory[7] and changed[-393] == changed[7]

@@ -5,13 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tga_jax.data.order import Known, plan_order
+from tga_jax.data.lazy_records import Known
+from tga_jax.data.order import plan_order
 
 
 @pytest.mark.parametrize(("samples", "batch_size"), [(23, 4), (24, 4), (5, 8), (3, 10), (1, 3)])
 def test_every_sample_is_used_equally_often(samples, batch_size):
     has_image = np.arange(samples) % 3 > 0
-    known = Known(np.arange(samples), has_image, np.arange(samples) % 5 > 0)
+    known = Known(np.arange(samples), 2 * has_image, np.arange(samples) % 5 > 0)
     order = plan_order(known, batch_size=batch_size, steps=3 * samples, seed=1)
     assert order.shape == (3 * samples, batch_size)
     for step in range(1, len(order) + 1):

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.data.test_loader import assert_same
 from tests.jobs.inputs import arguments, make_inputs, row
 from tga_jax.data.images import ImageTransform
-from tga_jax.data.lazy_records import has_flags, text_lengths
+from tga_jax.data.lazy_records import has_flags, known_of
 from tga_jax.data.loader import BatchSource, make_loader
 from tga_jax.data.prepared import VERSION, PreparedRecords
 from tga_jax.data.prompts import Prompter
@@ -104,9 +104,10 @@ def test_lengths_and_flags_are_known_without_reading(made):
         read_records(inputs / "samples.json"),
         PreparedRecords(workdir / "data", "train"),
     )
-    assert list(text_lengths(kept)) == list(text_lengths(records))
-    assert list(kept.image_counts) == [len(r.images) for r in records]
-    assert list(kept.answered) == [r.has_answer for r in records]
+    for values, read in zip(kept.known, known_of(records), strict=True):
+        assert values.tolist() == read.tolist()
+    assert kept.known.images.tolist() == [len(r.images) for r in records]
+    assert kept.known.answered.tolist() == [r.has_answer for r in records]
     assert kept.has_flags.tolist() == has_flags(records).tolist()
     assert kept.has_flags.any(axis=0).all() and not kept.has_flags.all(axis=0).any()
     assert [r.number for r in kept] == [r.number for r in records] == list(range(COUNT))

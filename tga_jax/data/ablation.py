@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tga_jax.data.lazy_records import (
-    LazyRecords,
-    answered,
-    has_contents,
-    has_flags,
-    image_counts,
-    text_lengths,
-)
+from tga_jax.data.lazy_records import LazyRecords, has_contents, has_flags, known_of
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
@@ -51,9 +44,7 @@ class Ablated(LazyRecords):
     reading tells.
 
     Attributes:
-        text_lengths: of all records, which nothing here changes.
-        image_counts: likewise.
-        answered: likewise.
+        known: `lazy_records.Known` of the records, which nothing here changes.
         has_contents: likewise.
     """
 
@@ -67,8 +58,7 @@ class Ablated(LazyRecords):
             seed: of that choice.
         """
         self._records, self._donors, self._share, self._seed = records, donors, share, seed
-        self.text_lengths, self.image_counts = text_lengths(records), image_counts(records)
-        self.answered = answered(records)
+        self.known = known_of(records)
         self.has_contents = has_contents(records)
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -12,27 +12,40 @@ from tga_jax.data.templates import first_turn_images
 FLAGS = 5  # of a record in `has_flags`
 
 
+class Known(NamedTuple):
+    """What groups samples into batches, known of every record of a set.
+
+    Attributes:
+        lengths: int[records], each one's `text_length`.
+        images: int[records], how many each has.
+        answered: bool[records], whether each has an answer to learn. A captioned image may have
+            none.
+    """
+
+    lengths: np.ndarray
+    images: np.ndarray
+    answered: np.ndarray
+
+    def take(self, places: np.ndarray) -> "Known":
+        """The same of the records at these places."""
+        return Known(*(values[places] for values in self))
+
+
+def known_of(records: Sequence[Record]) -> Known:
+    """What is known of every record; sets whose records are on disk know it without reading."""
+    known: Known | None = getattr(records, "known", None)
+    if known is not None:
+        return known
+    return Known(
+        np.array([text_length(record) for record in records], np.int64),
+        np.array([len(record.images) for record in records], np.int64),
+        np.array([record.has_answer for record in records], bool),
+    )
+
+
 def text_length(record: Record) -> int:
     """The number of characters; enough to group samples of like length."""
     return sum(len(turn.question) + len(turn.answer or "") for turn in record.turns)
-
-
-def text_lengths(records: Sequence[Record]) -> Sequence[int]:
-    """`text_length` of every record; prepared data knows them without reading its records."""
-    known = getattr(records, "text_lengths", None)
-    return [text_length(record) for record in records] if known is None else known
-
-
-def image_counts(records: Sequence[Record]) -> Sequence[int]:
-    """How many images every record has; likewise."""
-    known = getattr(records, "image_counts", None)
-    return [len(record.images) for record in records] if known is None else known
-
-
-def answered(records: Sequence[Record]) -> Sequence[bool]:
-    """Whether every record has an answer to learn; likewise. A captioned image may have none."""
-    known = getattr(records, "answered", None)
-    return [record.has_answer for record in records] if known is None else known
 
 
 class LazyRecords(Sequence[Record]):

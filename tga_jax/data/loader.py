@@ -17,8 +17,9 @@ from tga_jax.data.batches import balanced_rows, collate
 from tga_jax.data.example import Example
 from tga_jax.data.images import ImageTransform, load_pixels
 from tga_jax.data.in_parallel import children_without_signals, end_with_parent
+from tga_jax.data.lazy_records import known_of
 from tga_jax.data.mixture import Part
-from tga_jax.data.order import known_of, plan_order
+from tga_jax.data.order import plan_order
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.data.tiles import TileTransform, tile_counts

@@ -5,14 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tga_jax.data.lazy_records import (
-    LazyRecords,
-    answered,
-    has_contents,
-    has_flags,
-    image_counts,
-    text_lengths,
-)
+from tga_jax.data.lazy_records import Known, LazyRecords, has_contents, has_flags, known_of
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 
@@ -59,9 +52,7 @@ class Mixture(LazyRecords):
 
     Attributes:
         parts: size and weight of each; what `order.plan_order` draws by.
-        text_lengths: of all records.
-        image_counts: of all records.
-        answered: of all records.
+        known: `lazy_records.Known` of all records.
         has_flags: of all records.
         has_contents: whether every set brings its images along.
     """
@@ -70,9 +61,7 @@ class Mixture(LazyRecords):
         self._sets = list(sets)
         self.parts = tuple(Part(len(s), w) for s, w in zip(sets, weights, strict=True))
         self._ends = np.cumsum([part.size for part in self.parts])
-        self.text_lengths = np.concatenate([np.asarray(text_lengths(s)) for s in sets])
-        self.image_counts = np.concatenate([np.asarray(image_counts(s)) for s in sets])
-        self.answered = np.concatenate([np.asarray(answered(s)) for s in sets])
+        self.known = Known(*map(np.concatenate, zip(*map(known_of, sets), strict=True)))
         self.has_flags = np.concatenate([has_flags(s) for s in sets])
         self.has_contents = all(has_contents(s) for s in sets)
 

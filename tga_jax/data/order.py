@@ -2,40 +2,15 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from tga_jax.data.lazy_records import answered, image_counts, text_lengths
+from tga_jax.data.lazy_records import Known
 from tga_jax.data.mixture import Part
-from tga_jax.data.records import Record
 
 # Samples are sorted by length among this many batches: enough that a batch holds like lengths,
 # few enough that the order stays random.
 BATCHES_SORTED_TOGETHER = 50
-
-
-class Known(NamedTuple):
-    """What grouping needs to know of every sample.
-
-    Attributes:
-        lengths: in any unit.
-        has_image: whether it has one.
-        answered: whether it has an answer to learn.
-    """
-
-    lengths: np.ndarray
-    has_image: np.ndarray
-    answered: np.ndarray
-
-
-def known_of(records: Sequence[Record]) -> Known:
-    """Returns what is known of records; of prepared data without reading them."""
-    return Known(
-        np.asarray(text_lengths(records)),
-        np.asarray(image_counts(records)) > 0,
-        np.asarray(answered(records)),
-    )
 
 
 def plan_order(
@@ -150,7 +125,7 @@ def _grouped(
     rest: list[np.ndarray] = []
     group_size = batch_size * BATCHES_SORTED_TOGETHER
     for wanted in (True, False):
-        samples = fresh[known.has_image[fresh] == wanted]
+        samples = fresh[(known.images[fresh] > 0) == wanted]
         full = len(samples) - len(samples) % batch_size
         rest.append(samples[full:])
         for start in range(0, full, group_size):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tga_jax.data.lazy_records import LazyRecords
+from tga_jax.data.lazy_records import Known, LazyRecords
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.stored import Figures, to_record
 from tga_jax.errors import UserError
@@ -49,9 +49,7 @@ class PreparedRecords(LazyRecords):
     Travels to worker processes as the folder's name, which open the files for themselves.
 
     Attributes:
-        text_lengths: int32[records], as `lazy_records.text_length`.
-        image_counts: int32[records].
-        answered: bool[records], as `lazy_records.answered`.
+        known: `lazy_records.Known` of the records.
         has_flags: bool[records, FLAGS], as `lazy_records.has_flags`.
         scaled: int32[records], how many images had values of more than 8 bits.
         held_out: how many records are in other splits.
@@ -79,9 +77,9 @@ class PreparedRecords(LazyRecords):
         self._count: int = report["splits"][split]
         self.held_out: int = sum(report["splits"].values()) - self._count
         index = _load_index(index_path(self.folder, split), self._count)
-        self._numbers, self.text_lengths, self.image_counts = index[:, :3].T
+        self._numbers = index[:, 0]
+        self.known = Known(index[:, 1], index[:, 2], index[:, 9] > 0)
         self.has_flags = np.column_stack([index[:, 2:6] > 0, index[:, 8] == 1])
-        self.answered = index[:, 9] > 0
         self._left_out_turns, self.scaled = index[:, 6:8].T
         self.left_out = tuple(
             BadRow(row["record"] - 1, row["id"], row["reason"])

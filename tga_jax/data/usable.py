@@ -4,14 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tga_jax.data.lazy_records import (
-    LazyRecords,
-    answered,
-    has_contents,
-    has_flags,
-    image_counts,
-    text_lengths,
-)
+from tga_jax.data.lazy_records import LazyRecords, has_contents, has_flags, known_of
 from tga_jax.data.records import Record
 
 
@@ -19,9 +12,7 @@ class Usable(LazyRecords):
     """Some records of a set, in its order, each read when it is asked for.
 
     Attributes:
-        text_lengths: of these records.
-        image_counts: likewise.
-        answered: likewise.
+        known: `lazy_records.Known` of these records.
         has_flags: likewise.
         has_contents: whether the set brings its images along.
     """
@@ -29,9 +20,7 @@ class Usable(LazyRecords):
     def __init__(self, records: Sequence[Record], keep: np.ndarray):
         """Takes a set and the places in it of the records that are kept: int64[kept]."""
         self._records, self._keep = records, keep
-        self.text_lengths = np.asarray(text_lengths(records))[keep]
-        self.image_counts = np.asarray(image_counts(records))[keep]
-        self.answered = np.asarray(answered(records))[keep]
+        self.known = known_of(records).take(keep)
         self.has_flags = has_flags(records)[keep]
         self.has_contents = has_contents(records)
 

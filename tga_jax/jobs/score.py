@@ -11,7 +11,7 @@ from tga_jax.alignment.guide import GuideConfig
 from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.example import Example
-from tga_jax.data.lazy_records import text_lengths
+from tga_jax.data.lazy_records import known_of
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model, check_samples
 from tga_jax.run.guide import guide_config
@@ -47,7 +47,7 @@ def run(job: Job) -> None:
     work, path = Work(folder, weights.tag, signed), folder / f"{weights.tag}.jsonl"
     if not work.is_done(path):
         rows = {row["row"]: row for row in work.rows()}
-        lengths = text_lengths(records)
+        lengths = known_of(records).lengths
         todo = sorted(set(range(len(records))) - rows.keys(), key=lambda i: lengths[i])
 
         def encode(row: int) -> Example:

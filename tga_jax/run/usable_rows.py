@@ -16,7 +16,7 @@ import numpy as np
 from tga_jax.cluster import hosts
 from tga_jax.data.image_sets import missing_lines
 from tga_jax.data.in_parallel import cores
-from tga_jax.data.lazy_records import image_counts
+from tga_jax.data.lazy_records import known_of
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
 from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
@@ -151,7 +151,7 @@ def _no_image_left(records: Sequence[Record], checked: Checked) -> str:
     """What is to be said where all samples with an image were left out; else ""."""
     if not checked.skipped:
         return ""
-    images = np.array(image_counts(records), bool)
+    images = known_of(records).images > 0
     if not images.any() or images[checked.keep].any():
         return ""
     return (
