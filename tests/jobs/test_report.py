@@ -25,6 +25,7 @@ from tga_jax.main import main
 from tga_jax.report.collect import read_arm
 from tga_jax.report.differences import differences
 from tga_jax.report.headlines import lines
+from tga_jax.report.seeds import mean_figure, mean_share, paired
 
 VOID = ("br", "img", "input", "meta", "hr", "line", "rect", "circle", "path")
 
@@ -349,12 +350,22 @@ def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
     tables = (workdir / "report" / "tables.md").read_text().split("**Means over seeds")[1:]
     expected = {("baseline", "tga"), ("frozen-baseline", "frozen"), ("baseline", "zz_literal")}
     headers = {
-        f"| Benchmark/scene | Figure | {a}, 2 seeds | {b}, 2 seeds | Difference | p |"
+        f"| Benchmark/scene | Figure | {a}, 2 seeds | {b}, 2 seeds | Difference |"
         for a, b in expected
     }
     assert {table.split("\n")[2] for table in tables} == headers and len(tables) == 3
-    caption = '<p class="caption">Means over seeds with'
+    caption = '<p class="caption">Means over seeds</p>'
     assert page_of(workdir).count(caption) == 3
+
+
+def test_an_interval_over_seeds_wants_three_and_stays_within_shares() -> None:
+    assert mean_figure([0.2, 0.4]).value == pytest.approx(0.3)
+    assert mean_figure([0.2, 0.4]).low is None and paired([0.2, 0.4], [0.3, 0.9])[1] is None
+    beyond = mean_figure([0.0, 0.0, 0.1])
+    assert beyond.interval == pytest.approx(stats.t.interval(0.95, 2, 0.1 / 3, 0.1 / 3))
+    assert beyond.interval[0] < 0
+    assert mean_share([0.0, 0.0, 0.1]).interval == (0.0, beyond.high)
+    assert mean_share([1.0, 1.0, 0.9]).interval == pytest.approx((1 - beyond.high, 1.0))
 
 
 def test_models_asked_in_different_ways_are_flagged(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ NAME and NAME-seed-1, NAME-seed-2, ... are one family.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ from tga_jax.report.headlines import Place
 
 Family = dict[int, Arm]  # seed -> arm; NAME alone is seed 0
 SEED = re.compile(r"(.+)-seed-(\d+)")
+# Of fewer seeds there is no interval: of two, Student's goes six times their distance beyond both.
+FEWEST = 3
 
 
 def families(arms: Sequence[Arm]) -> dict[str, Family]:
@@ -33,13 +36,22 @@ def families(arms: Sequence[Arm]) -> dict[str, Family]:
 
 
 def mean_figure(values: Sequence[float]) -> Figure:
-    """The mean over seeds with Student's 95% interval; none where all are equal."""
+    """The mean over seeds with Student's 95% interval; none of two, or where all are equal."""
     mean, count = float(np.mean(values)), len(values)
-    spread = float(np.std(values, ddof=1)) if count > 1 else 0.0
+    spread = float(np.std(values, ddof=1)) if count >= FEWEST else 0.0
     if spread < 1e-12:
         return Figure(mean, count=count)
     half = float(stats.t.ppf(0.975, count - 1)) * spread / count**0.5
     return Figure(mean, mean - half, mean + half, count)
+
+
+def mean_share(values: Sequence[float]) -> Figure:
+    """`mean_figure` of values that lie in 0..1, as the interval then must."""
+    found = mean_figure(values)
+    if found.low is None:
+        return found
+    low, high = found.interval
+    return dataclasses.replace(found, low=max(0.0, low), high=min(1.0, high))
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> tuple[Figure, float | None]:
@@ -70,21 +82,24 @@ def seeds_tables(arms: Sequence[Arm], pair: Sequence[str]) -> list[Table]:
 
 def _table(found: dict[str, Family]) -> Table:
     paired_test, rows = len(found) == 2, []
+    enough = min(map(len, found.values())) >= FEWEST
     for place in _places(list(found.values())):
         values = [_values(family, place) for family in found.values()]
         metric = place[2]
-        cells = [figure_text(metric, mean_figure(list(v.values()))) for v in values]
+        cells = [figure_text(metric, mean_share(list(v.values()))) for v in values]
         if paired_test:
             first, second = values
             common = sorted(first.keys() & second.keys())
             difference, p_value = paired(*([v[s] for s in common] for v in (first, second)))
             cells.append(difference_text(metric, difference))
-            cells.append("\u2013" if p_value is None else p_text(p_value))
+            if enough:
+                cells.append("\u2013" if p_value is None else p_text(p_value))
         rows.append((f"{place[0]}/{words(place[1])}", METRICS.get(metric, words(metric)), *cells))
     names = [f"{name}, {len(family)} seeds" for name, family in found.items()]
-    header = ("Benchmark/scene", "Figure", *names, *(("Difference", "p") if paired_test else ()))
-    caption = "Means over seeds with Student's 95% intervals"
-    caption += "; p is that of the paired t-test over seeds" if paired_test else ""
+    tested = ("Difference", "p") if enough else ("Difference",)
+    header = ("Benchmark/scene", "Figure", *names, *(tested if paired_test else ()))
+    caption = "Means over seeds with Student's 95% intervals" if enough else "Means over seeds"
+    caption += "; p is that of the paired t-test over seeds" if paired_test and enough else ""
     return Table(caption, header, rows, numbers=2)
 
 
