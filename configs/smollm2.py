@@ -31,7 +31,8 @@ TGA_GENTLE = {"guide": TGA_CENTRED["guide"] | {"pair_weight": 0.1, "hinge_weight
 # tokenizer puts nothing before the image or the caption, and the state of a sequence's first token
 # is 20 to 190 times as long as the others on most layers (an attention sink).
 UNGUIDED = {"guide": False}
-TGA_ANSWER = {"guide": dict(ANSWER_GUIDE), "pretrain": UNGUIDED}
+STAGE_2 = {"pretrain": UNGUIDED}
+TGA_ANSWER = {"guide": dict(ANSWER_GUIDE)} | STAGE_2
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
 HARMLESS = UNGUIDED | {"path": "{workdir}/world/pretrain_harmless.json"}
@@ -57,6 +58,7 @@ ARMS: dict[str, dict] = {
     "tga-answer": TGA_ANSWER,
     "tga-centred": TGA_CENTRED,
     "tga-centred-tenth": TGA_GENTLE,
+    "tga-centred-stage-2": TGA_CENTRED | STAGE_2,
     "baseline-captioned": BASELINE | ROWS["captioned"],
     "tga-answer-captioned": TGA_ANSWER | ROWS["captioned"],
     "tga-centred-captioned": TGA_CENTRED | ROWS["captioned"],
