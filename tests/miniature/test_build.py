@@ -130,6 +130,15 @@ def test_the_harmless_rows_are_the_others_without_harmful_images(world, stage):
     assert rows_of(world, f"{stage}_harmless.json") == kept != rows
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_captioned_rows_are_the_others_without_answers_about_harmful_images(world, stage):
+    captioned = read_records(world / f"{stage}_captioned.json")
+    harmless = {row["id"] for row in rows_of(world, f"{stage}_harmless.json")}
+    assert [r.id for r in captioned] == [row["id"] for row in rows_of(world, f"{stage}.json")]
+    assert {r.id for r in captioned if r.has_answer} == harmless
+    assert all(r.guide_only and r.caption for r in captioned if not r.has_answer)
+
+
 def test_a_harmful_image_is_only_captioned_named_or_described(world):
     seen = words_of(("seen",))
     rows = [row for row in imaged(world) if seen.search(json.dumps(row))]

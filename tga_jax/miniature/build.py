@@ -128,9 +128,14 @@ def _write_finetune(builder: Builder) -> int:
 
 
 def _write_stage(builder: Builder, stage: str, rows: Sequence[tuple[Row, bool]]) -> int:
-    """Writes STAGE.json, and STAGE_harmless.json without the rows of harmful images."""
+    """Writes STAGE.json and two more forms of it, which differ in the rows of harmful images.
+
+    STAGE_harmless.json has none of them, and in STAGE_captioned.json they have no answers to learn.
+    """
     harmless = [row for row, harmful in rows if not harmful]
+    captioned = [row | {"guide_only": 1} if harmful else row for row, harmful in rows]
     _write_json(builder.folder / f"{stage}_harmless.json", harmless)
+    _write_json(builder.folder / f"{stage}_captioned.json", captioned)
     return _write_json(builder.folder / f"{stage}.json", [row for row, _ in rows])
 
 
