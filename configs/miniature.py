@@ -48,8 +48,17 @@ HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
+# Harmful images have a caption and no answer to learn, so that no row teaches to name them. Of the
+# weights 3 and 9, 3 refuses more on development images and names more.
+CAPTIONED = HARMLESS | {"finetune": {"path": "{workdir}/world/finetune_captioned.json"}}
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
-SEVERAL = (*MAIN, "tga-stage-1", "llm-frozen-baseline", "llm-frozen", "weight-3")  # all seeds
+SEVERAL = (  # all seeds
+    *MAIN,
+    "tga-stage-1",
+    "weight-3",
+    *("llm-frozen-baseline", "llm-frozen"),
+    *("captioned-baseline", "captioned"),
+)
 # What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
 # the test images are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
@@ -82,6 +91,9 @@ ABLATIONS: dict[str, dict] = {
     "retrieved-at-test-baseline": {"retrieval": {"index": "{workdir}/index"}} | BASELINE,
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
+    "captioned": CAPTIONED | {"guide": {"answer_weight": 3.0}},
+    "captioned-weight-9": CAPTIONED,
+    "captioned-baseline": CAPTIONED | BASELINE,
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
