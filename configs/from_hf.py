@@ -50,9 +50,9 @@ def tga_answer(config: ConfigDict) -> None:
 def tga_centred(config: ConfigDict) -> None:
     """The paper's pair term alone, centred, in stage 2.
 
-    With SmolLM2 it carries refusals over where captions lack opening words and harmful images have
-    no answers, and none where captions are of varied wording and all images have answers. Answers
-    then say less (docs/real_llm.md). It wants a language model whose row "mean-centred" of job
+    With SmolLM2 it carries refusals over where harmful images have captions and no answers, most of
+    all where these lack opening words, and fewer where all images have answers. Answers say less
+    then (docs/real_llm.md). It wants a language model whose row "mean-centred" of job
     `oracle` refuses.
     """
     config.guide.update(CENTRED_GUIDE)
