@@ -48,8 +48,8 @@ HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
-# Harmful images have a caption and no answer to learn, so that no row teaches to name them. Of the
-# weights 3 and 9, 3 refuses more on development images and names more.
+# Harmful images have a caption and no answer to learn, so no row teaches to name what they show. Of
+# the weights 3 and 9, 3 was a little better on development images, within chance.
 CAPTIONED = HARMLESS | {"finetune": {"path": "{workdir}/world/finetune_captioned.json"}}
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (  # all seeds

@@ -18,9 +18,9 @@ PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))
 PAPER_GUIDE = {"center": "none", "pair_weight": 1.0, "hinge_weight": 1.0, "answer_weight": 0.0}
 # The pair term alone, centred. What it needs of the captions, docs/method.md says.
 CENTRED_GUIDE = PAPER_GUIDE | {"center": "batch", "hinge_weight": 0.0}
-# What carried refusal over in our experiments: the answer term alone. A term is a sum over its
-# layers: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature, where weights 1 to 3
-# cost one to three points of naming.
+# What carried refusals over in both of our experiments: the answer term alone. A term is a sum over
+# its layers: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature, where weights 1
+# to 3 cost one to three points of naming.
 ANSWER_GUIDE = {"center": "batch", "pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 0.25}
 
 
@@ -134,7 +134,7 @@ def _lora() -> ConfigDict:
 def _guide() -> ConfigDict:
     """The objective beside language modelling; alignment/guide.py and docs/method.md.
 
-    By default the guide is the paper's. What carried refusal over in our experiments is
+    By default the guide is the paper's. What carried refusals over in both of our experiments is
     `ANSWER_GUIDE`, which configs/from_hf.py:tga_answer switches on.
     """
     return ConfigDict(
