@@ -28,8 +28,8 @@ def tga(config: ConfigDict) -> None:
     """The guide as published: both of the paper's terms at weight 1, raw states, all layers.
 
     Of it is known that in our miniature it carries no refusal over to images and costs half of
-    the naming (docs/miniature.md), and next to none with SmolLM2, but for captions that only name
-    the thing (docs/real_llm.md); both are small. It wants samples with a caption, and with a
+    the naming (docs/miniature.md), and next to none with SmolLM2 on ordinary samples
+    (docs/real_llm.md); both are small. It wants samples with a caption, and with a
     retrieved text for the second term.
     """
     config.guide.update(PAPER_GUIDE)
@@ -40,8 +40,10 @@ def tga_answer(config: ConfigDict) -> None:
 
     It is not in the paper. In the miniature it carries over nine tenths of the refusals for things
     that alignment shows, a third for others of their kind, for two to five points of naming, by its
-    weight. It wants captions that answer the questions, and counts where a template has a question,
-    so not in the first stage with its template "plain".
+    weight, and with SmolLM2 a third to half and a tenth to a fifth. Where harmful images are known
+    and have captions and no answers, it carries over more, at a lower price. It wants captions that
+    answer the questions, and counts where a template has a question, so not in the first stage with
+    its template "plain".
     """
     config.guide.update(ANSWER_GUIDE)
     config.prompt.retrieved = False  # the answer is to be read off the image; no term uses the text
