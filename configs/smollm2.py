@@ -88,7 +88,10 @@ DEFENCES: dict[str, dict] = {
 SEEDS = range(3)
 # Figures of the miniature that have no question here: its texts have a right answer.
 UNASKED = ("attributes/all/accuracy", "texts/all/accuracy")
-SEVERAL = ("baseline", "tga", "tga-answer", "tga-centred-bare-captioned")  # all seeds
+SEVERAL = (  # all seeds
+    *("baseline", "tga", "tga-answer"),
+    *("baseline-captioned", "tga-centred-bare-captioned", "tga-answer-captioned"),
+)
 
 
 def arms() -> dict:
