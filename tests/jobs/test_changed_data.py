@@ -133,3 +133,23 @@ def test_the_decoder_is_frozen_beside_adapters(
     done = json.loads((tmp_path / "finetune" / "done.json").read_text())
     assert set(done["trained"]) == {"adapters", "projector"}
     assert "decoder's own weights are frozen" in capsys.readouterr().err
+
+
+def test_a_chain_that_captions_after_a_stage_can_be_run_again(
+    begun: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """The captions that it wrote are in the data then, though the finished stage had none."""
+    flags = ("--config.pretrain.steps=1", "--config.generate.max_new_tokens=2")
+
+    def run(jobs: str) -> int:
+        return main(arguments(begun, tmp_path / "run", *flags, job=jobs))
+
+    chain = "prepare,pretrain,caption,prepare"
+    assert run(chain) == 0
+    made_from = json.loads((tmp_path / "run" / "data" / "report.json").read_text())["made_from"]
+    assert made_from["captions"] is not None
+    capsys.readouterr()
+    assert run(chain) == 0
+    assert "[pretrain] was finished before" in capsys.readouterr().err
+    assert run("pretrain") == 2
+    assert "the captions (config.data.captions) changed" in capsys.readouterr().err

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from tests.jobs.inputs import make_samples, row
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.config import base_config
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.records import parse_record
-from tga_jax.run.guide import guide_warning, term_counts
+from tga_jax.errors import UserError
+from tga_jax.run.guide import guide_config, guide_warning, term_counts
 from tga_jax.run.guide_line import guide_line
 
 ANSWER = GuideConfig(
@@ -116,3 +119,16 @@ def test_steps_of_one_sample_are_said(
 def test_means_with_an_attention_sink_in_them_are_said(guide: GuideConfig, warned: bool) -> None:
     assert ("the image is the first thing" in line(guide, image_first=True)) is warned
     assert "WARNING" not in line(guide, image_first=False)
+
+
+def test_layers_count_only_where_the_guide_is_on(tmp_path: Path) -> None:
+    """A stage without a guide may train a decoder that lacks the layers that another one guides."""
+    config = base_config()
+    config.guide.update(layers="3-4", answer_layers="3-6", answer_weight=9.0)
+    config.pretrain.guide = False
+    assert not guide_config(config, tmp_path, 2, "pretrain").active
+    for layers, name in ((2, "layers"), (4, "answer_layers")):
+        with pytest.raises(UserError, match=f"config.guide.{name}="):
+            guide_config(config, tmp_path, layers, "finetune")
+    found = guide_config(config, tmp_path, 6, "finetune")
+    assert (found.layers, found.answer_layers) == ((2, 3), (2, 3, 4, 5))

@@ -29,6 +29,9 @@ FREE_PLACES = ("path", "image_dir")  # of a stage
 # What config.<stage>.accept_changed_data lets go on: which samples there are, and their length.
 DATA_KEYS = ("data.content", "data.used", "data.max_length", "data.buckets", "data.caption_buckets")
 
+# Jobs that write texts beside the samples -> how the content of these is named.
+WRITERS = {"caption": "captions", "retrieve": "retrieved"}
+
 Settings = dict[str, Any]
 
 
@@ -108,6 +111,7 @@ def check_finished(
     """Refuse settings that are not those which the finished stage was trained with.
 
     No samples are read: where their number gives the steps, the steps that were done are taken.
+    Texts that later jobs of the same command write may differ: they were not there before.
     """
     folder, steps = job.workdir / job.name, job.config[job.name].steps
     found = shared_files.read_json(folder / "settings.json", missing_ok=True)
@@ -123,6 +127,9 @@ def check_finished(
     )
     if job.config[job.name].accept_changed_data:
         settings["data"] = found["data"]
+    for writer, texts in WRITERS.items():
+        if writer in job.following:  # a command that is run again finds what it wrote after this
+            settings["data"]["content"][texts] = found["data"]["content"].get(texts)
     refuse_others(folder, found, settings)
 
 
