@@ -341,6 +341,15 @@ def test_seeds_are_averaged_and_tested_in_pairs(tmp_path: Path) -> None:
     assert cells[4] == p_text(t.pvalue)
 
 
+def test_intervals_of_one_family_alone_are_explained_too(tmp_path: Path) -> None:
+    names = ["baseline", "baseline-seed-1", "baseline-seed-2", "tga", "tga-seed-1"]
+    workdir = make_workdir(tmp_path / "run", arms=tuple(names), each=8)
+    assert report(workdir) == 0
+    table = (workdir / "report" / "tables.md").read_text().split("**Means over seeds")[1]
+    assert table.startswith(" with Student's 95% intervals**")
+    assert table.split("\n")[2].endswith("baseline, 3 seeds | tga, 2 seeds | Difference |")
+
+
 @pytest.mark.slow
 def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
     kinds = ("baseline", "tga", "frozen-baseline", "frozen", "zz_literal")

@@ -81,25 +81,27 @@ def seeds_tables(arms: Sequence[Arm], pair: Sequence[str]) -> list[Table]:
 
 
 def _table(found: dict[str, Family]) -> Table:
-    paired_test, rows = len(found) == 2, []
-    enough = min(map(len, found.values())) >= FEWEST
+    sizes, rows = [len(family) for family in found.values()], []
+    compared = len(found) == 2
+    tested = compared and min(sizes) >= FEWEST
     for place in _places(list(found.values())):
         values = [_values(family, place) for family in found.values()]
         metric = place[2]
         cells = [figure_text(metric, mean_share(list(v.values()))) for v in values]
-        if paired_test:
+        if compared:
             first, second = values
             common = sorted(first.keys() & second.keys())
             difference, p_value = paired(*([v[s] for s in common] for v in (first, second)))
             cells.append(difference_text(metric, difference))
-            if enough:
+            if tested:
                 cells.append("\u2013" if p_value is None else p_text(p_value))
         rows.append((f"{place[0]}/{words(place[1])}", METRICS.get(metric, words(metric)), *cells))
     names = [f"{name}, {len(family)} seeds" for name, family in found.items()]
-    tested = ("Difference", "p") if enough else ("Difference",)
-    header = ("Benchmark/scene", "Figure", *names, *(tested if paired_test else ()))
-    caption = "Means over seeds with Student's 95% intervals" if enough else "Means over seeds"
-    caption += "; p is that of the paired t-test over seeds" if paired_test and enough else ""
+    tests = ("Difference",) * compared + ("p",) * tested
+    header = ("Benchmark/scene", "Figure", *names, *tests)
+    caption = "Means over seeds"
+    caption += " with Student's 95% intervals" if max(sizes) >= FEWEST else ""
+    caption += "; p is that of the paired t-test over seeds" if tested else ""
     return Table(caption, header, rows, numbers=2)
 
 
