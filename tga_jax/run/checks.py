@@ -31,15 +31,11 @@ from tga_jax.run.model import (
     image_transform,
     open_source,
 )
-from tga_jax.run.sample_files import check_split, image_folder, named_sets, samples_key
+from tga_jax.run.sample_files import WRITERS, check_split, image_folder, named_sets, samples_key
 from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
 MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
-WRITERS = {
-    "captions": "caption",
-    "retrieved": "retrieve",
-}  # file of texts -> the job that writes it
 
 
 def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:

@@ -20,6 +20,9 @@ from tga_jax.data.stored import TRAIN, VALIDATION
 from tga_jax.errors import UserError
 from tga_jax.files import file_digest
 
+# File of texts beside the samples -> the job that writes it.
+WRITERS = {"captions": "caption", "retrieved": "retrieve"}
+
 Content = dict[str, Any]
 
 

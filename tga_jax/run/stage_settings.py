@@ -15,7 +15,7 @@ from tga_jax.files import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
-from tga_jax.run.sample_files import Content
+from tga_jax.run.sample_files import WRITERS, Content
 from tga_jax.run.weights import Weights
 
 # Changing these does not change what a stage computes.
@@ -28,9 +28,6 @@ FREE_DATA_KEYS = ("workers", "max_bad_fraction", "path", "captions", "retrieved"
 FREE_PLACES = ("path", "image_dir")  # of a stage
 # What config.<stage>.accept_changed_data lets go on: which samples there are, and their length.
 DATA_KEYS = ("data.content", "data.used", "data.max_length", "data.buckets", "data.caption_buckets")
-
-# Jobs that write texts beside the samples -> how the content of these is named.
-WRITERS = {"caption": "captions", "retrieve": "retrieved"}
 
 Settings = dict[str, Any]
 
@@ -127,7 +124,7 @@ def check_finished(
     )
     if job.config[job.name].accept_changed_data:
         settings["data"] = found["data"]
-    for writer, texts in WRITERS.items():
+    for texts, writer in WRITERS.items():
         if writer in job.following:  # a command that is run again finds what it wrote after this
             settings["data"]["content"][texts] = found["data"]["content"].get(texts)
     refuse_others(folder, found, settings)
