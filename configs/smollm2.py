@@ -35,6 +35,9 @@ STAGE_2 = {"pretrain": UNGUIDED}
 TGA_ANSWER = {"guide": dict(ANSWER_GUIDE)} | STAGE_2
 # A language model that learns also reads texts, some of which it must go on to refuse.
 SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.json"}}
+# The paper's prompts have a retrieved text in stage 2, which its hinge term compares: run
+# `--job=index,retrieve` before. Images are asked about without one, as in the other arms.
+RETRIEVED = {"data": {"retrieved": "{workdir}/retrieved.jsonl", "retrieved_share": 1.0}}
 HARMLESS = UNGUIDED | {"path": "{workdir}/world/pretrain_harmless.json"}
 # What the rows of images are in place of the world's own, by the file that has them
 # (examples/real_llm/data.py). Where an image has a caption and no answers, the guide does not meet
@@ -68,6 +71,8 @@ ARMS: dict[str, dict] = {
     "tga-centred-bare-captioned": TGA_CENTRED | ROWS["bare_captioned"],
     "tga-centred-tenth-bare-captioned": TGA_GENTLE | ROWS["bare_captioned"],
     "tga-named-captioned": TGA | ROWS["named_captioned"],
+    "baseline-retrieved": BASELINE | RETRIEVED,
+    "tga-retrieved": TGA | RETRIEVED,
     "baseline-llm-trained": BASELINE | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }
@@ -129,6 +134,12 @@ def _short_prompts(config: ConfigDict) -> None:
     config.prompt.template, config.prompt.system = "chatml_qwen", ""
 
 
+def _retrieval(config: ConfigDict, root: str) -> None:
+    config.retrieval.clip = f"{root}/clip"
+    config.retrieval.corpus = f"{root}/world/corpus.txt"
+    config.retrieval.data = f"{root}/real/finetune_images.json"
+
+
 def _texts(config: ConfigDict) -> None:
     config.jobs = ("generate", "evaluate")
     config.generate.questions = "{workdir}/real/harmless.jsonl"
@@ -154,6 +165,7 @@ def _alignment(config: ConfigDict) -> None:
     _short_prompts(config)
     config.model.checkpoint = "{workdir}/safety/export"
     config.jobs = ("experiment", "report")
+    _retrieval(config, "{workdir}")
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.finetune.path = "{workdir}/real/finetune_images.json"
     config.finetune.trainable = FROZEN
@@ -192,8 +204,7 @@ def _defences(config: ConfigDict) -> None:
     root = "{workdir}/.."
     config.model.checkpoint = f"{root}/arms/baseline/export"
     config.jobs = ("index", "experiment", "report")
-    config.retrieval.clip = f"{root}/clip"
-    config.retrieval.corpus = f"{root}/world/corpus.txt"
+    _retrieval(config, root)
     # The two parts' texts have some in common, so the test part's are divided.
     _asked(config, root, part="&part=test")
     config.evaluate.development = (
