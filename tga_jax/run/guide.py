@@ -33,14 +33,14 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
             raise UserError(
                 f"config.guide.{key}={guide[key]!r} must be one of {', '.join(allowed)}"
             )
-    off_here = bool(stage and not config[stage].guide)
-    off = guide.form == "none" or off_here
-    # Where the stage has no guide, its decoder need not have the layers that another stage guides.
-    guided = "all" if off_here else guided_layers(guide, workdir, needed=not off)
-    own = bool(guide.answer_layers and guide.answer_weight) and not off_here
+    if stage and not config[stage].guide:
+        # Its decoder need not have the layers that another stage guides.
+        return GuideConfig(form="none", layers=parse_layers("all", layers))
+    guided = guided_layers(guide, workdir, needed=guide.form != "none")
+    own = bool(guide.answer_layers and guide.answer_weight)
     answers, key = (guide.answer_layers, "answer_layers") if own else (guided, "layers")
     return GuideConfig(
-        form="none" if off else guide.form,
+        form=guide.form,
         layers=parse_layers(guided, layers),
         center=guide.center,
         pair_weight=guide.pair_weight,
