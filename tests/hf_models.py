@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import torch
 import transformers
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file, save_file
 
 from tga_jax.hf.config import read_llava_config
 from tga_jax.hf.weights import load_weights
@@ -284,6 +286,13 @@ def import_flat(folder: Path, *, dtype: str = "float32") -> tuple[Llava, dict[st
     """The same with parameters by flat path."""
     model = Llava(read_llava_config(folder), CLIP_NORM)
     return model, load_weights(folder, leaves_of(model, dtype=dtype), family="llava")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Changes the tensors of a checkpoint: `change` does so in place, or returns others."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    save_file(change(tensors) or tensors, file, metadata={"format": "pt"})
 
 
 def leaves_of(

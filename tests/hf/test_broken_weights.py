@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from tests import hf_models  # noqa: E402
 from tga_jax.errors import UserError  # noqa: E402
@@ -24,30 +22,12 @@ def _load(folder: Path) -> dict:
     return hf_models.import_flat(folder)[1]
 
 
-def _rewrite(folder: Path, change) -> None:
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    save_file(change(tensors) or tensors, file, metadata={"format": "pt"})
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    hf_models.tiny_llava(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(llava, tmp_path) -> Path:
-    return Path(shutil.copytree(llava, tmp_path / "copy"))
-
-
 def test_missing_and_unexpected_tensors_are_named(copy):
     def change(tensors):
         del tensors["language_model.model.norm.weight"]
         tensors["language_model.model.layers.0.self_attn.q_proj.bias"] = np.zeros(32, np.float32)
 
-    _rewrite(copy, change)
+    hf_models.rewrite(copy, change)
     with pytest.raises(UserError) as error:
         _load(copy)
     text = str(error.value)
@@ -57,21 +37,21 @@ def test_missing_and_unexpected_tensors_are_named(copy):
 
 
 def test_many_missing_tensors_are_counted(copy):
-    _rewrite(copy, lambda t: {k: v for k, v in t.items() if "layers.0.mlp" not in k})
+    hf_models.rewrite(copy, lambda t: {k: v for k, v in t.items() if "layers.0.mlp" not in k})
     with pytest.raises(UserError, match="and 2 more"):
         _load(copy)
 
 
 def test_wrong_shape_is_named(copy):
     name = "multi_modal_projector.linear_1.weight"
-    _rewrite(copy, lambda t: t | {name: np.zeros((32, 25), np.float32)})
+    hf_models.rewrite(copy, lambda t: t | {name: np.zeros((32, 25), np.float32)})
     with pytest.raises(UserError, match=r"linear_1.weight has shape \[32, 25\].*\[32, 24\]"):
         _load(copy)
 
 
 def test_quantised_tensors_are_refused(copy):
     name = "multi_modal_projector.linear_1.weight"
-    _rewrite(copy, lambda t: t | {name: np.zeros((32, 24), np.int8)})
+    hf_models.rewrite(copy, lambda t: t | {name: np.zeros((32, 24), np.int8)})
     with pytest.raises(UserError, match="dtype I8"):
         _load(copy)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from safetensors.numpy import load_file, save_file  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
 
 from tests import hf_models  # noqa: E402
 from tests.file_limits import files_end_at  # noqa: E402
@@ -31,24 +30,6 @@ pytestmark = pytest.mark.parity
 
 def _load(folder: Path, dtype: str = "float32") -> dict[str, jax.Array]:
     return hf_models.import_flat(folder, dtype=dtype)[1]
-
-
-def _rewrite(folder: Path, change) -> None:
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    save_file(change(tensors) or tensors, file, metadata={"format": "pt"})
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    hf_models.tiny_llava(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(llava, tmp_path) -> Path:
-    return Path(shutil.copytree(llava, tmp_path / "copy"))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +93,7 @@ def test_other_spellings_are_read(copy, spelling):
         }
         return {spelling(name): value for name, value in tensors.items()} | buffers
 
-    _rewrite(copy, respell)
+    hf_models.rewrite(copy, respell)
     for path, value in _load(copy).items():
         np.testing.assert_array_equal(value, plain[path])
 
@@ -213,9 +194,9 @@ def test_clip_vision_model_folder(tmp_path):
 def test_tied_head_may_be_in_the_file(tmp_path):
     hf_models.tiny_llava(tmp_path, "qwen2_tied")
     table, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
-    _rewrite(tmp_path, lambda tensors: tensors | {head: tensors[table].copy()})
+    hf_models.rewrite(tmp_path, lambda tensors: tensors | {head: tensors[table].copy()})
     assert "decoder/head" not in _load(tmp_path)
-    _rewrite(tmp_path, lambda tensors: tensors | {head: tensors[table] + 1})
+    hf_models.rewrite(tmp_path, lambda tensors: tensors | {head: tensors[table] + 1})
     with pytest.raises(UserError, match="tie_word_embeddings"):
         _load(tmp_path)
 
