@@ -63,3 +63,18 @@ def test_the_time_left_is_reckoned_without_compiling(
     progress.show(30)
     first, second = capfd.readouterr().err.splitlines()
     assert first.startswith("steps 30/100  1:10 left") and second.startswith("steps 30/100  ? left")
+
+
+def test_the_time_left_is_reckoned_without_what_came_before_the_first_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tga_jax.training.metrics.time.monotonic", lambda: now)
+    progress = Progress("samples checked", 8500)
+    now += 6.0  # worker processes start
+    progress.show(1)
+    now += 10.0
+    progress.show(4501)
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.startswith("samples checked 1/8500  ? left")
+    assert second.startswith("samples checked 4501/8500  0:09 left")

@@ -15,6 +15,7 @@ from tga_jax.training.throughput import compilations
 from tga_jax.training.trackers import TENSORBOARD, About, open_trackers
 
 Value = float | int | None
+EARLY = 0.001  # of the whole: a first line that comes sooner says nothing of the time left
 
 
 class MetricsLog:
@@ -69,24 +70,32 @@ class MetricsLog:
 class Progress:
     """Steps done, speed and time left, as one line on stderr.
 
-    The time left is reckoned without what was spent on compiling, which will not come again.
+    The time left is reckoned without what will not come again: compiling, and what came before the
+    first line, such as the start of worker processes.
     """
 
     def __init__(self, name: str, total: int, *, start: int = 0) -> None:
         self.name, self.total, self.start = name, total, start
-        self.began = time.monotonic() - sum(compilations())
+        self.began = self._now()
+        self.shown = False
 
     def show(self, done: int, note: str = "") -> None:
         """Print a line that says how much is done and how long the rest will take.
 
         Without a name nothing is printed; the watch is told that something goes on all the same.
         """
-        elapsed = time.monotonic() - sum(compilations()) - self.began
+        elapsed = self._now() - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
-        left = f"{clock((self.total - done) / rate)} left" if rate > 0 else "? left"
+        early = not self.shown and (done - self.start) < EARLY * self.total
+        left = f"{clock((self.total - done) / rate)} left" if rate > 0 and not early else "? left"
         if self.name:
             hosts.log(f"{self.name} {done}/{self.total}  {left}  {note}")
+        if not self.shown:
+            self.start, self.began, self.shown = done, self._now(), True
         watch.alive()
+
+    def _now(self) -> float:
+        return time.monotonic() - sum(compilations())
 
 
 def clock(seconds: float) -> str:
