@@ -128,6 +128,37 @@ def test_batch_mean_is_over_the_samples_with_a_pair() -> None:
         np.testing.assert_allclose(centred, raw - np.asarray(mean)[:, None], rtol=1e-12)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 7, 33])
+def test_equal_captions_have_no_terms_and_no_gradient(count: int) -> None:
+    """In float32 a mean of equal states differs from them by rounding, which must not count."""
+    rng = np.random.default_rng(count)
+    caption = np.tile(rng.normal(3, 1, (LAYERS, 1, WIDTH)), (1, count, 1)).astype(np.float32)
+    image, retrieved = (rng.normal(size=caption.shape).astype(np.float32) for _ in range(2))
+    total = guide.caption_sum(jnp.asarray(caption), jnp.ones(count, bool))
+    mean = guide.caption_mean(total, jnp.int32(count))
+
+    def loss(image: jax.Array) -> tuple[jax.Array, guide.GuideTerms]:
+        states = guide.center(
+            GuideStates(image, jnp.asarray(retrieved), jnp.asarray(caption)), mean
+        )
+        terms = guide.guide_terms(states, form="paper", progress=jnp.float32(0))
+        return jnp.sum(terms.pair + terms.hinge), terms
+
+    gradient, terms = jax.grad(loss, has_aux=True)(jnp.asarray(image))
+    np.testing.assert_array_equal(terms.pair, 0)
+    np.testing.assert_allclose(terms.hinge, LAYERS * np.log(2), rtol=1e-6)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_a_small_difference_of_captions_counts() -> None:
+    """A thousandth of a state is far more than rounding."""
+    base = np.random.default_rng(0).normal(3, 1, (LAYERS, 1, WIDTH))
+    caption = (base * (1 + np.array([[[0.0], [1e-3]]]))).astype(np.float32)
+    mean = caption.mean(axis=1)
+    left = guide.minus_mean(jnp.asarray(caption), jnp.asarray(mean)[:, None])
+    np.testing.assert_array_equal(left, caption - mean[:, None])
+
+
 def test_a_batch_without_a_pair_has_the_mean_zero() -> None:
     total = guide.caption_sum(jnp.asarray(_arrays()[2]), jnp.zeros(BATCH, bool))
     np.testing.assert_array_equal(guide.caption_mean(total, jnp.int32(0)), 0)

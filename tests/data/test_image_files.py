@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import threading
 import zipfile
@@ -103,6 +104,9 @@ def hostile(tmp_path: Path, folder: Path) -> Path:
     with zipfile.ZipFile(root / "a.zip", "w") as packed:
         for name in ("../secret.png", "/secret.png", "x/../y.png"):
             packed.writestr(zipfile.ZipInfo(name), (folder / NAMES[0]).read_bytes())
+        link = zipfile.ZipInfo("z/link.png")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(link, "../../secret.png")
     with tarfile.open(root / "b.tar", "w") as tar:
         for name in ("../secret.png", "t/../../secret.png"):
             tar.add(folder / NAMES[0], name)
@@ -133,6 +137,7 @@ def test_absolute_paths_of_members_are_found(tmp_path: Path, folder: Path) -> No
         ("a/y.png", "no such file"),
         ("t/link.png", "no such file"),
         ("t/hard.png", "no such file"),
+        ("z/link.png", "no such file"),
     ],
 )
 def test_nothing_outside_is_reached(hostile: Path, name: str, message: str) -> None:

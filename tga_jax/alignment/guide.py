@@ -22,6 +22,10 @@ CENTERS = ("none", "batch", "running")
 # The released code's factors of its pair and hinge terms.
 RELEASED_PAIR, RELEASED_HINGE = 0.25, 0.1
 
+# Of a float32 state's length: less than this is what rounding leaves of it when the mean of a
+# batch of equal states is subtracted.
+ROUNDING = 1e-5
+
 
 @dataclasses.dataclass(frozen=True)
 class GuideConfig:
@@ -151,6 +155,20 @@ def caption_mean(
     return total / jnp.maximum(count, 1)
 
 
+def minus_mean(
+    states: Float[Array, "*lead width"], mean: Float[Array, "*#lead width"]
+) -> Float[Array, "*lead width"]:
+    """States minus a mean; exactly 0 where nothing but rounding is left, which has no direction.
+
+    Without that, captions that are all equal would be compared by their rounding errors.
+    """
+    left = states - mean
+    known = jnp.sum(left**2, -1, keepdims=True) > ROUNDING**2 * jnp.sum(
+        states**2, -1, keepdims=True
+    )
+    return jnp.where(known, left, 0.0)
+
+
 def center(states: GuideStates, mean: Float[Array, "layers width"]) -> GuideStates:
     """The states minus the mean caption state.
 
@@ -162,7 +180,7 @@ def center(states: GuideStates, mean: Float[Array, "layers width"]) -> GuideStat
         mean: float32[L, D]; no gradient flows through it.
     """
     mean = jax.lax.stop_gradient(mean)[:, None]
-    return GuideStates(states.image - mean, states.retrieved - mean, states.caption - mean)
+    return jax.tree.map(lambda state: minus_mean(state, mean), states)
 
 
 @flax.struct.dataclass

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tga_jax.alignment.guide import safe_cosine
+from tga_jax.alignment.guide import minus_mean, safe_cosine
 from tga_jax.alignment.pooling import span_mask
 from tga_jax.models.llava import Llava, Params
 from tga_jax.training.passes import Batch
@@ -194,8 +194,11 @@ def _cosines(
     if cfg.match == "tokens":
         caption = batch["caption_span"]
         return transported(out.pooled, target, caption[:, 1] - caption[:, 0])
-    mean = center[:, cfg.kind][:, None] if cfg.centred else jnp.zeros(())
-    return safe_cosine(out.pooled[:, :, 0] - mean, target - mean)
+    image = out.pooled[:, :, 0]
+    if not cfg.centred:
+        return safe_cosine(image, target)
+    mean = center[:, cfg.kind][:, None]
+    return safe_cosine(minus_mean(image, mean), minus_mean(target, mean))
 
 
 def transported(states: Array, target: Array, count: Array) -> Array:
@@ -208,7 +211,8 @@ def transported(states: Array, target: Array, count: Array) -> Array:
         target: float32[L, B, S, D].
         count: int32[B], how many of the S there are.
     """
-    cosine = jnp.einsum("lbpd,lbsd->lbps", _unit(states), _unit(target))
+    full = jax.lax.Precision.HIGHEST
+    cosine = jnp.einsum("lbpd,lbsd->lbps", _unit(states), _unit(target), precision=full)
     real = jnp.arange(target.shape[2]) < count[:, None]
     nothing = -1e9  # finite: infinities would meet as NaN
     kernel = jnp.where(real[:, None], cosine / BLUR, nothing)

@@ -132,7 +132,8 @@ def score_batch(
     passes = forward(model, params, batch, guided=True, ce_chunk=0, answers=cfg.answers)
     assert passes.states is not None
     pair, hinge = has_terms(batch, None)
-    raw, centred = passes.states, jax.tree.map(lambda s: s - means[0], passes.states)
+    raw = passes.states
+    centred = jax.tree.map(lambda s: guide.minus_mean(s, means[0]), raw)
     guided: GuideStates = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], centred)
     out = {
         "nll": jnp.sum(passes.nll, axis=1),
@@ -150,7 +151,7 @@ def score_batch(
         )
     if passes.answers is not None:
         chosen = jnp.array(cfg.answer_layers)
-        answers = jax.tree.map(lambda s: (s - means[1])[chosen], passes.answers)
+        answers = jax.tree.map(lambda s: guide.minus_mean(s, means[1])[chosen], passes.answers)
         own = jnp.where(has_answer(batch), guide.answer_terms(answers), 0.0)
         out["guide"] += cfg.answer_weight * own
     return out
@@ -162,4 +163,7 @@ def caption_sums(model: Llava, params: Any, batch: Batch, *, answers: bool) -> t
     has = [has_terms(batch, None)[0], *[has_answer(batch)] * answers]
     chosen = jnp.stack(has) & batch["valid"]
     states = caption_pass(model, params, batch, names)
-    return jnp.einsum("lbnd,nb->nld", states, chosen.astype(jnp.float32)), jnp.sum(chosen, axis=1)
+    # As `guide.caption_sum`: no device may round these products.
+    full = jax.lax.Precision.HIGHEST
+    total = jnp.einsum("lbnd,nb->nld", states, chosen.astype(jnp.float32), precision=full)
+    return total, jnp.sum(chosen, axis=1)

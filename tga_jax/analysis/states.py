@@ -11,7 +11,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from tga_jax.alignment.guide import safe_cosine
+from tga_jax.alignment.guide import minus_mean, safe_cosine
 from tga_jax.alignment.pooling import has_span
 from tga_jax.analysis import logit_lens as safety_layers
 from tga_jax.analysis.logit_lens import Lens
@@ -129,7 +129,9 @@ def sample_figures(
             last[1:].astype(jnp.float32), ref.direction, ref.zero, ref.length
         ),
         "image_caption_cos": safe_cosine(image, caption),
-        "image_caption_cos_centred": safe_cosine(image - mean, caption - mean),
+        "image_caption_cos_centred": safe_cosine(
+            minus_mean(image, mean), minus_mean(caption, mean)
+        ),
     }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import stat
 import struct
 import tarfile
 import threading
@@ -260,7 +261,8 @@ def _inside(name: str) -> str | None:
 def _zip_entries(path: Path) -> Iterable[tuple[str, Entry]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            # A link's content is a path; the upper half of these bits is its kind on Unix.
+            if not (info.is_dir() or stat.S_ISLNK(info.external_attr >> 16)):
                 method = -1 if info.flag_bits & 1 else info.compress_type  # -1: encrypted
                 sizes = info.compress_size, info.file_size
                 yield info.filename, Entry(info.header_offset, *sizes, method, info.CRC)

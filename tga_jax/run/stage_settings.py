@@ -122,12 +122,13 @@ def check_finished(
         steps=steps if steps >= 0 else found[job.name]["steps"],
         start=start,
     )
-    if job.config[job.name].accept_changed_data:
+    accepted = job.config[job.name].accept_changed_data
+    if accepted:
         settings["data"] = found["data"]
     for texts, writer in WRITERS.items():
         if writer in job.following:  # a command that is run again finds what it wrote after this
             settings["data"]["content"][texts] = found["data"]["content"].get(texts)
-    refuse_others(folder, found, settings)
+    refuse_others(folder, found, settings, accepted=accepted)
 
 
 def changed_keys(found: Settings, settings: Settings) -> list[str]:
@@ -141,8 +142,17 @@ def is_data(key: str, stage: str) -> bool:
     return key.startswith(DATA_KEYS) or key in (f"{stage}.steps", f"{stage}.max_length")
 
 
-def refuse_others(folder: Path, found: Settings, settings: Settings) -> None:
-    """Refuse a stage's folder that was begun with `found` where `settings` are others."""
+def refuse_others(
+    folder: Path, found: Settings, settings: Settings, *, accepted: bool = False
+) -> None:
+    """Refuse a stage's folder that was begun with `found` where `settings` are others.
+
+    Args:
+        folder: the stage's.
+        found: what it was begun with.
+        settings: what it would go on with.
+        accepted: whether other data are accepted already, so that this is no advice any more.
+    """
     changed = changed_keys(found, settings)
     if not changed:
         return
@@ -160,7 +170,8 @@ def refuse_others(folder: Path, found: Settings, settings: Settings) -> None:
             f"stage before, now hold: {other}"
         )
     old, new = flat(found), flat(settings)
-    accept = f"; or set --config.{stage}.accept_changed_data=true" * is_data(key, stage)
+    advised = is_data(key, stage) and not accepted
+    accept = f"; or set --config.{stage}.accept_changed_data=true" * advised
     raise UserError(
         f"{folder} was begun with config.{key}={old.get(key)!r}, now it is "
         f"{new.get(key)!r}: {other}{accept}"

@@ -239,7 +239,7 @@ def _answer_terms(answers: AnswerStates, captions: Average, cfg: GuideConfig) ->
     states = _layers(answers, cfg.answer_layers)
     if cfg.center != "none":
         mean = guide.caption_mean(captions.total, captions.count)[:, None]
-        states = jax.tree.map(lambda s: s - mean, states)
+        states = jax.tree.map(lambda state: guide.minus_mean(state, mean), states)
     return guide.answer_terms(states)
 
 
