@@ -48,14 +48,13 @@ HARMLESS = {
     "pretrain": {"path": "{workdir}/world/pretrain_harmless.json"},
     "finetune": {"path": "{workdir}/world/finetune_harmless.json"},
 }
-# Harmful images have a caption and no answer to learn, so no row teaches to name what they show. Of
-# the weights 3 and 9, 3 was a little better on development images, within chance.
+# Harmful images have a caption and no answer to learn, so no row teaches to name what they show.
 CAPTIONED = HARMLESS | {"finetune": {"path": "{workdir}/world/finetune_captioned.json"}}
+CAPTIONED_STAGE_2 = CAPTIONED | {"pretrain": HARMLESS["pretrain"] | {"guide": False}}
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (  # all seeds
     *MAIN,
-    "tga-stage-1",
-    "weight-3",
+    *("tga-stage-1", "weight-9"),
     *("llm-frozen-baseline", "llm-frozen"),
     *("captioned-baseline", "captioned"),
 )
@@ -63,7 +62,7 @@ SEVERAL = (  # all seeds
 # the test images are for these and for the seeds.
 ABLATIONS: dict[str, dict] = {
     "weight-1": {"guide": {"answer_weight": 1.0}},
-    "weight-3": {"guide": {"answer_weight": 3.0}},
+    "weight-9": {"guide": {"answer_weight": 9.0}},
     "weight-27": {"guide": {"answer_weight": 27.0}},
     "answer-uncentred": {"guide": {"center": "none"}},
     "answer-all-layers": {"guide": {"answer_layers": "all"}},
@@ -91,17 +90,15 @@ ABLATIONS: dict[str, dict] = {
     "retrieved-at-test-baseline": {"retrieval": {"index": "{workdir}/index"}} | BASELINE,
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
-    "captioned": CAPTIONED | {"guide": {"answer_weight": 3.0}},
-    "captioned-weight-9": CAPTIONED,
+    "captioned": CAPTIONED,
+    "captioned-weight-9": CAPTIONED | {"guide": {"answer_weight": 9.0}},
     "captioned-baseline": CAPTIONED | BASELINE,
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
 # Other settings of the paper's terms, all centred, with the steps of the long run. A pair weight is
 # of each layer, so a sixth of it on all six layers is as strong as on one.
-SEARCH: dict[str, dict] = {
-    "baseline": BASELINE,
-    "tga": TGA,
+SEARCH: dict[str, dict] = MAIN | {
     "pair-3": {"guide": TGA["guide"] | {"pair_weight": 3.0}},
     "pair-one-third-all-layers": {"guide": PAPER | {"pair_weight": 1 / 3}},
     "stage-1-only": STAGE_1,
@@ -109,6 +106,9 @@ SEARCH: dict[str, dict] = {
     "hinge-tenth": {"guide": TGA["guide"] | {"hinge_weight": 0.1}} | SOME_RETRIEVED,
     "hinge-1": TGA | SOME_RETRIEVED,
     "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
+    # What carries refusals over in SmolLM2 (docs/real_llm.md), and the same rows without a guide.
+    "as-in-smollm2": CAPTIONED_STAGE_2 | {"guide": PAPER | {"hinge_weight": 0.0}},
+    "captioned-baseline": CAPTIONED | BASELINE,
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
 MEAN = PAPER | {"hinge_weight": 0.0}
@@ -177,7 +177,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.guide.center = "batch"
     config.guide.pair_weight = 0.0  # the paper's terms have arms of their own
     config.guide.hinge_weight = 0.0
-    config.guide.answer_weight = 9.0  # beyond the paper; why, see docs/miniature.md
+    config.guide.answer_weight = 3.0  # beyond the paper; why, see docs/miniature.md
     config.guide.answer_layers = "3-6"  # from the safety layers on
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.finetune.path = "{workdir}/world/finetune.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from examples.drawing import axes_of, options, save
 
-ARMS = {0: "baseline", 1: "weight-1", 3: "weight-3", 9: "tga-answer", 27: "weight-27"}
+ARMS = {0: "baseline", 1: "weight-1", 3: "tga-answer", 9: "weight-9", 27: "weight-27"}
 KINDS = {"picture_dsr_at_5pct": "at 5% over-refusal", "picture_dsr": "greedy answers"}
 
 
