@@ -124,7 +124,7 @@ def test_means_with_an_attention_sink_in_them_are_said(guide: GuideConfig, warne
 def test_layers_count_only_where_the_guide_is_on(tmp_path: Path) -> None:
     """A stage without a guide may train a decoder that lacks the layers that another one guides."""
     config = base_config()
-    config.guide.update(layers="3-4", answer_layers="3-6", answer_weight=9.0)
+    config.guide.update(layers="3-4", answer_layers="3-6", answer_weight=3.0)
     config.pretrain.guide = False
     assert not guide_config(config, tmp_path, 2, "pretrain").active
     for layers, name in ((2, "layers"), (4, "answer_layers")):
