@@ -6,11 +6,10 @@ Makes a world of images and texts, a CLIP and a language model that refuses harm
 `miniature`), finds a related text for every image (jobs `index` and `retrieve`), aligns the two
 models without a guide, with the paper's (arm "tga") and with the answer term (arm "tga-answer"; job
 `experiment`), and shows what came of it (job `report`). Three variants do more:
-`--config=configs/miniature.py:full` runs five seeds of these and of a few others, and all ablations,
-on the test images,
-`--config=configs/miniature.py:search` tries the paper's terms in other settings on development
-images, and `--config=configs/miniature.py:projector` asks whether a projector can match states as
-closely as job `oracle` does.
+`--config=configs/miniature.py:full` runs five seeds of these and a few others, and all ablations,
+on the test images, `--config=configs/miniature.py:search` tries the paper's terms in other settings
+on development images, and `--config=configs/miniature.py:projector` asks whether a projector can
+match states as closely as job `oracle` does.
 
 The CLIP and the language model are shipped; `--config.miniature.shipped= --job=miniature` trains
 them, in 18 and 61 minutes of one busy core, and its folders clip/ and llm/ with training/*.json are
