@@ -350,6 +350,35 @@ def test_intervals_of_one_family_alone_are_explained_too(tmp_path: Path) -> None
     assert table.split("\n")[2].endswith("baseline, 3 seeds | tga, 2 seeds | Difference |")
 
 
+@pytest.mark.parametrize("pair", ["baseline,tga-seed-1", "baseline-seed-1,tga-seed-1"])
+def test_families_are_compared_on_the_seeds_that_both_have(tmp_path: Path, pair: str) -> None:
+    names = [
+        "baseline",
+        "baseline-seed-1",
+        "tga-seed-1",
+        "tga-seed-2",
+        "alone-seed-3",
+        "alone-seed-4",
+    ]
+    workdir = make_workdir(tmp_path / "run", arms=tuple(names), each=8)
+    assert report(workdir, f"--config.report.pair={pair}") == 0
+    tables = (workdir / "report" / "tables.md").read_text().split("**Means over seeds")[1:]
+    headers = {table.split("\n")[2] for table in tables}
+    assert headers == {
+        "| Benchmark/scene | Figure | baseline, 2 seeds | tga, 2 seeds | Difference |",
+        "| Benchmark/scene | Figure | baseline, 2 seeds | alone, 2 seeds |",
+    }
+    found = {name: read_arm(workdir / "arms" / name, name=name) for name in names}
+    first, second = (
+        found[name].figure("pictures", "all", "dsr").value
+        for name in ("baseline-seed-1", "tga-seed-1")
+    )
+    table = next(table for table in tables if "tga, 2 seeds" in table)
+    row = table.split("| pictures/all | Harmful refused")[1].split("\n")[0]
+    expected = difference_text("dsr", Figure(second - first))
+    assert row.split("|")[3].strip() == expected
+
+
 @pytest.mark.slow
 def test_every_family_is_compared_with_its_baseline(tmp_path: Path) -> None:
     kinds = ("baseline", "tga", "frozen-baseline", "frozen", "zz_literal")

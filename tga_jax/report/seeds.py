@@ -25,12 +25,17 @@ SEED = re.compile(r"(.+)-seed-(\d+)")
 FEWEST = 3
 
 
+def family_of(name: str) -> tuple[str, int]:
+    """The family and the seed that an arm's name tells."""
+    match = SEED.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, 0)
+
+
 def families(arms: Sequence[Arm]) -> dict[str, Family]:
     """Name -> arms by seed, of those that were trained with two seeds or more."""
     found: dict[str, Family] = {}
     for arm in arms:
-        match = SEED.fullmatch(arm.name)
-        name, seed = (match[1], int(match[2])) if match else (arm.name, 0)
+        name, seed = family_of(arm.name)
         found.setdefault(name, {})[seed] = arm
     return {name: family for name, family in found.items() if len(family) > 1}
 
@@ -64,15 +69,15 @@ def paired(first: Sequence[float], second: Sequence[float]) -> tuple[Figure, flo
 
 
 def seeds_tables(arms: Sequence[Arm], pair: Sequence[str]) -> list[Table]:
-    """A table a family, beside its baseline: NAME-baseline, or else the first of `pair`.
+    """A table a family, beside its baseline: NAME-baseline, or else that of the first of `pair`.
 
     A row is a figure: the means, and the difference with a test. A family that has no baseline with
     several seeds has a table of its own.
     """
     found = families(arms)
-    tables = []
+    tables, usual = [], family_of(pair[0])[0] if pair else ""
     for name, family in found.items():
-        first = f"{name}-baseline" if f"{name}-baseline" in found else pair[0] if pair else ""
+        first = f"{name}-baseline" if f"{name}-baseline" in found else usual
         if name.endswith("-baseline") and name.removesuffix("-baseline") in found or name == first:
             continue
         others = {first: found[first]} if first in found else {}
@@ -82,15 +87,15 @@ def seeds_tables(arms: Sequence[Arm], pair: Sequence[str]) -> list[Table]:
 
 def _table(found: dict[str, Family]) -> Table:
     sizes, rows = [len(family) for family in found.values()], []
-    compared = len(found) == 2
-    tested = compared and min(sizes) >= FEWEST
+    common = sorted(set.intersection(*(set(family) for family in found.values())))
+    compared = len(found) == 2 and bool(common)
+    tested = compared and len(common) >= FEWEST
     for place in _places(list(found.values())):
         values = [_values(family, place) for family in found.values()]
         metric = place[2]
         cells = [figure_text(metric, mean_share(list(v.values()))) for v in values]
         if compared:
             first, second = values
-            common = sorted(first.keys() & second.keys())
             difference, p_value = paired(*([v[s] for s in common] for v in (first, second)))
             cells.append(difference_text(metric, difference))
             if tested:
