@@ -31,12 +31,17 @@ class ShardFiller:
         index = leaf.sharding.addressable_devices_indices_map(leaf.shape)
         self._start: dict[jax.Device, tuple[int, ...]] = {}
         self._part: dict[jax.Device, jax.Array] = {}
+        self._memory: dict[jax.Device, np.ndarray] = {}  # of the host's devices
         for device, slices in index.items():
             bounds = [s.indices(n)[:2] for s, n in zip(slices, leaf.shape, strict=True)]
             self._start[device] = tuple(low for low, _ in bounds)
             shape = tuple(high - low for low, high in bounds)
             # On the host its memory is written to, so it must be there.
-            self._part[device] = jnp.zeros(shape, leaf.dtype, device=device).block_until_ready()
+            part = jnp.zeros(shape, leaf.dtype, device=device).block_until_ready()
+            self._part[device] = part
+            if device.platform == HOST:
+                # Asked for once, here: several threads that ask an array at once get errors.
+                self._memory[device] = _memory_of(part)
 
     def wants(self, start: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         """Whether any local device holds some of that box."""
@@ -63,7 +68,7 @@ class ShardFiller:
             piece = block[inner[::-1] if transposed else inner]
             at = np.asarray(low, np.int32) - np.asarray(self._start[device], np.int32)
             if device.platform == HOST:
-                _copy(self._part[device], piece.T if transposed else piece, at)
+                _copy(self._memory[device], piece.T if transposed else piece, at)
             else:
                 self._send(device, piece, at, transposed=transposed)
 
@@ -107,14 +112,18 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
 
 
-def _copy(part: jax.Array, block: np.ndarray, at: np.ndarray) -> None:
-    """Write a block into an array of the host, which nobody else has seen yet.
+def _memory_of(part: jax.Array) -> np.ndarray:
+    """The memory of an array of the host, which nobody else has seen yet, to be written to."""
+    memory: Any = (ctypes.c_char * part.nbytes).from_address(part.unsafe_buffer_pointer())
+    return np.frombuffer(memory, part.dtype).reshape(part.shape)
+
+
+def _copy(whole: np.ndarray, block: np.ndarray, at: np.ndarray) -> None:
+    """Write a block into the memory of an array.
 
     A program that did it would rewrite a whole layer for each block, as XLA's CPU backend has no
     updates of 16-bit arrays in place.
     """
-    memory: Any = (ctypes.c_char * part.nbytes).from_address(part.unsafe_buffer_pointer())
-    whole = np.frombuffer(memory, part.dtype).reshape(part.shape)
     lead = whole.ndim - block.ndim
     box = tuple(slice(i, i + n) for i, n in zip(at[lead:], block.shape, strict=True))
     place, block = whole[(*at[:lead], *box)], row_major(block)
