@@ -41,6 +41,7 @@ PAPER = {"answer_weight": 0.0, "pair_weight": 1.0, "hinge_weight": 1.0, "layers"
 # no retrieved text, as here, the hinge has nothing to do: with texts in the prompt, answers were
 # read off them, and naming fell further than anything rose.
 TGA: dict = {"guide": PAPER | {"layers": "3-4"}}
+MEAN = PAPER | {"hinge_weight": 0.0}  # the pair term alone, on all layers
 STAGE_1 = TGA | {"finetune": {"guide": False}}
 CENTRED = PAPER | {"pair_weight": 3.0, "hinge_weight": 0.1, "layers": "1-3"}
 # Alignment without a single harmful image or retrieved text (the corpus has harmful ones).
@@ -96,8 +97,8 @@ ABLATIONS: dict[str, dict] = {
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
-# Other settings of the paper's terms, all centred, with the steps of the long run. A pair weight is
-# of each layer, so a sixth of it on all six layers is as strong as on one.
+# Beside the main arms, other settings of the paper's terms, all centred, with the steps of the long
+# run. A pair weight is of each layer, so a sixth of it on all six layers is as strong as on one.
 SEARCH: dict[str, dict] = MAIN | {
     "pair-3": {"guide": TGA["guide"] | {"pair_weight": 3.0}},
     "pair-one-third-all-layers": {"guide": PAPER | {"pair_weight": 1 / 3}},
@@ -107,11 +108,10 @@ SEARCH: dict[str, dict] = MAIN | {
     "hinge-1": TGA | SOME_RETRIEVED,
     "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
     # What carries refusals over in SmolLM2 (docs/real_llm.md), and the same rows without a guide.
-    "as-in-smollm2": CAPTIONED_STAGE_2 | {"guide": PAPER | {"hinge_weight": 0.0}},
+    "as-in-smollm2": CAPTIONED_STAGE_2 | {"guide": MEAN},
     "captioned-baseline": CAPTIONED | BASELINE,
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
-MEAN = PAPER | {"hinge_weight": 0.0}
 ANSWER = {"answer_weight": 1.0, "answer_layers": "all"}
 PROJECTOR: dict[str, dict] = {
     "mean": {"guide": MEAN | {"center": "none"}},

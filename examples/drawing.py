@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 
-def axes_of(width: float, height: float, panels: int = 1) -> Any:
-    """Axes of a new drawing, in inches; no window is opened. Several panels: an array of axes."""
+def axes_of(width: float, height: float, panels: int = 1, rows: int = 1, **grid: Any) -> Any:
+    """Axes of a new drawing, in inches; no window is opened.
+
+    Args:
+        width: of the drawing.
+        height: of the drawing.
+        panels: side by side; several of them are an array of axes.
+        rows: of panels, one below the other.
+        grid: more about their places, as matplotlib's `subplots` takes it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(1, panels, figsize=(width, height))[1]
+    return pyplot.subplots(rows, panels, figsize=(width, height), **grid)[1]
 
 
 def save(axes: Any, out: Path, *, x_label: str, y_label: str, **legend: Any) -> None:

@@ -12,7 +12,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from examples.drawing import options
+from PIL import Image
+
+from examples.drawing import axes_of, options
 from tga_jax.files import read_jsonl
 
 ARMS = {
@@ -59,24 +61,18 @@ def colour(answer: Answer) -> str:
 
 def plot(workdir: Path, out: Path) -> None:
     """A column for each image, and a row for each model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import image, pyplot
-
     answers = {arm: answers_of(workdir / "arms" / arm) for arm in ARMS}
     chosen = first_answers(list(answers["baseline"].values()))
-    figure, axes = pyplot.subplots(
-        1 + len(ARMS), len(chosen), figsize=(1.55 * len(chosen) + 1.2, 5.2),
-        gridspec_kw={"height_ratios": [1.5] + [1] * len(ARMS)},
-    )  # fmt: skip
+    heights = [1.5] + [1.0] * len(ARMS)
+    width, rows = 1.55 * len(chosen) + 1.2, len(heights)
+    axes = axes_of(width, 5.2, len(chosen), rows, gridspec_kw={"height_ratios": heights})
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set_visible(False)
     for column, asked in enumerate(chosen):
         about = asked["metadata"]
-        axes[0, column].imshow(image.imread(workdir / "world" / "images" / about["image"]))
+        axes[0, column].imshow(Image.open(workdir / "world" / "images" / about["image"]))
         axes[0, column].set_title(KINDS[about["scene"]][0], fontsize=9)
         axes[0, column].set_xlabel(about["label"].replace("_", " "), fontsize=9)
         for row, arm in enumerate(ARMS, start=1):
@@ -86,6 +82,7 @@ def plot(workdir: Path, out: Path) -> None:
             axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
     for row, name in enumerate(ARMS.values(), start=1):
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    figure = axes[0, 0].figure
     figure.tight_layout(h_pad=0.4, w_pad=0.4)
     figure.savefig(out, dpi=110)
 

@@ -10,6 +10,7 @@ neither sum nor count, and its gradient is zero.
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import flax
 import jax
@@ -77,6 +78,9 @@ class AnswerStates:
 
     image: Array
     caption: Array
+
+
+States = TypeVar("States", GuideStates, AnswerStates)
 
 
 @flax.struct.dataclass
@@ -162,14 +166,12 @@ def minus_mean(
 
     Without that, captions that are all equal would be compared by their rounding errors.
     """
-    left = states - mean
-    known = jnp.sum(left**2, -1, keepdims=True) > ROUNDING**2 * jnp.sum(
-        states**2, -1, keepdims=True
-    )
+    left, size = states - mean, jnp.sum(states**2, axis=-1, keepdims=True)
+    known = jnp.sum(left**2, axis=-1, keepdims=True) > ROUNDING**2 * size
     return jnp.where(known, left, 0.0)
 
 
-def center(states: GuideStates, mean: Float[Array, "layers width"]) -> GuideStates:
+def center(states: States, mean: Float[Array, "layers width"]) -> States:
     """The states minus the mean caption state.
 
     Raw means of hidden states share one large direction, and matching it is free; centred, the

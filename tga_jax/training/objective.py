@@ -238,8 +238,7 @@ def _answer_terms(answers: AnswerStates, captions: Average, cfg: GuideConfig) ->
     """The answer term of each sample, float32[B]; centred by the step, if at all."""
     states = _layers(answers, cfg.answer_layers)
     if cfg.center != "none":
-        mean = guide.caption_mean(captions.total, captions.count)[:, None]
-        states = jax.tree.map(lambda state: guide.minus_mean(state, mean), states)
+        states = guide.center(states, guide.caption_mean(captions.total, captions.count))
     return guide.answer_terms(states)
 
 
