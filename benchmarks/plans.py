@@ -138,8 +138,9 @@ COMPARED = """
   too small.
 - **Pretrain and LoRA on v6e** are bound by memory, at 41% and 33%: a chip has 1.6 TB/s for 918
   TFLOP/s. Most of this traffic comes from the compiler. On one slice it cuts a product with
-  gathered weights into turns, and each turn reads and writes the whole result. For two slices it
-  does not, and moves a third. The rows "products whole" ask it not to, and so does
+  gathered weights into turns, and each turn reads and writes the whole result. For two slices of
+  v5e it does not: a chip then moves 408 GB and not 1,284, which is a third for half of the rows.
+  The rows "products whole" ask it not to, and so does
   `launch/tpu.sh` on v6e. They have less than half of the traffic, and compute bounds the step (at
   79% for the finetune and 73% with LoRA; the pretrain was not planned so). Only hardware can tell
   whether the gathers are still hidden then.
@@ -211,11 +212,15 @@ def page(workdir: Path) -> str:
         "`python -m benchmarks.plans` made this page, for Mistral-7B-Instruct-v0.2 and CLIP"
         f" ViT-L/14-336 (`{CONFIG}`), and for LLaVA-1.5-13B where it is named. "
         "Nothing here was run on the hardware that it names. How to read the tables:\n\n"
-        '- For TPU rows, libtpu compiled the real train step for the slice ("compiled"). '
-        "The memory is the compiler's, and links and loops are read from the compiled "
-        "program.\n"
-        '- For H100 rows, the traced step was added up without a compiler ("analytic"), so '
-        "they are estimates.\n"
+        "- A *slice* is a group of TPU chips that fast *links* join. Several slices are joined by "
+        "a slower network. *HBM* is the main memory of a chip. *Remat* (`config.model.remat`) says "
+        "what the backward pass computes again because it was not kept. *Rows* are the samples of "
+        "a step.\n"
+        "- For TPU rows of the tables, libtpu compiled the real train step for the slice "
+        '("compiled"). The memory is the compiler\'s, and links and loops are read from the '
+        "compiled program.\n"
+        "- For H100 rows of the tables, the traced step was added up without a compiler "
+        '("analytic"), so they are estimates.\n'
         "- FLOPs are counted in the traced step, on all devices together. The model's FLOPs"
         " leave out what rematerialisation repeats, and the masked half of causal "
         "attention.\n"

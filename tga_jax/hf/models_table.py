@@ -33,10 +33,11 @@ _TILES = """
 
 A LLaVA-NeXT or LLaVA-OneVision sees an image as several tiles of its tower's size, and an image
 takes as many tokens as its size calls for: up to 2,928 in LLaVA-1.6, up to about 8,800 in
-LLaVA-OneVision. So `config.data.max_length` should be about 4096 and 10240. With a preset,
-`config.data.buckets` and `config.data.caption_buckets` should be `()`, which stands for the usual
-lengths up to it. Samples beyond it are
-left out, and the jobs say how many. The number of tokens follows from the image's size alone, for
+LLaVA-OneVision. So `config.data.max_length` should be about 4096 for LLaVA-1.6, and about 10240
+for LLaVA-OneVision. With a preset, `config.data.buckets` and `config.data.caption_buckets` should
+be `()`, which stands for the usual lengths up to it, and `config.pretrain.max_length`, which a
+preset lowers, should be 0 if that stage is run. Samples beyond it are left out, and the jobs say
+how many. The number of tokens follows from the image's size alone, for
 which every process reads the headers of all images of a step. Rows have room for one of a few
 numbers of tiles, so that few programs are compiled.
 
