@@ -22,13 +22,13 @@ def test_guide_losses_add_up_to_the_objectives(center: str, answer: float) -> No
         answer_layers=(1,),
     )  # fmt: skip
     rows, params, model = tiny.batch(KINDS, seed=3), tiny.params(), tiny.model()
-    means = jnp.zeros((1 + cfg.answers, tiny.LAYERS, 1, tiny.WIDTH))
+    means = jnp.zeros((1 + cfg.answers, tiny.LAYERS, tiny.WIDTH))
     if center == "batch":
         total, count = jax.jit(lambda p, b: caption_sums(model, p, b, answers=cfg.answers))(
             params, rows | {"valid": np.ones(len(KINDS), bool)}
         )
         assert count.tolist() == [3] * (1 + cfg.answers)
-        means = (total / count[:, None, None])[:, :, None]
+        means = total / count[:, None, None]
     found = jax.jit(lambda p, b, m: score_batch(model, p, b, m, cfg))(params, rows, means)
     has = np.asarray(found["has_pair"])
     sums = jax.jit(

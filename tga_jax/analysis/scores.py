@@ -88,7 +88,7 @@ class Scorer:
     def _mean(self, params: Params, total: int) -> Array:
         """Mean caption states of all samples that have one; 0 uncentred.
 
-        float32[kinds, layers, 1, D]: over the caption, and where the answer term is on before the
+        float32[kinds, layers, D]: over the caption, and where the answer term is on before the
         answer.
         """
         kinds = 1 + self._guide.answers
@@ -99,7 +99,7 @@ class Scorer:
                 valid = np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows)
                 part, number = self._captions(params, batch.arrays | {"valid": jnp.array(valid)})
                 summed, count = summed + np.asarray(part), count + np.asarray(number)
-        return jnp.array(summed / np.maximum(count, 1)[:, None, None], jnp.float32)[:, :, None]
+        return jnp.array(summed / np.maximum(count, 1)[:, None, None], jnp.float32)
 
     def _line(self, row: int, sample: str, out: dict[str, np.ndarray]) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -126,6 +126,7 @@ def score_batch(
 ) -> dict[str, Array]:
     """Figures of every sample, arrays of [..., B].
 
+    `means` are the mean caption states, float32[kinds, layers, D], or 0 if uncentred.
     nll is the sum over the answer's tokens; the cosines are of the raw states of every layer;
     guide is the sample's weighted guide loss as config.guide says, at t = 0.
     """
@@ -133,7 +134,7 @@ def score_batch(
     assert passes.states is not None
     pair, hinge = has_terms(batch, None)
     raw = passes.states
-    centred = jax.tree.map(lambda s: guide.minus_mean(s, means[0]), raw)
+    centred = guide.center(raw, means[0])
     guided: GuideStates = jax.tree.map(lambda s: s[jnp.array(cfg.layers)], centred)
     out = {
         "nll": jnp.sum(passes.nll, axis=1),
@@ -151,8 +152,9 @@ def score_batch(
         )
     if passes.answers is not None:
         chosen = jnp.array(cfg.answer_layers)
-        answers = jax.tree.map(lambda s: guide.minus_mean(s, means[1])[chosen], passes.answers)
-        own = jnp.where(has_answer(batch), guide.answer_terms(answers), 0.0)
+        answers = guide.center(passes.answers, means[1])
+        similar = guide.answer_terms(jax.tree.map(lambda s: s[chosen], answers))
+        own = jnp.where(has_answer(batch), similar, 0.0)
         out["guide"] += cfg.answer_weight * own
     return out
 
