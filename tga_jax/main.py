@@ -136,8 +136,10 @@ def run_jobs(
 
 def check_jobs(config: Any, workdir: Path, jobs: Sequence[str]) -> None:
     """Refuse what can be known to be wrong with any of the jobs before the first one runs."""
+    from tga_jax.run.checks import check_numbers
     from tga_jax.run.job import Job
 
+    check_numbers(config)
     for place, name in enumerate(jobs):
         module_of(name).check(Job(config, workdir, name), tuple(jobs[:place]))
 

@@ -65,6 +65,7 @@ def test_changed_data_is_refused_by_name_and_accepted_deliberately(
     assert pretrain(inputs, where) == 2
     told = capsys.readouterr().err
     assert said in told and "accept_changed_data" in told
+    assert "is finished and does not train on them" in told
     assert pretrain(inputs, where, "--config.pretrain.accept_changed_data=true") == 0
 
 
@@ -74,10 +75,11 @@ def test_a_finished_stage_is_not_told_to_accept_what_is_accepted(
     settings = json.loads((inputs / "run" / "pretrain" / "settings.json").read_text())
     where = f"--config.model.checkpoint={settings['model']['checkpoint']}"
     more = f"--config.pretrain.steps={settings['pretrain']['steps'] + 1}"
-    assert pretrain(inputs, where, more, "--config.pretrain.accept_changed_data=true") == 2
-    told = capsys.readouterr().err
-    assert "config.pretrain.steps" in told and "another --workdir" in told
-    assert "accept_changed_data" not in told.partition("error:")[2]
+    for accepted in ((), ("--config.pretrain.accept_changed_data=true",)):
+        assert pretrain(inputs, where, more, *accepted) == 2
+        told = capsys.readouterr().err
+        assert "config.pretrain.steps" in told and "another --workdir" in told
+        assert "accept_changed_data" not in told.partition("error:")[2]
 
 
 def test_a_corrected_typo_is_no_other_setting(begun: Path, tmp_path: Path) -> None:

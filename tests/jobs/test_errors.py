@@ -129,6 +129,40 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, list[st
         lambda i: (i / "questions.jsonl").unlink(), [], "generate", ["questions.jsonl"],
     ),
     "unknown job": (None, [], "fly", ["fly"]),
+    "adapters by peft's names": (
+        None, ["--config.lora.rank=2", "--config.lora.targets=q_proj,v_proj"], "finetune",
+        ["config.lora.targets", "'q_proj'", "gate"],
+    ),
+    "no adapters": (
+        None, ["--config.lora.rank=2", "--config.lora.targets= ,"], "finetune", ["no matrix"],
+    ),
+    "rank below 0": (None, ["--config.lora.rank=-4"], "finetune", ["config.lora.rank=-4"]),
+    "weight below 0": (
+        None, ["--config.guide.answer_weight=-1.0"], "finetune", ["config.guide.answer_weight=-1"],
+    ),
+    "decay of 1": (None, ["--config.guide.center_decay=1.0"], "score", ["center_decay=1.0"]),
+    "table of one word": (
+        None, ["--config.finetune.trainable=all"], "finetune", ["config.finetune.trainable", "all"],
+    ),
+    "pattern without a parameter": (
+        None, ["--config.finetune.trainable=((\"projetor/.*\",1.0),(\".*\",0.1))"], "finetune",
+        ["config.finetune.trainable", "projetor"],
+    ),
+    "all frozen": (
+        None, ["--config.finetune.trainable=((\".*\",None),)"], "finetune",
+        ["config.finetune.trainable freezes every parameter"],
+    ),
+    "scored none at a time": (
+        None, ["--config.score.batch_size=0"], "score", ["config.score.batch_size=0"],
+    ),
+    "workers below 0": (None, ["--config.data.workers=-3"], "finetune", ["config.data.workers=-3"]),
+    "seed below 0": (None, ["--config.seed=-1"], "finetune", ["config.seed=-1"]),
+    "steps below 0": (
+        None, ["--config.finetune.steps=-5"], "finetune", ["config.finetune.steps=-5", "-1"],
+    ),
+    "no arms": (None, [], "experiment", ["config.experiment.arms is empty"]),
+    "bad judge": (None, ["--config.evaluate.judges=foo"], "oracle", ["'foo'"]),
+    "oracle without benchmarks": (None, [], "oracle", ["set config.oracle.benchmarks"]),
 }  # fmt: skip
 
 
@@ -144,6 +178,24 @@ def test_a_mistake_is_one_clear_line(
     assert line.startswith("error: ")
     for word in wanted:
         assert word in line, line
+
+
+@pytest.mark.parametrize(
+    ("job", "flag", "said"),
+    [
+        ("score", "--config.guide.center=yes", "config.guide.center='yes'"),
+        ("score", "--config.guide.layers=99", "99"),
+        ("finetune", "--config.finetune.template=vicunna", "config.finetune.template='vicunna'"),
+        ("oracle", "--config.evaluate.judges=foo", "'foo'"),
+    ],
+)
+def test_a_mistake_in_the_last_job_shows_before_the_first_one(
+    inputs: Path, tmp_path: Path, job: str, flag: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(inputs, run, flag, job=f"inspect,{job}")) == 2
+    assert said in capfd.readouterr().err.strip().splitlines()[-1]
+    assert not (run / "inspect").exists()
 
 
 def test_a_loss_that_is_not_finite_names_step_and_samples(

@@ -82,4 +82,6 @@ def test_both_kinds_of_image_are_needed(
     write_jsonl(tmp_path / "benign.jsonl", rows)
     flag = f"--config.oracle.benchmarks=questions:{tmp_path}/benign.jsonl?images={inputs}/images"
     assert main(oracle(inputs, tmp_path, flag)) == 2
-    assert "harmful image with a caption" in capfd.readouterr().err.splitlines()[-1]
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "harmful image with a caption" in said and f"of {len(rows)} questions" in said
+    assert "0 are marked harmful" in said

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from tests import tiny
 from tga_jax.alignment.guide import GuideConfig
+from tga_jax.config import base_config
 from tga_jax.models.llava import Llava
 from tga_jax.parallel.mesh import make_mesh
 from tga_jax.parallel.sharding import RULES, batch_sharding
@@ -45,7 +46,9 @@ def start(
     params: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[TrainState, Callable[..., Any]]:
     """The state before the first of eight steps, and the step; without `params` random ones."""
-    factors = stage_factors(model, TRAINABLE, False)
+    config = base_config()
+    config.finetune.trainable = TRAINABLE
+    factors = stage_factors(model, config, "finetune")
     leaves = param_leaves(model, mesh, dtype="float32", factors=factors)
     settings = OptimizerConfig(0.02, 8, warmup_fraction=0, eps=1e-2)
     optimizer = make_optimizer(settings, {p: f for p, f in factors.items() if f is not None})

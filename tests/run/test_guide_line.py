@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from tests.jobs.inputs import make_samples, row
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.config import base_config
 from tga_jax.data.mixture import Mixture
-from tga_jax.data.records import parse_record
+from tga_jax.data.records import Record, parse_record
 from tga_jax.errors import UserError
-from tga_jax.run.guide import guide_config, guide_warning, term_counts
-from tga_jax.run.guide_line import guide_line
+from tga_jax.run.guide import guide_config, term_counts
+from tga_jax.run.guide_line import guide_line, guide_warnings
+from tga_jax.run.stage_log import idle_warning
 
 ANSWER = GuideConfig(
     "paper", (0, 1, 2), center="batch", pair_weight=0.0, hinge_weight=0.0, answer_weight=0.25,
@@ -29,6 +31,13 @@ def line(
     guide: GuideConfig, *, batch_size: int = 4, asks: bool = True, image_first: bool = False
 ) -> str:
     return guide_line(guide, COUNTS, 6, batch_size=batch_size, asks=asks, image_first=image_first)
+
+
+def warnings(
+    guide: GuideConfig, records: Sequence[Record], *, asks: bool = True, retrieved: bool = True
+) -> list[str]:
+    counts = term_counts(guide, records, asks=asks, retrieved=retrieved)
+    return guide_warnings(guide, records, counts, asks=asks, retrieved=retrieved)
 
 
 def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
@@ -74,8 +83,8 @@ def test_the_answer_term_needs_one_image_in_the_first_turn() -> None:
     for records in ([*RECORDS, later, two], Mixture([RECORDS, [later, two]], [1.0, 1.0])):
         counts = term_counts(guide, records, asks=True, retrieved=True)
         assert counts == {"pair": 5, "hinge": 1, "answer": 3}
-    counts = term_counts(ANSWER, [later], asks=True, retrieved=True)
-    assert "alone in its first turn" in guide_warning(ANSWER, counts, asks=True)
+    (said,) = warnings(ANSWER, [later])
+    assert "no captioned image stands alone in the first turn of its sample" in said
 
 
 @pytest.mark.parametrize(
@@ -92,27 +101,68 @@ def test_a_guide_without_effect_is_said_with_its_reason(
     changes: dict[str, float], asks: bool, reason: str
 ) -> None:
     guide = dataclasses.replace(ANSWER, **changes)  # type: ignore[arg-type]
-    counts = term_counts(guide, RECORDS[:1], asks=asks, retrieved=True)
-    said = guide_warning(guide, counts, asks=asks)
-    assert said == "" if not reason else reason in said
-    assert said.startswith("WARNING") is bool(asks and reason)
+    said = warnings(guide, RECORDS[:1], asks=asks)
+    assert len(said) == bool(reason)
+    assert all(reason in line and line.startswith("WARNING") is asks for line in said)
+
+
+@pytest.mark.parametrize("guide", [ANSWER, PAPER])
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({}, "no sample has an image"),
+        ({"image": "0.png", "caption": "a ball"}, "image has a caption (the key image_caption"),
+        ({"image": "0.png", "image_caption": "a ball", "tox": 1}, "text safety samples"),
+    ],
+)
+def test_the_reason_is_what_the_samples_lack(
+    guide: GuideConfig, keys: dict[str, object], reason: str
+) -> None:
+    mark = "<image>\n" if "image" in keys else ""
+    record = row("one", [("human", f"{mark}What?"), ("gpt", "A.")], **keys)  # type: ignore[arg-type]
+    (said,) = warnings(guide, [parse_record(record, where="")])
+    assert reason in said and "language-modelling loss alone" in said
+
+
+def test_a_term_without_samples_is_said_where_others_have_some() -> None:
+    (said,) = warnings(PAPER, RECORDS[:1])
+    assert "term 'hinge' has weight 1 and no effect" in said and "retrieved_caption" in said
+    (said,) = warnings(PAPER, RECORDS, retrieved=False)
+    assert "config.prompt.retrieved" in said
+    assert not warnings(PAPER, RECORDS, asks=False)  # the guide's line says why
+    assert not warnings(PAPER, RECORDS)
+
+
+def test_a_term_that_trained_nothing_is_said() -> None:
+    def lines(*values: float | None) -> list[dict[str, float | None]]:
+        measured = {"step": 0, "held_out_loss": 2.0}
+        return [measured, *({"loss": 1.0, "guide_answer": value} for value in values)]
+
+    assert "no logged step had" in idle_warning("answer", 4, lines(None, None))
+    assert "was 0 in every logged step" in idle_warning("answer", 4, lines(0.0, None))
+    assert idle_warning("answer", 4, lines(0.0, -0.5)) == ""
+    assert idle_warning("answer", 0, lines(None)) == "" == idle_warning("answer", 4, [])
 
 
 @pytest.mark.parametrize(
-    ("center", "answer", "batch_size", "warned"),
+    ("center", "answer", "batch_size", "alone"),
     [
-        ("batch", 0.0, 1, True),
-        ("running", 0.5, 1, True),
-        ("running", 0.0, 1, False),  # its mean is of the steps before
-        ("none", 0.5, 1, False),
-        ("batch", 0.5, 2, False),
+        ("batch", 0.0, 1, 100),
+        ("running", 0.5, 1, 100),
+        ("running", 0.0, 1, 0),  # its mean is of the steps before
+        ("none", 0.5, 1, 0),
+        ("batch", 0.5, 2, 50),  # half of the samples are captioned
+        ("batch", 0.5, 3, 25),
+        ("batch", 0.5, 8, 0),
     ],
 )
-def test_steps_of_one_sample_are_said(
-    center: str, answer: float, batch_size: int, warned: bool
+def test_captioned_samples_alone_in_their_step_are_said(
+    center: str, answer: float, batch_size: int, alone: int
 ) -> None:
     guide = dataclasses.replace(ANSWER, center=center, answer_weight=answer, pair_weight=1.0)
-    assert ("WARNING: a step of one sample" in line(guide, batch_size=batch_size)) is warned
+    said = line(guide, batch_size=batch_size)
+    assert ("WARNING" in said) is bool(alone)
+    assert not alone or f"about {alone}% of the captioned samples" in said
 
 
 @pytest.mark.parametrize(("guide", "warned"), [(PAPER, True), (ANSWER, False)])

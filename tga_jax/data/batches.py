@@ -25,18 +25,20 @@ def default_buckets(max_length: int) -> tuple[int, ...]:
     return (*(length for length in steps if length < last), last)
 
 
-def pick_bucket(length: int, buckets: Sequence[int], *, name: str = "a sample") -> int:
+def pick_bucket(
+    length: int, buckets: Sequence[int], *, name: str = "a sample", key: str = "buckets"
+) -> int:
     """Returns the smallest bucket that holds `length`.
 
     Raises:
-        UserError: when none does; `name` says what is too long.
+        UserError: when none does; `name` says what is too long for config.data.`key`.
     """
     fitting = [bucket for bucket in buckets if bucket >= length]
     if not fitting:
         raise UserError(
             f"{name} has {length} tokens, more than the largest length {max(buckets)} of "
-            "config.data.buckets (or caption_buckets): add a larger one, or set it to () for the "
-            "usual lengths up to config.data.max_length"
+            f"config.data.{key}: add a larger one, or set it to () for the usual lengths up to "
+            "config.data.max_length"
         )
     return min(fitting)
 
@@ -73,10 +75,11 @@ def collate(
     """
     rows = [examples[i : i + packing] for i in range(0, len(examples), packing)]
     names = [f"record{'s' * (packing > 1)} {', '.join(e.id for e in row)}" for row in rows]
-    length = _bucket([sum(len(e.tokens) for e in row) for row in rows], names, buckets)
+    length = _bucket([sum(len(e.tokens) for e in row) for row in rows], names, buckets, "buckets")
     captions = [e.caption_tokens for e in examples]
     names = [f"the caption pass of record {e.id}" for e in examples]
-    caption_length = _bucket([len(tokens) for tokens in captions], names, caption_buckets)
+    sizes = [len(tokens) for tokens in captions]
+    caption_length = _bucket(sizes, names, caption_buckets, "caption_buckets")
     # Where in its row an example begins.
     starts = [sum(len(e.tokens) for e in row[:i]) for row in rows for i in range(len(row))]
     nowhere = [0] * len(examples)  # the caption pass has a row for each example
@@ -111,9 +114,9 @@ def balanced_rows(lengths: Sequence[int], packing: int) -> list[int]:
     return [sample for row in sorted(sorted(row) for row in rows) for sample in row]
 
 
-def _bucket(lengths: Sequence[int], names: Sequence[str], buckets: Sequence[int]) -> int:
+def _bucket(lengths: Sequence[int], names: Sequence[str], buckets: Sequence[int], key: str) -> int:
     longest = int(np.argmax(lengths))
-    return pick_bucket(lengths[longest], buckets, name=names[longest])
+    return pick_bucket(lengths[longest], buckets, name=names[longest], key=key)
 
 
 def _joined(rows: Sequence[Sequence[np.ndarray]], length: int, fill: int) -> np.ndarray:

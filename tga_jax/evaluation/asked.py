@@ -64,11 +64,11 @@ def read_benchmarks(job: Job, key: str = BENCHMARKS) -> list[Benchmark]:
 
 def _entries(job: Job, key: str) -> list[Entry]:
     """What a key names, or else config.evaluate.benchmarks."""
-    text = operator.attrgetter(key)(job.config)
+    asked, text = key, operator.attrgetter(key)(job.config)
     key, text = (key, text) if text else (BENCHMARKS, job.config.evaluate.benchmarks)
     entries = parse_entries(text, key=f"config.{key}")
     if not entries:
-        raise UserError("no benchmarks: set config.evaluate.benchmarks to KIND:PATH,KIND:PATH,...")
+        raise UserError(f"no benchmarks: set config.{asked} to KIND:PATH,KIND:PATH,...")
     return entries
 
 

@@ -24,6 +24,7 @@ from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_json
 from tga_jax.jobs.among_hosts import check_among_hosts, run_among_hosts
 from tga_jax.jobs.registry import JOBS, module_of
+from tga_jax.run.checks import check_numbers
 from tga_jax.run.job import Job
 from tga_jax.run.side_by_side import run_side_by_side
 
@@ -36,8 +37,11 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_names(settings.jobs)
     for inner in settings.jobs:
         check_among_hosts(inner, "config.experiment.jobs: ")
+    if not settings.arms:
+        raise UserError("config.experiment.arms is empty: name an arm and the keys that it changes")
     for name in arm_names(job.config):
         config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
+        check_numbers(config)
         for place, inner in enumerate(settings.jobs):
             module_of(inner).check(Job(config, workdir, inner), (*before, *settings.jobs[:place]))
 

@@ -164,9 +164,7 @@ def trained_paths(job: Job, model: OpenModel) -> list[str]:
     found: dict[str, None] = {}
     for stage in STAGES:
         if finished_stage(job.workdir, stage):
-            factors = stage_factors(
-                model.llava, job.config[stage].trainable, job.config.lora.train_decoder
-            )
+            factors = stage_factors(model.llava, job.config, stage)
             found |= {path: None for path, factor in factors.items() if factor is not None}
     return list(found)
 

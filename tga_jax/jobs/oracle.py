@@ -12,6 +12,7 @@ from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, COSINES, RANDOM, Line, Oracle, captioned, table
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
+from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.profiles import evaluated_system
@@ -31,6 +32,7 @@ from tga_jax.training.step import nested
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks or a model that are not there, and values without a meaning."""
     check_values(job.config.oracle)
+    make_judges(job)
     check_benchmarks(job, before, "oracle.benchmarks")
     llava = check_model(job.config, before=before)
     if llava is not None:
@@ -98,10 +100,23 @@ def read_items(job: Job) -> list[EvalItem]:
         if not counts[kind]:
             key = "oracle" if cfg.benchmarks else "evaluate"
             raise UserError(
-                f"config.{key}.benchmarks: there is no question about a {word} image with a caption"
+                f"config.{key}.benchmarks: there is no question about a {word} image with a "
+                f"caption: {what_there_is(benchmarks)} (docs/benchmarks.md has the columns)"
             )
     job.say(f"{counts[True]} harmful and {counts[False]} benign captioned images")
     return items
+
+
+def what_there_is(benchmarks: Sequence[Benchmark]) -> str:
+    """How many questions have what the oracle needs, in words."""
+    items = [item for benchmark in benchmarks for item in benchmark.items]
+    images = [item for item in items if item.image is not None]
+    captions = [item for item in images if item.extra.get("caption")]
+    return (
+        f"of {len(items)} questions {len(images)} have an image, {len(captions)} of these a "
+        f"caption, and of those {sum(item.harmful is True for item in captions)} are marked "
+        f"harmful and {sum(item.harmful is False for item in captions)} harmless"
+    )
 
 
 def layers_of(cfg: ConfigDict, llava: Llava) -> tuple[int, ...]:

@@ -28,9 +28,12 @@ from tga_jax.training.step import nested
 
 
 def check(job: Job, before: Sequence[str]) -> None:
-    """Refuse samples or a model that are not there."""
+    """Refuse samples or a model that are not there, and a guide that has no meaning."""
+    config = job.config
     check_samples(job, before=before)
-    check_model(job.config, before=before)
+    llava = check_model(config, before=before)
+    if llava is not None and (config.guide.layers.strip() != "auto" or "analyze" not in before):
+        guide_config(config, job.workdir, llava.config.decoder.layers)
 
 
 def run(job: Job) -> None:

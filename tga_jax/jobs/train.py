@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,14 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.planning.abstract import start_state
 from tga_jax.planning.analytic import state_bytes
-from tga_jax.run.checks import check_checkpoint_room, check_model, check_samples
-from tga_jax.run.guide import guide_config, guide_warning, term_counts
-from tga_jax.run.guide_line import guide_line
+from tga_jax.run.checks import (
+    check_checkpoint_room,
+    check_model,
+    check_samples,
+    check_template,
+)
+from tga_jax.run.guide import guide_config, term_counts
+from tga_jax.run.guide_line import guide_line, guide_warnings
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_files import find_samples
@@ -41,6 +46,7 @@ from tga_jax.run.stage_data import (
     packing_of,
     stage_samples,
 )
+from tga_jax.run.stage_log import say_done, say_plan, say_steps
 from tga_jax.run.stage_settings import check_finished, claim_folder, stage_settings
 from tga_jax.run.start import device_memory
 from tga_jax.run.tracking import about_stage
@@ -55,7 +61,7 @@ from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.feed import DeviceBatches
 from tga_jax.training.held_out import HeldOut
 from tga_jax.training.loop import LoopConfig, train
-from tga_jax.training.metrics import MetricsLog, clock
+from tga_jax.training.metrics import MetricsLog
 from tga_jax.training.parameter_table import parameter_table
 from tga_jax.training.profile import ProfileConfig
 from tga_jax.training.state import abstract_state
@@ -74,6 +80,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_held_out(job, before)
     compiler_options(config.compiler_options)
     profile_config(job, name)
+    check_template(f"{name}.template", config[name].template)
     check_trackers(config.trackers, first=hosts.is_first())
     check_samples(job, name, before=before)
     llava = check_model(config, before=before)
@@ -84,7 +91,7 @@ def check(job: Job, before: Sequence[str]) -> None:
         guide_config(config, job.workdir, llava.config.decoder.layers, name)
     shards = batch_shards(mesh_of(config.mesh))
     check_division(config[name], name, packing=packing_of(config), shards=shards)
-    factors = stage_factors(llava, config[name].trainable, config.lora.train_decoder)
+    factors = stage_factors(llava, config, name)
     check_checkpoint_room(llava, factors, job.workdir)
 
 
@@ -101,7 +108,7 @@ def run(job: Job) -> None:
         return
     samples, source, steps = stage_samples(job, model, files)
     if not steps:
-        job.say(f"config.{name}.steps is 0, so there is nothing to do")
+        job.say(f"config.{name}.steps (or .epochs) is 0, so there is nothing to do")
         return
     figures = HeldOutFigures(job, model) if config[name].evaluate_every else None
     guide = guide_config(config, workdir, model.llava.config.decoder.layers, name)
@@ -122,8 +129,8 @@ def run(job: Job) -> None:
     shown = config.prompt.retrieved
     counts = term_counts(guide, source.records, asks=asks, retrieved=shown)
     parts = trained_counts(model.llava, stage.factors)
-    no_guide = guide_warning(guide, counts, asks=asks)
-    say_plan(job, parts, [no_guide, untrained_warning(source.records, parts)])
+    warnings = guide_warnings(guide, source.records, counts, asks=asks, retrieved=shown)
+    say_plan(job, parts, [*warnings, untrained_warning(source.records, parts)])
     size = config[name].batch_size
     first = guide.active and source.image_first()
     job.say(
@@ -141,7 +148,7 @@ def run(job: Job) -> None:
         "terms": counts,
     }
     shared_files.write_json(workdir / name / "done.json", marker)
-    say_done(job, steps, time.monotonic() - began)
+    say_done(job, steps, time.monotonic() - began, counts)
 
 
 def check_memory(job: Job, stage: Stage) -> None:
@@ -159,37 +166,6 @@ def check_memory(job: Job, stage: Stage) -> None:
             "config.moments, use more devices, or take a preset of docs/presets.md"
         )
     job.say(line)
-
-
-def say_steps(job: Job, source: BatchSource, done: int) -> None:
-    """Say how many steps, samples and tokens are to come after step `done`."""
-    steps, records = len(source) - done, len(source.records)
-    samples = steps * job.config[job.name].batch_size
-    job.say(
-        f"to come: {steps} steps, {samples} samples ({samples / records:.2f} epochs of {records}), "
-        f"about {source.about_tokens(done):,} tokens"
-    )
-
-
-def say_done(job: Job, steps: int, seconds: float) -> None:
-    """Say what training came to: steps, time, the first and the last language loss (the
-    guide's part is not there in every step), and where they are."""
-    folder = job.workdir / job.name
-    lines = list(read_log(folder / "metrics.jsonl")) if hosts.is_first() else []
-    losses = [line["lm_loss"] for line in lines if line.get("lm_loss") is not None]
-    ends = f", language loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""
-    job.say(f"trained {steps} steps in {clock(seconds)}{ends}")
-    job.say(f"losses: {folder / 'metrics.jsonl'}; weights: {folder / 'checkpoints'}")
-
-
-def say_plan(job: Job, counts: Mapping[str, int], warnings: Sequence[str]) -> None:
-    """Say what is trained, by the parameters of each part, and what has no effect."""
-    parts = ", ".join(f"{count:,} of the {part}" for part, count in counts.items())
-    job.say(f"trains {sum(counts.values()):,} parameters: {parts}")
-    if "adapters" in counts and not job.config.lora.train_decoder:
-        job.say("the decoder's own weights are frozen (config.lora.train_decoder trains both)")
-    for warning in filter(None, warnings):
-        job.say(warning)
 
 
 def train_stage(

@@ -46,13 +46,17 @@ class RopeScaling:
     truncate: bool = True
 
 
+# Of a decoder block: those of attention, and those of its feed-forward part.
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+
+
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters (arXiv 2106.09685) on the decoder's projections named in `targets`."""
 
     rank: int
     alpha: float
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    targets: tuple[str, ...] = MATRICES
     layers: tuple[int, ...] | None = None  # which blocks, from 0; None: all
 
     @property

@@ -8,6 +8,7 @@ yet.
 from __future__ import annotations
 
 import math
+import operator
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,9 @@ from ml_collections import ConfigDict
 
 from tga_jax.data.prepared import is_prepared
 from tga_jax.data.side_texts import SIDE_FILES
+from tga_jax.data.templates import TEMPLATE_NAMES
 from tga_jax.errors import UserError
 from tga_jax.hf.source import Source
-from tga_jax.hf.template_choice import choose_template
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import shapes
 from tga_jax.run.job import Job
@@ -35,7 +36,34 @@ from tga_jax.run.sample_files import WRITERS, check_split, image_folder, named_s
 from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
+# What counts something in jobs that have no check of their own for it.
+LEAST = {
+    "seed": 0,
+    "data.workers": 0,
+    "score.batch_size": 1,
+    "retrieval.batch_size": 1,
+    "retrieval.top_k": 1,
+    "evaluate.local.batch_size": 1,
+    "evaluate.llava_judge.batch_size": 1,
+}
 MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Refuse numbers that are less than what they count allows."""
+    for key, least in LEAST.items():
+        value = operator.attrgetter(key)(config)
+        if value < least:
+            raise UserError(f"config.{key}={value} must be {least} or more")
+
+
+def check_template(key: str, name: str) -> None:
+    """Refuse a prompt template that there is not; "" stands for the run's own."""
+    known = ("auto", *TEMPLATE_NAMES)
+    if name and name not in known:
+        raise UserError(
+            f"config.{key}={name!r}: there is no such template; name one of {', '.join(known)}"
+        )
 
 
 def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:
@@ -70,7 +98,7 @@ def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | No
     source = open_source(model)
     settings = image_settings(source, config.data.pad_to_square)
     image_transform(source, settings)
-    choose_template(config.prompt.template, source.template_facts)
+    check_template("prompt.template", config.prompt.template)
     check_lengths(config, source)
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     compute = compute_of(config, model.remat, jax.default_backend())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -33,6 +33,11 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
             raise UserError(
                 f"config.guide.{key}={guide[key]!r} must be one of {', '.join(allowed)}"
             )
+    for key in ("pair_weight", "hinge_weight", "answer_weight"):
+        if not guide[key] >= 0:
+            raise UserError(f"config.guide.{key}={guide[key]} must be 0 or more")
+    if not 0 <= guide.center_decay < 1:
+        raise UserError(f"config.guide.center_decay={guide.center_decay} must lie in 0..1, below 1")
     if stage and not config[stage].guide:
         # Its decoder need not have the layers that another stage guides.
         return GuideConfig(form="none", layers=parse_layers("all", layers))
@@ -74,32 +79,6 @@ def term_counts(
         * (guide.hinge_weight != 0 and asks and retrieved),
         "answer": int((guided & one_first).sum()) * (guide.answer_weight != 0 and asks),
     }
-
-
-def guide_warning(guide: GuideConfig, counts: Mapping[str, int], *, asks: bool) -> str:
-    """What is to be said of a guide that is on and has no effect; "" where it has one.
-
-    A stage whose template has no question is as the recipe `tga_answer` wants it, so no warning.
-    """
-    if not guide.active or any(counts.values()):
-        return ""
-    if not (guide.pair_weight or guide.hinge_weight or guide.answer_weight):
-        reason = "all of its weights are 0 (config.guide.pair_weight and its like)"
-    elif not (asks or guide.pair_weight):
-        return (
-            "no guide in this stage: the terms that are on need a question in the prompt, and the "
-            "stage's template has none, so it trains on the language-modelling loss alone"
-        )
-    elif guide.answer_weight and not guide.pair_weight:
-        reason = "no sample has a captioned image alone in its first turn (see samples.json)"
-    elif guide.pair_weight:
-        reason = "no sample with an image has a caption (see samples.json and config.data.captions)"
-    else:
-        reason = "no captioned image has a retrieved text in its prompt (config.data.retrieved)"
-    return (
-        f"WARNING: the guide is on (config.guide.form={guide.form}) and has no effect, since "
-        f"{reason}: this stage trains on the language-modelling loss alone"
-    )
 
 
 def guided_layers(guide: ConfigDict, workdir: Path, *, needed: bool = True) -> str:

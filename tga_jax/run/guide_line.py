@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tga_jax.alignment.guide import GuideConfig
 from tga_jax.alignment.layers import layers_text
+from tga_jax.data.lazy_records import has_flags
+from tga_jax.data.records import Record
+
+NO_QUESTION = "the template has no question"
+OFTEN = 0.2  # this share of the captioned samples alone in their step is worth a warning
 
 
 def guide_line(
@@ -29,29 +34,119 @@ def guide_line(
     """
     if not guide.active:
         return "guide: none"
-    weights = {
-        "pair": (guide.pair_weight, guide.layers),
-        "hinge": (guide.hinge_weight, guide.layers),
-        "answer": (guide.answer_weight, guide.answer_layers),
-    }
     terms = []
-    for name, (weight, layers) in weights.items():
-        reason = ": the template has no question" if name != "pair" and not asks else ""
-        if weight:
-            place = f"on layers {layers_text(layers)}"
-            terms.append(f"{name} {weight:g} {place} ({counts[name]} of {samples} samples{reason})")
+    for name, weight in _weights(guide).items():
+        reason = f": {NO_QUESTION}" if name != "pair" and not asks else ""
+        layers = guide.answer_layers if name == "answer" else guide.layers
+        place = f"on layers {layers_text(layers)}"
+        terms.append(f"{name} {weight:g} {place} ({counts[name]} of {samples} samples{reason})")
     line = f"guide: form {guide.form}; {', '.join(terms) or 'no term has a weight'}"
-    warnings = _lone_sample(guide, batch_size) + _image_first(guide, image_first)
-    return f"{line}; centred: {guide.center}{warnings}"
+    alone = _lone_samples(guide, max(counts.values()) / max(samples, 1), batch_size)
+    return f"{line}; centred: {guide.center}{alone}{_image_first(guide, image_first)}"
 
 
-def _lone_sample(guide: GuideConfig, batch_size: int) -> str:
-    """What is to be said of steps of one sample, which is then the mean that it is centred by."""
-    if batch_size > 1 or not guide.centers_by_step:
+def guide_warnings(
+    guide: GuideConfig,
+    records: Sequence[Record],
+    counts: Mapping[str, int],
+    *,
+    asks: bool,
+    retrieved: bool,
+) -> list[str]:
+    """What is to be said of a guide that is on and has no effect, or of a term that has none.
+
+    A stage whose template has no question is as the recipe `tga_answer` wants it, so no warning.
+
+    Args:
+        guide: of the stage.
+        records: its samples.
+        counts: `run.guide.term_counts` of them.
+        asks: whether the stage's template has a question.
+        retrieved: whether prompts hold retrieved texts (config.prompt.retrieved).
+    """
+    if not guide.active:
+        return []
+    weights = _weights(guide)
+    reasons = {
+        name: _why_none(name, records, asks=asks, retrieved=retrieved)
+        for name in weights
+        if not counts[name]
+    }
+    if weights.keys() == reasons.keys():
+        return [_no_effect(guide, list(reasons.values()))]
+    return [
+        f"WARNING: the guide's term {name!r} has weight {weights[name]:g} and no effect, since "
+        f"{reason}"
+        for name, reason in reasons.items()
+        if reason != NO_QUESTION  # which the guide's line says
+    ]
+
+
+def _weights(guide: GuideConfig) -> dict[str, float]:
+    """Term -> weight, of the terms that have one."""
+    weights = {
+        "pair": guide.pair_weight,
+        "hinge": guide.hinge_weight,
+        "answer": guide.answer_weight,
+    }
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def _no_effect(guide: GuideConfig, reasons: Sequence[str]) -> str:
+    """What is to be said where no term with a weight has a sample, for these reasons."""
+    others = [reason for reason in reasons if reason != NO_QUESTION]
+    if reasons and not others:
+        return (
+            "no guide in this stage: the terms that are on need a question in the prompt, and the "
+            "stage's template has none, so it trains on the language-modelling loss alone"
+        )
+    no_weight = "all of its weights are 0 (config.guide.pair_weight and its like)"
+    return (
+        f"WARNING: the guide is on (config.guide.form={guide.form}) and has no effect, since "
+        f"{others[0] if others else no_weight}: this stage trains on the language-modelling loss "
+        "alone"
+    )
+
+
+def _why_none(term: str, records: Sequence[Record], *, asks: bool, retrieved: bool) -> str:
+    """Why no sample has a term."""
+    if term != "pair" and not asks:
+        return NO_QUESTION
+    image, caption, _, tox, _ = has_flags(records).T
+    if not image.any():
+        return "no sample has an image"
+    if not (image & caption).any():
+        return (
+            "no sample with an image has a caption (the key image_caption of a sample, or "
+            "config.data.captions; see samples.json)"
+        )
+    if not (image & caption & ~tox).any():
+        return "all captioned images belong to text safety samples (the key tox of a sample)"
+    if term == "hinge" and not retrieved:
+        return "prompts have no retrieved texts (config.prompt.retrieved)"
+    if term == "hinge":
+        return (
+            "no captioned image has a retrieved text (the key retrieved_caption of a sample, or "
+            "config.data.retrieved; see samples.json)"
+        )
+    return "no captioned image stands alone in the first turn of its sample"
+
+
+def _lone_samples(guide: GuideConfig, captioned: float, batch_size: int) -> str:
+    """What is to be said of captioned samples alone in their step, whose mean they then are.
+
+    Args:
+        guide: of the stage.
+        captioned: which share of the samples has a term.
+        batch_size: samples a step.
+    """
+    alone = (1 - captioned) ** (batch_size - 1)  # that none of the others is captioned
+    if not (guide.centers_by_step and captioned and alone >= OFTEN):
         return ""
     return (
-        "; WARNING: a step of one sample has no mean but the sample itself, so it is not guided; "
-        "set config.guide.center='none' or a larger batch_size"
+        f"; WARNING: about {alone:.0%} of the captioned samples will be the only one of their "
+        "step, which has no mean but that sample itself, so they are not guided; set "
+        "config.guide.center='none' or a larger batch_size"
     )
 
 

@@ -16,7 +16,7 @@ from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 from tga_jax.hf.source import Source, open_llava, open_parts
 from tga_jax.models.attention import BACKENDS, choose_backend
-from tga_jax.models.config import Compute, LlavaConfig, LoraConfig
+from tga_jax.models.config import MATRICES, Compute, LlavaConfig, LoraConfig
 from tga_jax.models.layers import REMAT_POLICIES
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.models.quantised import KINDS
@@ -180,13 +180,31 @@ def unquantised(llava: Llava) -> Llava:
 
 
 def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:
-    """The model's shapes, with the adapters that `config.lora` asks for."""
+    """The model's shapes, with the adapters that `config.lora` asks for.
+
+    Raises:
+        UserError: a key of config.lora has no such value.
+    """
+    if lora.rank < 0:
+        raise UserError(f"config.lora.rank={lora.rank} must be 0 (no adapters) or more")
     if not lora.rank:
         return config
     layers = parse_layers(
         lora.layers, config.decoder.layers, key="config.lora.layers", words="'all'"
     )
     chosen = None if len(layers) == config.decoder.layers else layers
-    adapters = LoraConfig(lora.rank, lora.alpha, tuple(lora.targets.split(",")), chosen)
+    adapters = LoraConfig(lora.rank, lora.alpha, _matrices(lora.targets), chosen)
     decoder = dataclasses.replace(config.decoder, lora=adapters)
     return dataclasses.replace(config, decoder=decoder)
+
+
+def _matrices(targets: str) -> tuple[str, ...]:
+    """The names in config.lora.targets."""
+    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    unknown = [name for name in names if name not in MATRICES]
+    if unknown or not names:
+        said = f"there is no matrix {unknown[0]!r}" if unknown else "no matrix is named"
+        raise UserError(
+            f"config.lora.targets={targets!r}: {said}; name some of {', '.join(MATRICES)}"
+        )
+    return names

@@ -15,7 +15,7 @@ from tga_jax.errors import UserError
 from tga_jax.models.llava import Llava, part_of
 from tga_jax.models.quantised import is_quantised, kernel_path
 from tga_jax.parallel.sharding import shapes
-from tga_jax.training.freezing import learning_rate_factors
+from tga_jax.training.freezing import check_patterns, checked_table, learning_rate_factors
 from tga_jax.training.objective import Batch, Objective
 from tga_jax.training.optimizer import MOMENTS, OptimizerConfig, make_optimizer, schedule
 from tga_jax.training.state import new_state
@@ -62,7 +62,7 @@ class Stage:
         check_rates(config[name], name)
         self.name, self.steps, self.llava, self.mesh = name, steps, llava, mesh
         cfg = config[name]
-        self.factors = stage_factors(llava, cfg.trainable, config.lora.train_decoder)
+        self.factors = stage_factors(llava, config, name)
         self.objective = Objective(guide, ce_chunk=cfg.ce_chunk)
         settings = OptimizerConfig(
             learning_rate=cfg.learning_rate,
@@ -104,26 +104,28 @@ class Stage:
         )
 
 
-def stage_factors(
-    llava: Llava, trainable: Sequence[Any], train_decoder: bool
-) -> dict[str, float | None]:
+def stage_factors(llava: Llava, config: ConfigDict, stage: str) -> dict[str, float | None]:
     """Path -> factor on the learning rate; None: frozen.
 
     Args:
         llava: the model.
-        trainable: the stage's table of (pattern, factor), of which the first match counts.
-        train_decoder: config.lora.train_decoder; without it the weights beside adapters are
-            frozen, whatever the table says.
+        config: the configuration, with config.<stage>.trainable, the table of (pattern, factor) of
+            which the first match counts. Without config.lora.train_decoder the weights beside
+            adapters are frozen, whatever the table says.
+        stage: "pretrain" or "finetune".
 
     Raises:
         UserError: the table is not right, or wants kernels trained that are kept in few bits.
     """
-    table = [(pattern, factor) for pattern, factor in trainable]
-    if llava.config.decoder.lora is not None and not train_decoder:
+    key, given = f"config.{stage}.trainable", config[stage].trainable
+    table = list(checked_table(given, key))
+    if llava.config.decoder.lora is not None and not config.lora.train_decoder:
         table.insert(0, (BESIDE_ADAPTERS, None))
     paths = shapes(llava.abstract_params())
     # The table speaks of kernels, also where they are kept in few bits.
-    by_kernel = learning_rate_factors(map(kernel_path, paths), table)
+    kernels = [kernel_path(path) for path in paths]
+    check_patterns(kernels, table, key)
+    by_kernel = learning_rate_factors(kernels, table, key=key)
     factors = {path: by_kernel[kernel_path(path)] for path in paths}
     trained = [path for path in paths if is_quantised(path) and factors[path] is not None]
     if trained:

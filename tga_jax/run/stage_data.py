@@ -28,6 +28,8 @@ def check_counts(cfg: ConfigDict, stage: str) -> None:
     for key in ("batch_size", "accumulate", "save_every", "log_every", "keep"):
         if cfg[key] < 1:
             raise UserError(f"config.{stage}.{key}={cfg[key]} must be 1 or more")
+    if cfg.steps < -1:
+        raise UserError(f"config.{stage}.steps={cfg.steps} must be 0 or more, or -1 for epochs")
 
 
 def stage_samples(

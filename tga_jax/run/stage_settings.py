@@ -128,7 +128,7 @@ def check_finished(
     for texts, writer in WRITERS.items():
         if writer in job.following:  # a command that is run again finds what it wrote after this
             settings["data"]["content"][texts] = found["data"]["content"].get(texts)
-    refuse_others(folder, found, settings, accepted=accepted)
+    refuse_others(folder, found, settings, finished=True)
 
 
 def changed_keys(found: Settings, settings: Settings) -> list[str]:
@@ -143,7 +143,7 @@ def is_data(key: str, stage: str) -> bool:
 
 
 def refuse_others(
-    folder: Path, found: Settings, settings: Settings, *, accepted: bool = False
+    folder: Path, found: Settings, settings: Settings, *, finished: bool = False
 ) -> None:
     """Refuse a stage's folder that was begun with `found` where `settings` are others.
 
@@ -151,16 +151,21 @@ def refuse_others(
         folder: the stage's.
         found: what it was begun with.
         settings: what it would go on with.
-        accepted: whether other data are accepted already, so that this is no advice any more.
+        finished: whether the stage is, so that it cannot go on with other data.
     """
     changed = changed_keys(found, settings)
     if not changed:
         return
     key, stage, other = changed[0], folder.name, "use another --workdir, or delete that folder"
     if any(one.startswith(("data.content", "data.used")) for one in changed):
+        accept = f"--config.{stage}.accept_changed_data=true"
+        ways = (
+            f"the stage is finished and does not train on them: {other}, or keep it as it is with "
+            if finished
+            else f"{other}, or go on deliberately with "
+        )
         raise UserError(
-            f"{folder} was begun with other data: {changed_data(changed)}; {other}, or go on "
-            f"deliberately with --config.{stage}.accept_changed_data=true"
+            f"{folder} was begun with other data: {changed_data(changed)}; {ways}{accept}"
         )
     if key == "start":
         # A changed key of config.model is named before this one, as it comes first in the
@@ -170,7 +175,7 @@ def refuse_others(
             f"stage before, now hold: {other}"
         )
     old, new = flat(found), flat(settings)
-    advised = is_data(key, stage) and not accepted
+    advised = is_data(key, stage) and not finished
     accept = f"; or set --config.{stage}.accept_changed_data=true" * advised
     raise UserError(
         f"{folder} was begun with config.{key}={old.get(key)!r}, now it is "
