@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
         variant: "defences" for the model with each defence; else the model as it is.
     """
     if variant not in ("", "defences"):
-        raise ValueError(f"configs/audit.py has no variant {variant!r}; there is 'defences'")
+        raise ValueError(f"there is no variant {variant!r}; there is 'defences'")
     config = base_config()
     config.jobs = ("evaluate", "analyze", "report")
     config.generate.batch_size = 16

@@ -187,11 +187,11 @@ def get_config(variant: str = "tga") -> ConfigDict:
     for name in names:
         if name not in VARIANTS:
             known = ", ".join(map(repr, VARIANTS))
-            raise ValueError(f"configs/from_hf.py has no variant {name!r}; there are {known}")
+            raise ValueError(f"there is no variant {name!r}; there are {known}")
     recipes = [name for name in names if name in RECIPES] or [RECOMMENDED]
     presets = [name for name in names if name in PRESETS]
     if len(recipes) > 1 or len(presets) > 1:
-        raise ValueError(f"configs/from_hf.py:{variant}: one recipe and one preset at most")
+        raise ValueError(f"{variant!r}: one recipe and one preset at most")
     config = base_config()
     config.jobs = ("inspect", "score")
     for stage in (config.pretrain, config.finetune):

@@ -149,7 +149,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """
     if variant not in ("", "full", *OTHERS):
         names = ", ".join(["full", *OTHERS])
-        raise ValueError(f"configs/miniature.py has no variant {variant!r}; of {names}")
+        raise ValueError(f"there is no variant {variant!r}; there are {names}")
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
     config.miniature.clip.patch_pixels = 24  # an image is five tokens: class and four patches

@@ -247,7 +247,8 @@ def get_config(variant: str = "") -> ConfigDict:
         variant: "texts", "safety", "projector", "defences", or "" for the alignment.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"configs/smollm2.py has no variant {variant!r}; of {sorted(VARIANTS)}")
+        names = ", ".join(name for name in VARIANTS if name)
+        raise ValueError(f"there is no variant {variant!r}; there are {names}")
     config = base_config()
     root = "{workdir}/.." if variant in INSIDE else "{workdir}"
     _model(config, root)

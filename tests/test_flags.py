@@ -47,7 +47,7 @@ def test_an_unknown_key_is_told_its_likely_name(flag: str, said: str, tmp_path: 
         ("--config.finetune.steps=abc", "--config.finetune.steps=abc must be a whole number"),
         ("--config.finetune.learning_rate=fast", "learning_rate=fast must be a number"),
         ("--config=llava_mistral_7b:v5e16", "configuration has no variants; leave out the colon"),
-        ("--config=from_hf:gpu81", "configs/from_hf.py:gpu81: configs/from_hf.py has no variant"),
+        ("--config=from_hf:gpu81", "configs/from_hf.py:gpu81: there is no variant 'gpu81'"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(flag: str, said: str, tmp_path: Path) -> None:
