@@ -82,13 +82,19 @@ PROJECTOR: dict[str, dict] = {
     "mean-centred": TGA_CENTRED,
     "answer-centred": TGA_ANSWER,
 }
-# The baseline with defences that need no training.
+# The baseline with defences that need no training, and a retrieved text before trained models.
+FOUND = {"retrieval": {"index": "{workdir}/index"}}
 DEFENCES: dict[str, dict] = {
     "undefended": {},
     "safety-prompt": {"evaluate": {"profile": "paper"}},
-    "retrieved-text": {"retrieval": {"index": "{workdir}/index"}},
+    "retrieved-text": FOUND,
     "zero-shot": {"evaluate": {"defence": "zero_shot"}},
     "steering": {"evaluate": {"defence": "steering"}},
+    **{
+        f"{name}-retrieved-text": FOUND
+        | {"model": {"checkpoint": f"{{workdir}}/../arms/{name}/export"}}
+        for name in ("tga-answer", "tga-answer-captioned")
+    },
 }
 SEEDS = range(3)
 # Figures of the miniature that have no question here: its texts have a right answer.
