@@ -83,6 +83,10 @@ PROJECTOR: dict[str, dict] = {
     "answer-centred": TGA_ANSWER,
 }
 # The baseline with defences that need no training, and a retrieved text before trained models.
+WITH_TEXT = (
+    *("baseline-seed-1", "baseline-seed-2", "tga", "tga-centred-bare-captioned"),
+    *("tga-answer", "tga-answer-seed-1", "tga-answer-seed-2", "tga-answer-captioned"),
+)
 FOUND = {"retrieval": {"index": "{workdir}/index"}}
 DEFENCES: dict[str, dict] = {
     "undefended": {},
@@ -93,7 +97,7 @@ DEFENCES: dict[str, dict] = {
     **{
         f"{name}-retrieved-text": FOUND
         | {"model": {"checkpoint": f"{{workdir}}/../arms/{name}/export"}}
-        for name in ("tga-answer", "tga-answer-captioned")
+        for name in WITH_TEXT
     },
 }
 SEEDS = range(3)
