@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -57,6 +58,9 @@ def batch_source(
     )
     steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
     max_length = cfg.max_length or data.max_length
+    buckets = prompt_buckets(data, max_length * packing)
+    if warning := short_buckets_warning(buckets, max_length):
+        job.say(warning)
     source = BatchSource(
         records,
         prompter,
@@ -66,7 +70,7 @@ def batch_source(
         accumulate=cfg.accumulate,
         steps=steps,
         seed=config.seed,
-        buckets=prompt_buckets(data, max_length * packing),
+        buckets=buckets,
         caption_buckets=caption_buckets(data, max_length),
         pad_id=model.source.tokenizer.pad_id,
         rows=local_rows(model.mesh, cfg.batch_size // cfg.accumulate // packing),
@@ -74,6 +78,17 @@ def batch_source(
         packing=packing,
     )
     return source, steps
+
+
+def short_buckets_warning(buckets: Sequence[int], max_length: int) -> str:
+    """What is to be said of padded lengths that do not reach the longest sample; else ""."""
+    if max(buckets) >= max_length:
+        return ""
+    return (
+        f"WARNING: config.data.buckets end at {max(buckets)}, and max_length is {max_length}: the "
+        f"first sample of more than {max(buckets)} tokens will stop the run; add a larger length, "
+        "or lower max_length, at which samples are cut"
+    )
 
 
 def training_prompter(job: Job, style: PromptStyle) -> Prompter:
