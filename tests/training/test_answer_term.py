@@ -69,7 +69,7 @@ def _states(rows: dict[str, np.ndarray], i: int, *, caption: bool) -> np.ndarray
     return np.asarray(out.pooled[:, 0, 0])
 
 
-@pytest.mark.parametrize("center", ["none", "batch"])
+@pytest.mark.parametrize("center", [pytest.param("none", marks=pytest.mark.slow), "batch"])
 def test_term_is_the_cosine_where_the_answer_begins(center: str) -> None:
     rows = _rows()
     image = {i: _states(rows, i, caption=False)[list(LAYERS)] for i in HAS}

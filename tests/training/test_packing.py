@@ -80,7 +80,11 @@ def _run(params: Any, rows: Any, objective: Objective, running: RunningMean | No
 
 @pytest.mark.parametrize(
     ("packing", "form", "center"),
-    [(4, "paper", "batch"), (2, "released", "running"), (4, "none", "none")],
+    [
+        (4, "paper", "batch"),
+        pytest.param(2, "released", "running", marks=pytest.mark.slow),
+        pytest.param(4, "none", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_packed_equals_unpacked(packing: int, form: str, center: str) -> None:
     cfg = GuideConfig(form, (0, 2), center=center, pair_weight=0.7, hinge_weight=1.3)

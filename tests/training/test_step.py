@@ -101,7 +101,12 @@ def _run(
 
 @pytest.mark.parametrize(
     ("center", "parts", "answers"),
-    [("none", 4, False), ("running", 2, True), ("batch", 4, True), ("batch", 8, True)],
+    [
+        pytest.param("none", 4, False, marks=pytest.mark.slow),
+        ("running", 2, True),
+        ("batch", 4, True),
+        pytest.param("batch", 8, True, marks=pytest.mark.slow),
+    ],
 )
 def test_accumulation_changes_nothing(center: str, parts: int, answers: bool) -> None:
     whole = run(center=center, answers=answers)
