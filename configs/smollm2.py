@@ -84,8 +84,9 @@ PROJECTOR: dict[str, dict] = {
 }
 # The baseline with defences that need no training, and a retrieved text before trained models.
 WITH_TEXT = (
-    *("baseline-seed-1", "baseline-seed-2", "tga", "tga-centred-bare-captioned"),
-    *("tga-answer", "tga-answer-seed-1", "tga-answer-seed-2", "tga-answer-captioned"),
+    *("baseline-seed-1", "baseline-seed-2", "tga", "tga-seed-1", "tga-seed-2"),
+    *("tga-answer", "tga-answer-seed-1", "tga-answer-seed-2"),
+    *("tga-centred-bare-captioned", "tga-answer-captioned"),
 )
 FOUND = {"retrieval": {"index": "{workdir}/index"}}
 DEFENCES: dict[str, dict] = {
