@@ -28,9 +28,10 @@ def tga(config: ConfigDict) -> None:
     """The guide as published: both of the paper's terms at weight 1, raw states, all layers.
 
     Of it is known that in our miniature it carries no refusal over to images and costs half of
-    the naming (docs/miniature.md), and next to none with SmolLM2 on ordinary samples
-    (docs/real_llm.md); both are small. It wants samples with a caption, and with a
-    retrieved text for the second term.
+    the naming (docs/miniature.md). With SmolLM2 on ordinary samples it carries next to none over,
+    but as many as the answer term if a retrieved text stands in the prompt at test
+    (docs/real_llm.md). Both are small. It wants samples with a caption, and with a retrieved text
+    for the second term.
     """
     config.guide.update(PAPER_GUIDE)
 
