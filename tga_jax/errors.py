@@ -70,3 +70,13 @@ class Preempted(BaseException):
 
     Like KeyboardInterrupt it may be raised anywhere, and no `except Exception` may keep it.
     """
+
+
+def refuse_below(key: str, value: float, least: float) -> None:
+    """Refuse a number of the configuration that is less than it may be, or none at all (NaN).
+
+    Raises:
+        UserError: it is; `key` is without "config.".
+    """
+    if not value >= least:
+        raise UserError(f"config.{key}={value} must be {least} or more")

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.config import STAGES
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.files import digest, read_json, write_json
 from tga_jax.html.formats import aligned
 from tga_jax.models.llava import Llava
@@ -153,8 +153,7 @@ def batch_shape(config: ConfigDict, shards: int) -> BatchShape:
     if bench.stage not in STAGES:
         raise UserError(f"config.bench.stage={bench.stage!r} must be one of {', '.join(STAGES)}")
     for key, least in (("steps", 1), ("warmup", 1), ("batch_size", 0)):
-        if bench[key] < least:
-            raise UserError(f"config.bench.{key}={bench[key]} must be {least} or more")
+        refuse_below(f"bench.{key}", bench[key], least)
     stage, packing = config[bench.stage], packing_of(config)
     size = bench.batch_size or stage.batch_size
     shape = BatchShape(size, stage.accumulate, bench.length, bench.caption_length, packing)

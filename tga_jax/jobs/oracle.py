@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, COSINES, RANDOM, Line, Oracle, captioned, table
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
@@ -70,8 +70,7 @@ def run(job: Job) -> None:
 def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
     for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
-        if cfg[key] < least:
-            raise UserError(f"config.oracle.{key}={cfg[key]} must be {least} or more")
+        refuse_below(f"oracle.{key}", cfg[key], least)
     for name in names_of(cfg):
         if name not in MATCHES:
             raise UserError(

@@ -13,7 +13,7 @@ from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.example import Example
 from tga_jax.data.lazy_records import known_of
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.run.checks import check_model, check_samples
+from tga_jax.run.checks import check_guide, check_model, check_samples
 from tga_jax.run.guide import guide_config
 from tga_jax.run.inference_batches import Batcher
 from tga_jax.run.job import Job
@@ -29,11 +29,10 @@ from tga_jax.training.step import nested
 
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse samples or a model that are not there, and a guide that has no meaning."""
-    config = job.config
     check_samples(job, before=before)
-    llava = check_model(config, before=before)
-    if llava is not None and (config.guide.layers.strip() != "auto" or "analyze" not in before):
-        guide_config(config, job.workdir, llava.config.decoder.layers)
+    llava = check_model(job.config, before=before)
+    if llava is not None:
+        check_guide(job, before, llava)
 
 
 def run(job: Job) -> None:

@@ -21,6 +21,7 @@ from tga_jax.planning.abstract import start_state
 from tga_jax.planning.analytic import state_bytes
 from tga_jax.run.checks import (
     check_checkpoint_room,
+    check_guide,
     check_model,
     check_samples,
     check_template,
@@ -86,9 +87,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     llava = check_model(config, before=before)
     if llava is None:
         return
-    guide = config.guide
-    if guide.layers.strip() != "auto" or "analyze" not in before:
-        guide_config(config, job.workdir, llava.config.decoder.layers, name)
+    check_guide(job, before, llava, name)
     shards = batch_shards(mesh_of(config.mesh))
     check_division(config[name], name, packing=packing_of(config), shards=shards)
     factors = stage_factors(llava, config, name)

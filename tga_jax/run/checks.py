@@ -20,10 +20,11 @@ from ml_collections import ConfigDict
 from tga_jax.data.prepared import is_prepared
 from tga_jax.data.side_texts import SIDE_FILES
 from tga_jax.data.templates import TEMPLATE_NAMES
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.hf.source import Source
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import shapes
+from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import (
     as_configured,
@@ -52,9 +53,7 @@ MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
 def check_numbers(config: ConfigDict) -> None:
     """Refuse numbers that are less than what they count allows."""
     for key, least in LEAST.items():
-        value = operator.attrgetter(key)(config)
-        if value < least:
-            raise UserError(f"config.{key}={value} must be {least} or more")
+        refuse_below(key, operator.attrgetter(key)(config), least)
 
 
 def check_template(key: str, name: str) -> None:
@@ -64,6 +63,13 @@ def check_template(key: str, name: str) -> None:
         raise UserError(
             f"config.{key}={name!r}: there is no such template; name one of {', '.join(known)}"
         )
+
+
+def check_guide(job: Job, before: Sequence[str], llava: Llava, stage: str = "") -> None:
+    """Refuse a guide without a meaning; layers that an earlier job finds are not known yet."""
+    guide = job.config.guide
+    if guide.layers.strip() != "auto" or "analyze" not in before:
+        guide_config(job.config, job.workdir, llava.config.decoder.layers, stage)
 
 
 def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> None:

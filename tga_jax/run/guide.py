@@ -11,7 +11,7 @@ from tga_jax.alignment.guide import CENTERS, FORMS, GuideConfig
 from tga_jax.alignment.layers import parse_layers
 from tga_jax.data.lazy_records import has_flags
 from tga_jax.data.records import Record
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.files import read_json
 
 
@@ -34,8 +34,7 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
                 f"config.guide.{key}={guide[key]!r} must be one of {', '.join(allowed)}"
             )
     for key in ("pair_weight", "hinge_weight", "answer_weight"):
-        if not guide[key] >= 0:
-            raise UserError(f"config.guide.{key}={guide[key]} must be 0 or more")
+        refuse_below(f"guide.{key}", guide[key], 0)
     if not 0 <= guide.center_decay < 1:
         raise UserError(f"config.guide.center_decay={guide.center_decay} must lie in 0..1, below 1")
     if stage and not config[stage].guide:

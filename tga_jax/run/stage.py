@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.alignment.guide import GuideConfig
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.models.llava import Llava, part_of
 from tga_jax.models.quantised import is_quantised, kernel_path
 from tga_jax.parallel.sharding import shapes
@@ -151,8 +151,7 @@ def trained_counts(llava: Llava, factors: Mapping[str, float | None]) -> dict[st
 def check_rates(cfg: ConfigDict, stage: str) -> None:
     """Refuse numbers of config.<stage> that are below 0, or shares of its steps above 1."""
     for key in AT_LEAST_0:
-        if cfg[key] < 0:
-            raise UserError(f"config.{stage}.{key}={cfg[key]} must be 0 or more")
+        refuse_below(f"{stage}.{key}", cfg[key], 0)
     for key in SHARES:
         if not 0 <= cfg[key] <= 1:
             raise UserError(f"config.{stage}.{key}={cfg[key]} must lie in 0..1")

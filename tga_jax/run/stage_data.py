@@ -13,7 +13,7 @@ from tga_jax.data.loader import BatchSource
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.tiles import TileTransform
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.parallel.sharding import batch_shards, local_rows
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel
@@ -27,8 +27,7 @@ MOST_IMAGES = 8  # of a sample; how many a stage's shapes are counted for
 def check_counts(cfg: ConfigDict, stage: str) -> None:
     """Refuse numbers of config.<stage> that count something and are not positive."""
     for key in ("batch_size", "accumulate", "save_every", "log_every", "keep"):
-        if cfg[key] < 1:
-            raise UserError(f"config.{stage}.{key}={cfg[key]} must be 1 or more")
+        refuse_below(f"{stage}.{key}", cfg[key], 1)
     if cfg.steps < -1:
         raise UserError(f"config.{stage}.steps={cfg.steps} must be 0 or more, or -1 for epochs")
 
