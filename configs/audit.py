@@ -34,7 +34,7 @@ first, with config.retrieval.clip and .corpus. An arm is left out by naming the 
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import base_config
+from tga_jax.config import base_config, check_variant
 
 # Arm -> the keys that it changes.
 DEFENCES = {
@@ -59,8 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     Args:
         variant: "defences" for the model with each defence; else the model as it is.
     """
-    if variant not in ("", "defences"):
-        raise ValueError(f"there is no variant {variant!r}; there is 'defences'")
+    check_variant(variant, ("", "defences"))
     config = base_config()
     config.jobs = ("evaluate", "analyze", "report")
     config.generate.batch_size = 16

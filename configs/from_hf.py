@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import ANSWER_GUIDE, CENTRED_GUIDE, PAPER_GUIDE, base_config
+from tga_jax.config import ANSWER_GUIDE, CENTRED_GUIDE, PAPER_GUIDE, base_config, check_variant
 
 # --- recipes: what is switched on ---
 
@@ -186,9 +186,7 @@ def get_config(variant: str = "tga") -> ConfigDict:
     """
     names = variant.split("+")
     for name in names:
-        if name not in VARIANTS:
-            known = ", ".join(map(repr, VARIANTS))
-            raise ValueError(f"there is no variant {name!r}; there are {known}")
+        check_variant(name, VARIANTS)
     recipes = [name for name in names if name in RECIPES] or [RECOMMENDED]
     presets = [name for name in names if name in PRESETS]
     if len(recipes) > 1 or len(presets) > 1:

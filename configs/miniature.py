@@ -18,7 +18,7 @@ what assets/miniature holds.
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import base_config
+from tga_jax.config import base_config, check_variant
 from tga_jax.miniature.measures import SUMMARY, matched, measures
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
@@ -97,6 +97,12 @@ ABLATIONS: dict[str, dict] = {
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
 }
+# The miniature's CLIP with 16 patches an image, not four: `tga --config=miniature --job=miniature
+# --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before.
+TOKENS_17 = {
+    "model": {"vision": "{workdir}/17-tokens/clip"},
+    "data": {"max_length": 96, "buckets": (52, 76, 96)},
+}
 # Beside the main arms, other settings of the paper's terms, all centred, with the steps of the long
 # run. A pair weight is of each layer, so a sixth of it on all six layers is as strong as on one.
 SEARCH: dict[str, dict] = MAIN | {
@@ -106,6 +112,7 @@ SEARCH: dict[str, dict] = MAIN | {
     "stage-2-only": TGA | {"pretrain": {"guide": False}},
     "hinge-tenth": {"guide": TGA["guide"] | {"hinge_weight": 0.1}} | SOME_RETRIEVED,
     "hinge-1": TGA | SOME_RETRIEVED,
+    **{f"{name}-17-tokens": arm | TOKENS_17 for name, arm in MAIN.items()},
     "decay": TGA | {"pretrain": {"weight_decay": 1.0}, "finetune": {"weight_decay": 1.0}},
     # What carries refusals over in SmolLM2 (docs/real_llm.md), and the same rows without a guide.
     "as-in-smollm2": CAPTIONED_STAGE_2 | {"guide": MEAN},
@@ -147,9 +154,7 @@ def get_config(variant: str = "") -> ConfigDict:
             `SEARCH` on the development images, "projector" for the oracle's samples before a
             projector, "" for one seed of three arms on the development images.
     """
-    if variant not in ("", "full", *OTHERS):
-        names = ", ".join(["full", *OTHERS])
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
+    check_variant(variant, ("", "full", *OTHERS))
     config = base_config()
     config.jobs = ("miniature", "index", "retrieve", "experiment", "report")
     config.miniature.clip.patch_pixels = 24  # an image is five tokens: class and four patches

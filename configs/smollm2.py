@@ -14,7 +14,7 @@ are the miniature's, in runs/real.
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config
+from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config, check_variant
 from tga_jax.miniature.measures import SUMMARY, images, matched
 
 FROZEN = (("projector/.*", 1.0), (".*", None))
@@ -39,6 +39,9 @@ SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.
 # `--job=index,retrieve` before. Images are asked about without one, as in the other arms.
 RETRIEVED = {"data": {"retrieved": "{workdir}/retrieved.jsonl", "retrieved_share": 1.0}}
 HARMLESS = UNGUIDED | {"path": "{workdir}/world/pretrain_harmless.json"}
+# The miniature's CLIP with 16 patches an image, not four: `tga --config=miniature --job=miniature
+# --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before.
+TOKENS_17 = {"model": {"vision": "{workdir}/17-tokens/clip"}}
 # What the rows of images are in place of the world's own, by the file that has them
 # (examples/real_llm/data.py). Where an image has a caption and no answers, the guide does not meet
 # the language-modelling loss: harmful ones ("captioned"), which stage 1 then leaves out, or all.
@@ -73,7 +76,10 @@ ARMS: dict[str, dict] = {
     "tga-named-captioned": TGA | ROWS["named_captioned"],
     "baseline-retrieved": BASELINE | RETRIEVED,
     "tga-retrieved": TGA | RETRIEVED,
+    "baseline-17-tokens": BASELINE | TOKENS_17,
+    "tga-answer-17-tokens": TGA_ANSWER | TOKENS_17,
     "baseline-llm-trained": BASELINE | SLOW,
+    "tga-llm-trained": TGA | SLOW,
     "tga-answer-llm-trained": TGA_ANSWER | SLOW,
 }
 # The guide alone, without a language-modelling loss, on the few images of the oracle.
@@ -87,6 +93,7 @@ WITH_TEXT = (
     *("baseline-seed-1", "baseline-seed-2", "tga", "tga-seed-1", "tga-seed-2"),
     *("tga-answer", "tga-answer-seed-1", "tga-answer-seed-2"),
     *("tga-centred-bare-captioned", "tga-answer-captioned"),
+    *("baseline-retrieved", "tga-retrieved"),
 )
 FOUND = {"retrieval": {"index": "{workdir}/index"}}
 DEFENCES: dict[str, dict] = {
@@ -257,9 +264,7 @@ def get_config(variant: str = "") -> ConfigDict:
     Args:
         variant: "texts", "safety", "projector", "defences", or "" for the alignment.
     """
-    if variant not in VARIANTS:
-        names = ", ".join(name for name in VARIANTS if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
+    check_variant(variant, VARIANTS)
     config = base_config()
     root = "{workdir}/.." if variant in INSIDE else "{workdir}"
     _model(config, root)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from configs import from_hf, miniature
+from configs import audit, from_hf, miniature, smollm2
 from tga_jax.jobs.experiment import arm_config
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
@@ -50,9 +51,22 @@ def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
     assert "finetune" not in from_hf.get_config("audit_only").jobs
 
 
-def test_an_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no variant 'tgaa'; there are 'tga', 'tga_answer', "):
-        from_hf.get_config("tgaa")
+@pytest.mark.parametrize(
+    ("config", "variant", "known"),
+    [
+        (from_hf, "tgaa", "'tga', 'tga_answer', "),
+        (from_hf, "tga_answer+gpu81", "'tga', 'tga_answer', "),
+        (audit, "defenses", "'defences'$"),
+        (miniature, "ful", "'full', 'search', 'projector'$"),
+        (smollm2, "text", "'texts', 'safety', "),
+    ],
+)
+def test_an_unknown_variant_names_the_known_ones(
+    config: ModuleType, variant: str, known: str
+) -> None:
+    wrong = variant.split("+")[-1]
+    with pytest.raises(ValueError, match=f"no variant '{wrong}'; there are {known}"):
+        config.get_config(variant)
 
 
 @pytest.mark.parametrize("name", from_hf.VARIANTS)
@@ -81,10 +95,10 @@ def test_the_main_run_of_the_miniature_has_three_arms() -> None:
     assert {f"{name}-seed-{seed}" for name in weights for seed in (1, 2, 3, 4)} <= set(full)
 
 
-def test_the_search_of_the_miniature_has_the_papers_terms_and_one_answer_term() -> None:
+def test_the_search_of_the_miniature_has_the_papers_terms_beside_the_main_arms() -> None:
     config = miniature.get_config("search")
     stages = {}
-    for name in set(config.experiment.arms) - {"tga-answer"}:
+    for name in set(config.experiment.arms) - {"tga-answer", "tga-answer-17-tokens"}:
         arm = arm_config(config, name)
         assert arm.guide.form == "none" or arm.guide.answer_weight == 0
         assert arm.guide.form == "none" or arm.guide.pair_weight > 0

@@ -5,6 +5,8 @@ Empty strings mean "not given". A stage is `pretrain` or `finetune`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict, config_dict
 
 STAGES = ("pretrain", "finetune")  # of training, in their order
@@ -22,6 +24,22 @@ CENTRED_GUIDE = PAPER_GUIDE | {"center": "batch", "hinge_weight": 0.0}
 # its layers: 0.25 on 32 of them weighs what 2 weighs on the four of the miniature, where weights 1
 # to 3 cost one to three points of naming.
 ANSWER_GUIDE = {"center": "batch", "pair_weight": 0.0, "hinge_weight": 0.0, "answer_weight": 0.25}
+
+
+def check_variant(variant: str, known: Iterable[str]) -> None:
+    """Refuse an unknown variant, which is what follows a configuration's name and a colon.
+
+    Args:
+        variant: the name that was given.
+        known: the configuration's variants; "" is not named.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    names = list(known)
+    if variant not in names:
+        said = ", ".join(repr(name) for name in names if name)
+        raise ValueError(f"there is no variant {variant!r}; there are {said}")
 
 
 def base_config() -> ConfigDict:
