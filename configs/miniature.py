@@ -92,7 +92,6 @@ ABLATIONS: dict[str, dict] = {
     "caption-noise-10": {"data": {"caption_noise": 0.1}},
     "caption-noise-30": {"data": {"caption_noise": 0.3}},
     "captioned": CAPTIONED,
-    "captioned-weight-9": CAPTIONED | {"guide": {"answer_weight": 9.0}},
     "captioned-baseline": CAPTIONED | BASELINE,
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,

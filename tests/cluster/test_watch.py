@@ -53,6 +53,24 @@ def test_outside_of_training_sigterm_ends_at_once() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class SlowToDie:
+    """Python drops what is raised in a finalizer, as it does in a callback of its collector."""
+
+    def __del__(self) -> None:
+        terminate()
+        time.sleep(0.2)
+
+
+def test_a_signal_in_a_finalizer_is_raised_after_it(capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.unraisablehook
+    with pytest.raises(Preempted, match="SIGTERM"), watching(WatchConfig()):
+        SlowToDie()
+        time.sleep(5)
+        raise AssertionError("still here")
+    assert sys.unraisablehook is before
+    assert not capfd.readouterr().err
+
+
 def test_in_training_sigterm_asks_for_a_stop_after_the_step_under_way() -> None:
     with pytest.raises(Preempted), hold(done=3) as held:
         assert held.go(4) and held.due(3) == ""

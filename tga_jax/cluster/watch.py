@@ -51,6 +51,7 @@ class Watch:
         self._hold: Hold | None = None
         self._deadline: tuple[float, str] | None = None  # when this process ends, and why
         self._raises = False  # whether a signal is raised in the main thread, or only noted
+        self._lost = False  # whether Python dropped what was raised there
         self._finished = self._closed = False
         self._ending = threading.Lock()  # whoever takes it ends the process
         self.alive()
@@ -65,6 +66,7 @@ class Watch:
         """Take SIGTERM and Ctrl-C, which are only noted until `heed`, and begin to watch."""
         self._before = {one: signal.signal(one, self._on_signal) for one in SIGNALS}
         self._old_wake = signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        self._old_hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         self._thread.start()
         if self._members is not None:
             self._members.start(self._on_partner_ended)
@@ -98,6 +100,7 @@ class Watch:
         """Give the signals back and end the threads."""
         self._closed = True
         signal.set_wakeup_fd(self._old_wake)
+        sys.unraisablehook = self._old_hook
         for one, before in self._before.items():
             signal.signal(one, signal.SIG_IGN if self._finished else before)
         self._woken.send(b"\0")
@@ -170,6 +173,13 @@ class Watch:
             self._raises = False  # once is enough
             raise Preempted(self.stop_reason)
 
+    def _on_unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
+        """What Python cannot raise, as in a finalizer: a signal is raised once more after it."""
+        if isinstance(dropped.exc_value, Preempted):
+            self._lost = True
+        else:
+            self._old_hook(dropped)
+
     def _note_signal(self, number: int) -> None:
         self.stop_reason = self.stop_reason or SIGNALS[signal.Signals(number)]
         if self._hold is not None:
@@ -183,9 +193,15 @@ class Watch:
             ready, _, _ = select.select([self._wake], [], [], seconds)
             for number in set(self._wake.recv(64)) & SIGNALS.keys() if ready else ():
                 self._note_signal(number)
+            self._raise_again()
             self._check_deadline()
             self._check_stall()
             self._agree()
+
+    def _raise_again(self) -> None:
+        if self._lost:
+            self._lost, self._raises = False, True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _check_deadline(self) -> None:
         now = time.monotonic()
