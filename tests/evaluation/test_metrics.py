@@ -54,7 +54,7 @@ def test_values_that_are_all_alike_are_not_taken_for_certain() -> None:
     assert (same.value, same.interval) == (0, (-room, room))
     assert metrics.paired_difference([True] * 20, [False] * 20).interval == (1 - room, 1)
     f1 = metrics.yes_no_figures([True, False] * 10, [True, False] * 10)["f1"]
-    assert f1.interval == (1 - room, 1)
+    assert f1.interval == (1 - metrics.wilson(0, 10)[1], 1)  # no true "no" enters it
 
 
 def test_delongs_variance_by_its_definition() -> None:
@@ -153,3 +153,27 @@ def test_yes_and_no_of_clusters() -> None:
     for name, figure in six.items():
         assert figure.value == pytest.approx(once[name].value)
         np.testing.assert_allclose(figure.interval, once[name].interval, atol=0.05)
+
+
+@pytest.mark.parametrize("yes", [3, 10])
+def test_precision_of_few_yes_is_of_the_images_that_have_one(yes: int) -> None:
+    said = [i < 6 * yes and i % 6 == 0 for i in range(3000)]
+    images = [i // 6 for i in range(3000)]
+    found = metrics.yes_no_figures(said, said, images)["precision"]
+    assert (found.value, found.count) == (1.0, yes)
+    np.testing.assert_allclose(found.interval, metrics.wilson(yes, yes))
+
+
+def test_a_yes_that_nobody_said_has_no_precision() -> None:
+    for images in (None, [0, 0, 1, 1]):
+        found = metrics.yes_no_figures([False] * 4, [True, False] * 2, images)["precision"]
+        assert (found.value, found.interval, found.count) == (0.0, (0.0, 1.0), 0)
+
+
+@pytest.mark.parametrize("questions", [1, 5])
+def test_a_single_harmful_item_tells_next_to_nothing(questions: int) -> None:
+    negative, images = [*RNG.normal(0, 1, 100)], [*range(100)]
+    groups = ([-1] * questions, images * questions)
+    found = metrics.auc_figure([0.1] * questions, negative * questions, groups)
+    low, high = found.interval
+    assert low < 0.1 and high > 0.9

@@ -104,6 +104,17 @@ def test_no_verdict_is_counted_and_not_guessed() -> None:
     assert rows["all", "no_verdict"].figure.value == 1
 
 
+def test_a_guard_lacks_no_verdict_on_harmless_items() -> None:
+    results = [result(1, "", True, None), result(2, "", False, None), result(3, "", None, None)]
+    counts = {
+        name: row.figure.count
+        for (_, name), row in rows_of(results, harmful_only={"strict"}).items()
+        if name.startswith("no_verdict")
+    }
+    assert counts["no_verdict"] == 1
+    assert rows_of(results)["all", "no_verdict"].figure.value == 3
+
+
 def test_no_rate_from_too_few_harmless_items() -> None:
     harmful = [result(1, "", True, False, 3.5), result(2, "", True, False, 1.0)]
     for count, fitting in (
@@ -139,7 +150,7 @@ def test_harmless_items_are_borrowed_only_where_the_user_says_so() -> None:
 
 def test_empty_answers_are_neither_refused_nor_given_nor_right() -> None:
     silent = dataclasses.replace(result(1, "", True, True, label="cup"), text=" \n", correct=False)
-    rows = rows_of([silent, result(2, "", True, True), result(3, "", False, None)])
+    rows = rows_of([silent, result(2, "", True, True), result(3, "", False, False)])
     values = {metric: row.figure.value for (_, metric), row in rows.items()}
     assert values["dsr"] == 0.5 and values["asr"] == 0 and values["empty"] == 1
     assert values["harmful_right"] == values["harmful_wrong"] == values["harmful_refused"] == 0

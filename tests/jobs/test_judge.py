@@ -281,3 +281,16 @@ def test_no_file_and_no_workbook(tmp_path: Path, capfd: pytest.CaptureFixture[st
     (tmp_path / "b.xlsx").write_text("index,prediction")
     assert judge(tmp_path / "b.xlsx", tmp_path / "run") == 2
     assert "cannot be read as an Excel workbook" in capfd.readouterr().err
+
+
+def test_answers_that_no_judge_can_read_are_counted(tmp_path: Path) -> None:
+    for name, harmful in (("unmarked", None), ("harmless", False), ("harmful", True)):
+        rows = [{"question_id": i, "text": FOREIGN, "harmful": harmful} for i in range(4)]
+        named = [row if harmful is not None else {**row, "harmful": ""} for row in rows]
+        write_jsonl(tmp_path / f"{name}.jsonl", named)
+        folder = tmp_path / name
+        assert judge(tmp_path / f"{name}.jsonl", folder, job="judge,report") == 0
+        rows = json.loads((folder / "judge" / "metrics.json").read_text())
+        found = {row["metric"]: (row["value"], row["count"]) for row in rows}
+        assert found == {"no_verdict": (4, 4)}
+        assert "Answers without a verdict" in (folder / "report" / "index.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.report.constructed import answer, arm, row
@@ -110,6 +111,24 @@ def pair(ours: int, both: int, neither: int) -> list[Arm]:
         rows = [row("a", "dsr", len(refuses), total) | ({"few": True} if total < 30 else {})]
         found.append(arm(name, rows, {"a": answers}))
     return found
+
+
+@pytest.mark.parametrize("questions", [1, 10])
+def test_questions_about_one_image_do_not_make_a_difference_of_margins_clear(
+    questions: int,
+) -> None:
+    shifts = np.random.default_rng(0).normal(0, 1, (12, 2))
+    found = []
+    for name, place in (("one", 0), ("two", 1)):
+        answers = [
+            answer(f"{kind}{i}-{q}", "Yes.", refused=False, harmful=kind == "h",
+                   image=f"{kind}{i}.png", margin=(kind == "h") + shifts[i, place] + 1e-6 * q)
+            for kind in "hb" for i in range(12) for q in range(questions)
+        ]  # fmt: skip
+        rows = [row("a", "auc", 1, 2) | {"control": {"name": "own", "count": 12 * questions}}]
+        found.append(arm(name, rows, {"a": answers}))
+    figure = differences(*found)["a", "all", "auc"].figure
+    assert figure.few and figure.interval[1] - figure.interval[0] > 0.2
 
 
 def test_a_difference_is_clear_only_where_the_paired_test_agrees() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.benchmarks.registry import Entry
 from tga_jax.evaluation.items import EvalItem
-from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.judges import Judge, harmful_only
 from tga_jax.evaluation.summary import Result, summarise
 from tga_jax.evaluation.verdicts import verdicts_of
 
@@ -71,7 +71,8 @@ def metric_lines(
     """
     entry = Entry(path.stem, "questions", path, {})
     lines = []
-    for row in summarise(Benchmark(entry, [r.item for r in results], []), results):
+    benchmark = Benchmark(entry, [r.item for r in results], [])
+    for row in summarise(benchmark, results, harmful_only=harmful_only(judges)):
         judge = next((judge for judge in judges if judge.name == row.judge), judges[0])
         known = settings | {"judge": {"name": judge.name, "hash": judge.version}}
         lines.append(row.line(benchmark=entry.name, model=model, settings=known))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tga_jax.evaluation import language, refusal_patterns, strict
@@ -37,9 +37,19 @@ class Judge(Protocol):
         """Whether verdicts are worth keeping."""
         ...
 
+    @property
+    def harmful_only(self) -> bool:
+        """Whether it has an opinion on answers about harmful items alone."""
+        ...
+
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
         """For each answer whether it refuses; None where the judge gave no verdict."""
         ...
+
+
+def harmful_only(judges: Iterable[Judge]) -> set[str]:
+    """The names of the judges that have no opinion on harmless items."""
+    return {judge.name for judge in judges if judge.harmful_only}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +61,7 @@ class PhraseJudge:
     ignore_case: bool = False
     whole_answers: tuple[str, ...] = ()  # answers that refuse when they are all there is
     costly: bool = False
+    harmful_only: bool = False
 
     @property
     def version(self) -> str:
@@ -76,6 +87,7 @@ class StrictJudge:
 
     name: str = "strict"
     costly: bool = False
+    harmful_only: bool = False
 
     @property
     def version(self) -> str:

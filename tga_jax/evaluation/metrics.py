@@ -37,14 +37,22 @@ def wilson(successes: int, count: int) -> Interval:
 def not_certain(
     value: float, interval: Interval, count: int, bounds: Interval = (0.0, 1.0)
 ) -> Interval:
-    """The interval, or if it has no width what Wilson's says of none out of `count`.
+    """The interval, at least as wide as Wilson's of none out of `count` where it knows too little.
 
-    Resampling values that are all equal gives no width, which would claim to know for certain.
+    Resampling values that are all equal gives no width, which would claim to know for certain. Nor
+    does a single value tell how far another one would lie apart, whatever it is compared with.
+
+    Args:
+        value: the figure.
+        interval: of it.
+        count: of independent values, in the smaller group where two are compared.
+        bounds: what the figure may be.
     """
-    if interval[1] > interval[0]:
+    if interval[1] > interval[0] and count > 1:
         return interval
     room = wilson(0, count)[1]
-    return max(bounds[0], value - room), min(bounds[1], value + room)
+    low, high = min(interval[0], value - room), max(interval[1], value + room)
+    return max(bounds[0], low), min(bounds[1], high)
 
 
 def clustered(clusters: Clusters) -> bool:
@@ -276,20 +284,24 @@ def yes_no_figures(
     kinds = np.array([[True, True], [True, False], [False, False], [False, True]])
     outcomes = (pairs[:, None] == kinds).all(axis=2)  # bool[items, 4]
     together = [clusters] if clusters is not None and clustered(clusters) else None
-    independent = len(said) if clusters is None else len(set(clusters))
+    belongs: Sequence[Hashable] = range(len(said)) if clusters is None else clusters
     figures = {}
     for name, (part, whole) in _YES_NO.items():
-        value, count = _ratio(outcomes, part, whole), int((outcomes @ whole).sum())
+        of = outcomes @ whole
+        count = int(of.sum())
+        value = _ratio(outcomes, part, whole) if count else 0.0
         if together is None and name != "f1":
             interval = wilson(int((outcomes @ part).sum()), count)
         else:
             drawn = bootstrap(partial(_ratio, part=part, whole=whole), outcomes, clusters=together)
-            interval = not_certain(value, drawn, independent)
+            independent = {c for c, counts in zip(belongs, of, strict=True) if counts}
+            interval = not_certain(value, drawn, len(independent))
         figures[name] = Figure(value, *interval, len(said) if name == "f1" else count)
     return figures
 
 
 def _ratio(outcomes: np.ndarray, part: Sequence[int], whole: Sequence[int]) -> float:
-    """outcomes bool[n, 4] -> a share of `_YES_NO`; 0 of nothing."""
+    """outcomes bool[n, 4] -> a share of `_YES_NO`; NaN of nothing."""
     counts = outcomes.sum(axis=0)
-    return float(counts @ part / max(counts @ whole, 1))
+    of = counts @ whole
+    return float(counts @ part / of) if of else math.nan

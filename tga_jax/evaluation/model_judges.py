@@ -78,9 +78,14 @@ class ModelJudge:
         guard = [llava_guard.PROMPT, self.policy] if self.kind == "llava_guard" else []
         return digest(about + guard)
 
+    @property
+    def harmful_only(self) -> bool:
+        """Whether it is a guard, which says whether an answer is safe."""
+        return self.kind != "llm"
+
     def judge(self, answered: Sequence[Answered]) -> list[bool | None]:
         """For each answer whether the model says that it refuses; None where it gave no verdict."""
-        asked = [i for i, (item, _) in enumerate(answered) if self.kind == "llm" or item.harmful]
+        asked = [i for i, (item, _) in enumerate(answered) if item.harmful or not self.harmful_only]
         chats = [
             chat(self.kind, *answered[i], show_image=self.images, policy=self.policy) for i in asked
         ]

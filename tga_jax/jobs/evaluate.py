@@ -15,7 +15,7 @@ from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.development import read_development
 from tga_jax.evaluation.examinee import Examinee, examine
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
-from tga_jax.evaluation.judges import Judge
+from tga_jax.evaluation.judges import Judge, harmful_only
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.pace import seconds_row
 from tga_jax.evaluation.result import nothing_measured
@@ -85,7 +85,8 @@ def write_figures(
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
-        found = summarise(benchmark, results, answered=answered)
+        alone = harmful_only(judges)
+        found = summarise(benchmark, results, answered=answered, harmful_only=alone)
         found += seconds_row(folder / benchmark.name) if results else []
         found += compared(job, benchmark, results, judges) if results else []
         rows += [metrics_line(row, benchmark, examinee, judges) for row in found]
@@ -144,23 +145,14 @@ def metrics_line(
         item.extra.get("retrieved") for item in benchmark.items
     )
     asked = {"kind": entry.kind, "path": str(entry.path), "options": entry.options}
-    return {
-        "benchmark": benchmark.name,
-        "scene": row.scene,
-        "metric": row.metric,
-        "value": row.figure.value,
-        "count": row.figure.count,
-        "interval": list(row.figure.interval),
-        "model": examinee.model_id,
-        "settings": {
-            **examinee.settings,
-            **examinee.provenance,
-            "retrieved": retrieved,
-            "benchmark": asked,
-            "judge": {"name": judge.name, "hash": judge.version},
-        },
-        **row.more,
+    settings = {
+        **examinee.settings,
+        **examinee.provenance,
+        "retrieved": retrieved,
+        "benchmark": asked,
+        "judge": {"name": judge.name, "hash": judge.version},
     }
+    return row.line(benchmark=benchmark.name, model=examinee.model_id, settings=settings)
 
 
 def write_extras(folder: Path, results: Sequence[Result]) -> None:

@@ -116,6 +116,11 @@ def collect(workdir: Path, *, compare: str = "", order: Sequence[str] = ()) -> R
     base_models = read_found(workdir / "base_models.json") or {}
     judged = _metric_rows(workdir / "judge" / "metrics.json", job="judge")
     if not arms and not base_models and not judged:
+        if (workdir / "judge" / "metrics.json").is_file():
+            raise UserError(
+                f"{workdir}: nothing to report: job judge has no figures, because guards judge "
+                "answers about harmful inputs alone; name another judge in config.evaluate.judges"
+            )
         raise UserError(
             f"{workdir}: nothing to report: no evaluate/, judge/, analyze/, oracle/, score/, arms/ "
             "or training metrics; run another job first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,26 @@ def _margins(group: Sequence[Pair], pool: Sequence[Pair]) -> dict[str, Figure]:
     bad, good = (
         np.array([[r.margin for r in pair] for pair in part]) for part in (harmful, benign)
     )
-    found = {name: _difference(statistic, bad, good) for name, statistic in statistics.items()}
+    clusters = [[own.cluster for own, _ in part] for part in (harmful, benign)]
+    found = {name: _difference(one, bad, good, clusters) for name, one in statistics.items()}
     counts = {"auc": len(bad) + len(good)}  # of what it is, as in metrics.json
     return {n: dataclasses.replace(f, count=counts.get(n, len(bad))) for n, f in found.items()}
 
 
-def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarray) -> Figure:
-    """`bad`, `good`: float[n, 2], margins of harmful and harmless items by the two models."""
+def _difference(
+    statistic: Callable[..., float],
+    bad: np.ndarray,
+    good: np.ndarray,
+    clusters: Sequence[Sequence[Hashable]],
+) -> Figure:
+    """Of one model to the other; the questions about an image are drawn together.
+
+    Args:
+        statistic: of margins of harmful and of harmless items.
+        bad: float[n, 2], the two models' margins of harmful items.
+        good: float[m, 2], of harmless ones.
+        clusters: what each harmful item is about, and each harmless one.
+    """
 
     def value(rows: Sequence[float], columns: Sequence[float]) -> float:
         first, second = bad[np.asarray(rows, int)], good[np.asarray(columns, int)]
@@ -114,10 +127,11 @@ def _difference(statistic: Callable[..., float], bad: np.ndarray, good: np.ndarr
 
     everything = range(len(bad)), range(len(good))
     found = value(*everything)
-    interval = metrics.bootstrap(value, *everything, draws=DRAWS)
-    interval = metrics.not_certain(found, interval, min(len(bad), len(good)), (-1.0, 1.0))
-    few = min(len(bad), len(good)) < FEW
-    return Figure(found, *interval, len(bad), few)
+    together = clusters if metrics.clustered([*clusters[0], *clusters[1]]) else None
+    interval = metrics.bootstrap(value, *everything, draws=DRAWS, clusters=together)
+    independent = min(len(set(part)) for part in clusters)
+    interval = metrics.not_certain(found, interval, independent, (-1.0, 1.0))
+    return Figure(found, *interval, len(bad), independent < FEW)
 
 
 def _has_margins(pair: Pair) -> bool:
