@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, open_source, unquantised
 from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.stage import stage_factors
+from tga_jax.run.stage_settings import as_trained
 from tga_jax.run.weights import (
     Weights,
     current_weights,
@@ -56,8 +58,8 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 def run(job: Job) -> None:
     """Write export/ from the furthest finished stage (or the source)."""
-    config, weights = job.config, current_weights(job)
-    folder = job.workdir / "export"
+    job, weights = as_trained(job), current_weights(job)
+    config, folder = job.config, job.workdir / "export"
     model = open_model(job, mesh_of(config.mesh))
     signature = {
         "weights": weights.digest,
@@ -103,12 +105,18 @@ def run(job: Job) -> None:
 def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.Array]:
     """The parameters, with the checkpoint's own kernels where the run has them in few bits.
 
-    What rounding has taken away is not written: adapters are merged into the checkpoint's kernels.
+    Nothing is rounded before it is written: adapters are merged as they were trained, into the
+    checkpoint's kernels, and what is written in float32 is read in float32.
 
     Raises:
         UserError: the checkpoint is not the one that the run began with.
     """
-    params = load_params(job, model, weights)
+    config = job.config.copy_and_resolve_references()
+    if config.export.dtype == "float32":
+        config.dtype = "float32"
+    job = dataclasses.replace(job, config=config)
+    adapters = {path: 1.0 for path in trained_paths(job, model) if part_of(path) == "adapters"}
+    params = load_params(job, model, weights, adapters)
     if not model.llava.config.decoder.quantize:
         return params
     check_base(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import shared_files
+from tga_jax.config import STAGES
 from tga_jax.errors import UserError
 from tga_jax.files import flat
 from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 from tga_jax.run.sample_files import WRITERS, Content
-from tga_jax.run.weights import Weights
+from tga_jax.run.weights import Weights, finished_stage
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = (
@@ -70,6 +72,41 @@ def stage_settings(
         stage: own | {"steps": steps},
     }
     return json.loads(json.dumps(settings))
+
+
+def as_trained(job: Job) -> Job:
+    """The job with the guide, prompts, padding and own keys of its finished stages.
+
+    What the present command says of them otherwise is told and does not count: the weights are no
+    longer changed by it.
+    """
+    config = job.config.copy_and_resolve_references()
+    for stage in STAGES:
+        if finished_stage(job.workdir, stage) is None:
+            continue
+        found = shared_files.read_json(job.workdir / stage / "settings.json", missing_ok=True) or {}
+        own = found.get(stage, {})
+        taken = {
+            "prompt": {k: v for k, v in found.get("prompt", {}).items() if k != "date"},
+            "guide": found.get("guide", {}) if own.get("guide") else {},
+            "data": {k: v for k, v in found.get("data", {}).items() if k == "pad_to_square"},
+            stage: own,
+        }
+        for section, keys in taken.items():
+            for key, value in keys.items():
+                config[section][key] = value
+    _say_taken(job, config)
+    return dataclasses.replace(job, config=config)
+
+
+def _say_taken(job: Job, config: ConfigDict) -> None:
+    resolved = ("guide.layers", "prompt.template")  # "auto" is written as what it stands for
+    was, now = (flat(json.loads(json.dumps(one.to_dict()))) for one in (job.config, config))
+    changed = [k for k in now if was.get(k) != now[k] and not (k in resolved and was[k] == "auto")]
+    steps = [f"{stage}.steps" for stage in STAGES]  # settings have them where epochs give them
+    told = [f"{key}={now[key]!r}" for key in changed if key not in steps]
+    if told:
+        job.say(f"as in training, not as config says now: {', '.join(told)}")
 
 
 def guide_settings(config: ConfigDict, workdir: Path, stage: str) -> Settings:

@@ -22,7 +22,11 @@ from tga_jax.training.checkpoints import Checkpoints
 from tga_jax.training.state import Leaves, param_leaves, random_params
 
 Flat = dict[str, jax.Array]
-SHAPING = {"model": ("quantize",), "lora": ("rank", "targets")}  # what arrays depend on
+# Other values of these make another model of a stage's checkpoints, or fit none of their arrays.
+DECISIVE = {
+    "model": ("quantize", "projector", "feature_layer", "feature_select"),
+    "lora": ("rank", "alpha", "targets", "layers"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +55,16 @@ def finished_stage(workdir: Path, stage: str) -> Weights | None:
 
 
 def current_weights(job: Job, *, before: str | None = None) -> Weights:
-    """The furthest finished stage's weights (before stage `before`), else the source's."""
+    """The furthest finished stage's weights (before stage `before`), else the source's.
+
+    Raises:
+        UserError: a key says otherwise than in that stage what the model is.
+    """
     stages = STAGES if before is None else STAGES[: STAGES.index(before)]
     for stage in reversed(stages):
         weights = finished_stage(job.workdir, stage)
         if weights is not None:
+            check_as_trained(job, weights.stage or "")
             return weights
     model = job.config.model
     return Weights(None, 0, str(hosts.broadcast_from_first(lambda: source_digest(model))))
@@ -102,7 +111,6 @@ def load_params(
     """
     leaves = leaves_of(job.config, model.llava, model.mesh, factors)
     if weights.stage is not None:
-        check_trained_shapes(job, weights.stage)
         checkpoints = Checkpoints(job.workdir / weights.stage / "checkpoints")
         params = checkpoints.restore_params(weights.step, leaves)
         checkpoints.close()
@@ -117,12 +125,13 @@ def load_params(
     return params | made
 
 
-def check_trained_shapes(job: Job, stage: str) -> None:
-    """Refuse keys by which the model's arrays are others than the stage's checkpoints hold."""
+def check_as_trained(job: Job, stage: str) -> None:
+    """Refuse keys by which the model is another one than the stage's checkpoints are of."""
     path = job.workdir / stage / "settings.json"
     found = shared_files.read_json(path, missing_ok=True) or {}
-    for section, keys in SHAPING.items():
-        for key in keys:
+    without = not (job.config.lora.rank or found.get("lora", {}).get("rank"))
+    for section, keys in DECISIVE.items():
+        for key in () if section == "lora" and without else keys:
             was, now = found.get(section, {}).get(key), job.config[section][key]
             if was is not None and was != now:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""A trained stage's arrays are those of the keys that it was trained with."""
+"""Later jobs have the model that a stage was trained with, and export what it was trained with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tga_jax.config import base_config
 from tga_jax.errors import UserError
 from tga_jax.files import write_json
 from tga_jax.run.job import Job
-from tga_jax.run.weights import check_trained_shapes
+from tga_jax.run.weights import check_as_trained
 
 
 def job_of(workdir: Path, trained: dict[str, Any]) -> Job:
@@ -22,18 +22,27 @@ def job_of(workdir: Path, trained: dict[str, Any]) -> Job:
 
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("model", "quantize", "nf4"), ("lora", "rank", 4), ("lora", "targets", "q,v")],
+    [
+        ("model", "quantize", "nf4"),
+        ("model", "feature_layer", -1),
+        ("lora", "rank", 4),
+        ("lora", "alpha", 4.0),
+        ("lora", "layers", "1-2"),
+        ("lora", "targets", "q,v"),
+    ],
 )
 def test_another_value_is_refused_by_name(
     tmp_path: Path, section: str, key: str, value: Any
 ) -> None:
     job = job_of(tmp_path, {section: {key: value}})
+    with job.config.unlocked():
+        job.config.lora.rank = 4 if key != "rank" else 2
     with pytest.raises(UserError, match=f"trained with config.{section}.{key}={value!r}, now"):
-        check_trained_shapes(job, "finetune")
+        check_as_trained(job, "finetune")
     with job.config.unlocked():
         job.config[section][key] = value
-    check_trained_shapes(job, "finetune")
+    check_as_trained(job, "finetune")
 
 
 def test_keys_that_an_older_run_did_not_write_are_no_reason(tmp_path: Path) -> None:
-    check_trained_shapes(job_of(tmp_path, {"model": {}}), "finetune")
+    check_as_trained(job_of(tmp_path, {"model": {}}), "finetune")
