@@ -389,11 +389,13 @@ def test_both_passes_end_alike_before_the_answer(named_tokenizer, template):
 def test_no_answer_states_without_question_caption_or_first_image(named_tokenizer):
     tokenizer = named_tokenizer("byte")
     later = (Turn("Hello", "Hi"), Turn("<image>\nWhat is this?", "a cup"))
+    blank = (Turn("<image>\nWhat is this?", " "), Turn("Which colour?", "Red."))
     for template, record in (
         ("plain", make_record()),
         ("vicuna_v1", make_record(caption=None)),
         ("vicuna_v1", make_record(tox=True)),
         ("vicuna_v1", make_record(turns=later)),
+        ("vicuna_v1", make_record(turns=blank)),
     ):
         example = make_prompter(tokenizer, template, answer_states=True).encode(record)
         assert example.answer_span is None and example.caption_answer_span is None

@@ -123,6 +123,21 @@ def test_the_best_checkpoint_is_kept_and_taken(
     assert f"that of step {best}" in said
     assert main(held_out(inputs, tmp_path, *flags)) == 0
     assert "finished before" in capfd.readouterr().err
+    assert main(held_out(inputs, tmp_path, *flags, "--config.held_out.limit=1")) == 2
+    assert "begun with config.held_out.limit=64, now it is 1" in capfd.readouterr().err
+
+
+def test_a_best_figure_that_was_never_measured_is_said(
+    inputs: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    rows = json.loads((inputs / "samples.json").read_text())
+    bare = [{k: v for k, v in row.items() if k != "image_caption"} for row in rows]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    flags = (f"--config.data.path={tmp_path}/bare.json", "--config.finetune.best=held_out_cos")
+    assert main(held_out(inputs, tmp_path / "run", *flags)) == 0
+    said = "held_out_cos was never measured, so the last step is taken"
+    assert said in capfd.readouterr().err
+    assert json.loads((tmp_path / "run" / "finetune" / "done.json").read_text())["step"] == 4
 
 
 def test_a_probe_of_one_kind_is_refused_before_any_stage_is_trained(

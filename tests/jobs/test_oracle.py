@@ -56,8 +56,11 @@ def test_every_match_has_cosines_and_refusals(
         "caption", "random", *MATCHES
     }  # fmt: skip
     capfd.readouterr()
-    assert main(oracle(inputs, tmp_path)) == 0
+    twice = f"--config.oracle.matches={','.join((*MATCHES, MATCHES[0]))}"
+    assert main(oracle(inputs, tmp_path, twice)) == 0
     assert "finished before" in capfd.readouterr().err
+    assert main(oracle(inputs, tmp_path, "--config.generate.temperature=0.5")) == 0
+    assert "finished before" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,16 @@ COUNTS = {"pair": 3, "hinge": 2, "answer": 1}
 
 
 def line(
-    guide: GuideConfig, *, batch_size: int = 4, asks: bool = True, image_first: bool = False
+    guide: GuideConfig,
+    *,
+    images: int = 6,
+    batch_size: int = 4,
+    asks: bool = True,
+    image_first: bool = False,
 ) -> str:
-    return guide_line(guide, COUNTS, 6, batch_size=batch_size, asks=asks, image_first=image_first)
+    return guide_line(
+        guide, COUNTS, 6, images=images, batch_size=batch_size, asks=asks, image_first=image_first
+    )
 
 
 def warnings(
@@ -53,7 +60,7 @@ def test_the_line_says_what_is_weighed_where_and_for_how_many() -> None:
 
 def test_a_template_without_a_question_leaves_the_pair_term_alone() -> None:
     counts = term_counts(PAPER, RECORDS, asks=False, retrieved=True)
-    said = guide_line(PAPER, counts, 6, batch_size=4, asks=False, image_first=False)
+    said = guide_line(PAPER, counts, 6, images=5, batch_size=4, asks=False, image_first=False)
     assert "pair 1 on layers 1-32 (3 of 6 samples)," in said
     assert "hinge 1 on layers 1-32 (0 of 6 samples: the template has no question)" in said
 
@@ -163,6 +170,12 @@ def test_captioned_samples_alone_in_their_step_are_said(
     said = line(guide, batch_size=batch_size)
     assert ("WARNING" in said) is bool(alone)
     assert not alone or f"about {alone}% of the captioned samples" in said
+
+
+def test_samples_without_an_image_are_in_no_step_with_a_captioned_one() -> None:
+    guide = dataclasses.replace(ANSWER, pair_weight=1.0)
+    assert "about 50%" in line(guide, batch_size=2)
+    assert "WARNING" not in line(guide, images=3, batch_size=2)
 
 
 @pytest.mark.parametrize(("guide", "warned"), [(PAPER, True), (ANSWER, False)])

@@ -123,8 +123,8 @@ class ValidationLoss:
         scored = self._scorer.score(self._rows, len(self._rows), params)
         lines = [line for lines in scored for line in lines]
         tokens = sum(line["tokens"] for line in lines)
-        found = {"held_out_loss": sum(line["nll"] for line in lines) / max(tokens, 1)}
         cosines = [line["image_caption_cos"] for line in lines if line["image_caption_cos"]]
+        found = {"held_out_loss": sum(line["nll"] for line in lines) / tokens} if tokens else {}
         return found | ({"held_out_cos": float(np.mean(cosines))} if cosines else {})
 
 

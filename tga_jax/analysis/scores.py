@@ -94,7 +94,7 @@ class Scorer:
         kinds = 1 + self._guide.answers
         summed = np.zeros((kinds, self._decoder.layers, self._decoder.width), np.float32)
         count = np.zeros(kinds)
-        if self._guide.active and self._guide.center != "none":
+        if self._guide.center != "none":
             for batch in self._batches(range(total)):
                 valid = np.arange(batch.arrays["tokens"].shape[0]) < len(batch.rows)
                 part, number = self._captions(params, batch.arrays | {"valid": jnp.array(valid)})

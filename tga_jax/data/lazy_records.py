@@ -7,7 +7,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from tga_jax.data.records import Record
-from tga_jax.data.templates import first_turn_images
+from tga_jax.data.templates import first_answer_images
 
 FLAGS = 5  # of a record in `has_flags`
 
@@ -72,7 +72,7 @@ def has_flags(records: Sequence[Record]) -> np.ndarray:
     """What every record has: bool[records, FLAGS].
 
     In this order: images, a caption, a retrieved text, the mark "tox", and exactly one image in
-    the first turn.
+    the first turn, with an answer.
     """
     known = getattr(records, "has_flags", None)
     if known is not None:
@@ -81,7 +81,7 @@ def has_flags(records: Sequence[Record]) -> np.ndarray:
 
 
 def _flags(record: Record) -> tuple[bool, ...]:
-    one_first = first_turn_images(record) == 1
+    one_first = first_answer_images(record) == 1
     return record.images != (), bool(record.caption), bool(record.retrieved), record.tox, one_first
 
 

@@ -22,6 +22,7 @@ from tga_jax.data.templates import (
     Template,
     caption_prompt,
     count_marks,
+    first_answer_images,
     make_template,
     retrieved_text,
     without_marks,
@@ -243,7 +244,7 @@ class Prompter:
         caption_tokens, caption_span, caption_lost = np.zeros(0, np.int32), None, 0
         answer_span = caption_answer_span = None
         if record.caption is not None and images and not record.tox:
-            if self._answer_states and messages[0].images == 1:
+            if self._answer_states and first_answer_images(record) == 1:
                 answer_span = decides
             caption_tokens, caption_span, caption_lost = self._caption_pass(
                 messages, caption=record.caption, question=answer_span is not None

@@ -21,7 +21,7 @@ class Figures(NamedTuple):
         tox: 1 if it is marked so.
         left_out_turn: 1 if its conversation began with a gpt turn, which was left out.
         scaled: how many of its images had values of more than 8 bits.
-        first_turn_images: how many of its images stand in its first turn.
+        first_answer_images: as `templates.first_answer_images` counts them.
         answered: 1 if it has an answer to learn.
     """
 
@@ -33,7 +33,7 @@ class Figures(NamedTuple):
     tox: int
     left_out_turn: int
     scaled: int
-    first_turn_images: int
+    first_answer_images: int
     answered: int
 
 

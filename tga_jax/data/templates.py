@@ -97,9 +97,14 @@ def count_marks(record: Record) -> tuple[Message, ...]:
     )
 
 
-def first_turn_images(record: Record) -> int:
-    """Returns how many images stand in a record's first question, as `count_marks` counts them."""
-    return _mark_counts(record)[0]
+def first_answer_images(record: Record) -> int:
+    """Returns how many images stand in a record's first question, as `count_marks` counts them.
+
+    0 where that question has a blank answer and a later one has another: then the first answer
+    comes later.
+    """
+    blank = not (record.turns[0].answer or "").strip()
+    return 0 if blank and not record.guide_only else _mark_counts(record)[0]
 
 
 def _mark_counts(record: Record) -> list[int]:

@@ -81,7 +81,8 @@ def check_values(cfg: ConfigDict) -> None:
 
 def names_of(cfg: ConfigDict) -> list[str]:
     """The names of the matches that config.oracle.matches lists."""
-    return [name.strip() for name in cfg.matches.split(",") if name.strip()]
+    names = [name.strip() for name in cfg.matches.split(",") if name.strip()]
+    return list(dict.fromkeys(names))
 
 
 def read_items(job: Job) -> list[EvalItem]:
@@ -191,7 +192,7 @@ def settings_of(
         "steps": cfg.steps,
         "learning_rate": cfg.learning_rate,
         "near_weight": cfg.near_weight,
-        "max_new_tokens": config.generate.max_new_tokens,
+        **{key: config.generate[key] for key in ("max_new_tokens", "temperature", "top_p")},
         "cosines": list(COSINES),
         "items": digest([items_digest_of(items), [item.harmful for item in items]]),
     }

@@ -11,6 +11,7 @@ import jax
 
 from tga_jax.analysis.held_out import HeldOutFigures, check_held_out
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.lazy_records import has_flags
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_log
@@ -130,11 +131,15 @@ def run(job: Job) -> None:
     parts = trained_counts(model.llava, stage.factors)
     warnings = guide_warnings(guide, source.records, counts, asks=asks, retrieved=shown)
     say_plan(job, parts, [*warnings, untrained_warning(source.records, parts)])
-    size = config[name].batch_size
-    first = guide.active and source.image_first()
     job.say(
         guide_line(
-            guide, counts, len(source.records), batch_size=size, asks=asks, image_first=first
+            guide,
+            counts,
+            len(source.records),
+            images=int(has_flags(source.records)[:, 0].sum()),
+            batch_size=config[name].batch_size,
+            asks=asks,
+            image_first=guide.active and source.image_first(),
         )
     )
     began = time.monotonic()
@@ -209,6 +214,8 @@ def train_stage(
             held_out=held_out,
         )
         if held_out.best_step is None:
+            if cfg.best:
+                job.say(f"WARNING: {cfg.best} was never measured, so the last step is taken")
             return int(trained.step)
         job.say(f"the best {cfg.best} is that of step {held_out.best_step}, which later jobs take")
         return held_out.best_step

@@ -19,7 +19,7 @@ from tga_jax.data.lazy_records import text_length
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.row_check import check_texts
 from tga_jax.data.stored import Figures
-from tga_jax.data.templates import first_turn_images
+from tga_jax.data.templates import first_answer_images
 from tga_jax.errors import UserError
 
 SCALED = "scaled"  # why an image is encoded anew whose values are of more than 8 bits
@@ -69,7 +69,7 @@ def check_row(record: Record, image_dir: Path) -> Outcome:
         tox=int(record.tox),
         left_out_turn=int(record.left_out_turn),
         scaled=encoded.count(SCALED),
-        first_turn_images=first_turn_images(record),
+        first_answer_images=first_answer_images(record),
         answered=record.has_answer,
     )
     return Outcome(None, example, _digest(example), figures, encoded)

@@ -18,6 +18,7 @@ def guide_line(
     counts: Mapping[str, int],
     samples: int,
     *,
+    images: int,
     batch_size: int,
     asks: bool,
     image_first: bool,
@@ -28,6 +29,7 @@ def guide_line(
         guide: of the stage.
         counts: `run.guide.term_counts` of its samples.
         samples: how many there are.
+        images: how many of them have an image; only these share a step with a captioned one.
         batch_size: samples a step.
         asks: whether the stage's template has a question.
         image_first: whether an image's tokens are the first of their sample.
@@ -41,7 +43,7 @@ def guide_line(
         place = f"on layers {layers_text(layers)}"
         terms.append(f"{name} {weight:g} {place} ({counts[name]} of {samples} samples{reason})")
     line = f"guide: form {guide.form}; {', '.join(terms) or 'no term has a weight'}"
-    alone = _lone_samples(guide, max(counts.values()) / max(samples, 1), batch_size)
+    alone = _lone_samples(guide, max(counts.values()) / max(images, 1), batch_size)
     return f"{line}; centred: {guide.center}{alone}{_image_first(guide, image_first)}"
 
 
@@ -129,7 +131,7 @@ def _why_none(term: str, records: Sequence[Record], *, asks: bool, retrieved: bo
             "no captioned image has a retrieved text (the key retrieved_caption of a sample, or "
             "config.data.retrieved; see samples.json)"
         )
-    return "no captioned image stands alone in the first turn of its sample"
+    return "no captioned image stands alone in the first turn of its sample, with an answer"
 
 
 def _lone_samples(guide: GuideConfig, captioned: float, batch_size: int) -> str:
@@ -137,7 +139,7 @@ def _lone_samples(guide: GuideConfig, captioned: float, batch_size: int) -> str:
 
     Args:
         guide: of the stage.
-        captioned: which share of the samples has a term.
+        captioned: which share of the samples with an image has a term.
         batch_size: samples a step.
     """
     alone = (1 - captioned) ** (batch_size - 1)  # that none of the others is captioned

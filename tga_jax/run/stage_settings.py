@@ -71,6 +71,10 @@ def stage_settings(
         "data": data,
         stage: own | {"steps": steps},
     }
+    if config[stage].best:  # then they decide which checkpoint is the result
+        settings[stage] |= {"evaluate_every": config[stage].evaluate_every}
+        held = config.held_out.to_dict()
+        settings["held_out"] = {k: v for k, v in held.items() if k != "batch_size"}
     return json.loads(json.dumps(settings))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -71,7 +72,7 @@ class HeldOut:
     def _compare(self, step: int, figures: Mapping[str, Any]) -> None:
         """Remember the step if its figure is better than all before."""
         value = figures.get(self._best)
-        if value is None or step == 0:
+        if value is None or step == 0 or not math.isfinite(value):
             return
         better = value < self._value if CHOICES[self._best] == "least" else value > self._value
         if self.best_step is None or better:
