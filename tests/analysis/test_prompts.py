@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tga_jax.analysis.prompts import analysis_profile, analysis_system, pieces_warning
+from tga_jax.analysis.prompts import (
+    analysis_profile,
+    analysis_system,
+    make_prompts,
+    pieces_warning,
+)
 from tga_jax.config import base_config
+from tga_jax.evaluation.benchmarks.load import Benchmark
+from tga_jax.evaluation.benchmarks.registry import Entry
+from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import PAPER_REQUEST
 
 
@@ -20,6 +30,24 @@ def test_analyze_asks_as_evaluate_does_unless_told_otherwise(profile: str) -> No
     config.analyze.profile = other
     assert analysis_profile(config) == other
     assert (analysis_system(config, base="Base.") is None) == (other == "none")
+
+
+@pytest.mark.parametrize("caption", ["", "a cup"])
+def test_an_image_is_one_sample_whatever_is_asked_about_it(caption: str) -> None:
+    items = [
+        EvalItem(f"{image}-{q}", f"Is there a {q}?", image=f"{image}.png", harmful=False,
+                 extra={"caption": caption} if caption else {})
+        for image in range(3) for q in ("cup", "dog")
+    ] + [EvalItem(q, q, harmful=True) for q in ("One.", "Two.", "One.")]  # fmt: skip
+    benchmark = Benchmark(Entry("b", "questions", Path("p"), {}), items, [])
+    found = make_prompts([benchmark], image_prompt="Say.", scene_prompt="{caption}", limit=0)
+    asked = [(p.set, p.item.image, p.item.text) for p in found if p.set != "benign_scenes"]
+    text = "Say." if caption else "Is there a cup?"
+    assert sorted(asked, key=str) == sorted(
+        [("benign_images", f"{i}.png", text) for i in range(3)]
+        + [("harmful_texts", None, "One."), ("harmful_texts", None, "Two.")],
+        key=str,
+    )
 
 
 def test_a_custom_text_of_evaluate_is_taken_too() -> None:

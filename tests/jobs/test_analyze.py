@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tests.jobs.analysis import command, make_analysis_inputs, table
@@ -220,7 +221,7 @@ def test_table_holds_the_means_of_the_lines(run: Any) -> None:
                 row, column = rows[name, layer, metric], values[:, layer - 1]
                 assert int(row["count"]) == len(own)
                 assert float(row["value"]) == pytest.approx(column.mean(), abs=1e-6)
-                half = 1.96 * column.std(ddof=1) / len(own) ** 0.5
+                half = stats.t.ppf(0.975, len(own) - 1) * column.std(ddof=1) / len(own) ** 0.5
                 assert float(row["high"]) == pytest.approx(column.mean() + half, abs=1e-4)
         first = [line["first_layer"] for line in own]
         for layer in (-1, 1, 2, 3):

@@ -60,9 +60,10 @@ def make_prompts(
     In a set the benchmarks' own questions come first, and of these the short ones. So prompts whose
     states job `evaluate` left are together.
 
-    An image with a caption is asked `image_prompt` once, however many questions there are about
-    it, and its caption makes a scene. All others are asked their own question. Retrieved texts are
-    left out, so that image and caption prompts differ in nothing else.
+    An image is asked about once, however many questions there are about it, so that samples are
+    independent: with `image_prompt` if it has a caption, which makes a scene, and else with its
+    first question. Texts are asked as they are. Retrieved texts are left out, so that image and
+    caption prompts differ in nothing else.
 
     Args:
         benchmarks: read.
@@ -77,7 +78,8 @@ def make_prompts(
                 continue
             for kind, asked in _asked(item, image_prompt, scene_prompt):
                 name = f"{'harmful' if item.harmful else 'benign'}_{kind}"
-                key = (asked.image_dir, asked.image, asked.text, asked.extra.get("caption"))
+                text = asked.text if asked.image is None else asked.extra.get("caption")
+                key = (asked.image_dir, asked.image, text)
                 own = kind != "scenes" and asked.text == item.text
                 found[name].setdefault(key, Prompt(name, benchmark.name, asked, own))
     prompts: list[Prompt] = []

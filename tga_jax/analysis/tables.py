@@ -18,7 +18,7 @@ from tga_jax.analysis.layer_values import LayerValue, notes
 from tga_jax.analysis.logit_lens import NONE, locate
 from tga_jax.analysis.prompts import SETS, Prompt
 from tga_jax.errors import UserError
-from tga_jax.evaluation.metrics import Z95, wilson
+from tga_jax.evaluation.metrics import wilson
 from tga_jax.files import read_log, write_json, write_jsonl, write_text
 
 PARTIAL = "samples.partial.jsonl"  # as Work(folder, "samples", ...) names it; first its signature
@@ -77,7 +77,7 @@ class Tally:
         self.squares = self.squares + row * row
 
     def figure(self, place: int, *, share: bool) -> tuple[float, int, float | None, float | None]:
-        """Value, count and 95% interval: Wilson's for a share, the normal one for a mean."""
+        """Value, count and 95% interval: Wilson's for a share, Student's for a mean."""
         count, total = int(self.count[place]), float(self.total[place])
         mean = total / count
         if share:
@@ -85,7 +85,9 @@ class Tally:
         if count < 2:
             return mean, count, None, None
         variance = max(0.0, float(self.squares[place]) - total * mean) / (count - 1)
-        half = Z95 * math.sqrt(variance / count)
+        from scipy import stats
+
+        half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance / count)
         return mean, count, mean - half, mean + half
 
 
