@@ -88,3 +88,30 @@ def test_lora_trains_its_factors_alone_and_is_merged_at_export(
     moved = {n for n in before if not torch.equal(after[n], before[n])}
     assert moved and all("_proj.weight" in n and "language_model" in n for n in moved)
     LlavaForConditionalGeneration.from_pretrained(tmp_path / "run" / "export")
+
+
+def test_a_trained_tower_is_not_left_out_of_llavas_own_layout(
+    inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tower.py"
+    config.write_text(
+        "from configs.from_hf import get_config as from_hf\n"
+        "def get_config():\n"
+        "    config = from_hf()\n"
+        "    with config.unlocked():\n"
+        "        config.finetune.trainable = (('vision/.*', 0.1), ('.*', None))\n"
+        "    return config\n"
+    )
+    tower, run = "--config.export.llava_tower=some/clip", tmp_path / "run"
+
+    def flags(*more: str, job: str, own: bool = True) -> list[str]:
+        found = arguments(inputs, run, "--config.finetune.steps=1", *more, job=job)
+        return [found[0], f"--config={config}", *found[2:]] if own else found
+
+    assert main(flags(tower, job="finetune,export")) == 2
+    assert "finetune trains the vision tower" in capfd.readouterr().err
+    assert not (run / "finetune").exists()
+    assert main(flags(job="finetune,export")) == 0
+    # The stage has trained it, whatever the configuration of the export says.
+    assert main(flags(tower, job="export", own=False)) == 2
+    assert "finetune trains the vision tower" in capfd.readouterr().err

@@ -20,7 +20,7 @@ from tga_jax.hf.llavas import llava_type
 from tga_jax.hf.model_card import CardFacts, StageFacts
 from tga_jax.hf.peft_export import export_adapters, why_not
 from tga_jax.hf.tokenizer import with_end_text
-from tga_jax.models.llava import part_of
+from tga_jax.models.llava import Llava, part_of
 from tga_jax.models.quantised import is_quantised
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_export_room, check_model
@@ -28,7 +28,7 @@ from tga_jax.run.guide import guide_config
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, open_source, unquantised
 from tga_jax.run.prompts import PromptStyle, make_prompter
-from tga_jax.run.stage import stage_factors
+from tga_jax.run.stage import stage_factors, trained_counts
 from tga_jax.run.stage_settings import as_trained
 from tga_jax.run.weights import (
     Weights,
@@ -54,6 +54,22 @@ def check(job: Job, before: Sequence[str]) -> None:
         if config.export.llava_tower:
             source = open_source(config.model)
             check_classes(llava_type(source.config), source.decoder_type, where=source.name)
+            check_tower(job, before, llava)
+
+
+def check_tower(job: Job, before: Sequence[str], llava: Llava) -> None:
+    """Refuse a trained vision tower where LLaVA's own layout only names the one of the hub."""
+    for stage in STAGES:
+        done = shared_files.read_json(job.workdir / stage / "done.json", missing_ok=True) or {}
+        parts = done.get("trained")  # what was trained counts, and not what is configured since
+        if parts is None and (done or stage in before):
+            parts = trained_counts(llava, stage_factors(llava, job.config, stage))
+        if "vision" in (parts or {}):
+            raise UserError(
+                f"{stage} trains the vision tower, and LLaVA's own layout only names the tower "
+                "config.export.llava_tower, which is another then: leave that empty, or freeze "
+                f'"vision/.*" in config.{stage}.trainable'
+            )
 
 
 def run(job: Job) -> None:
