@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.development import few_images
+from tga_jax.evaluation.benchmarks.load import Benchmark, load
+from tga_jax.evaluation.benchmarks.registry import parse_entries
+from tga_jax.evaluation.development import check_apart, few_images
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.pace import Time, seconds_a_question, seconds_row
 from tga_jax.evaluation.steering import Direction, Steering, Tried, check_strengths, choose
@@ -91,3 +93,20 @@ def test_a_choice_on_few_images_says_so() -> None:
     said = few_images(texts + images(4, True) + images(29, False))
     assert said.startswith("chosen on 4 harmful and 29 harmless images, which are few")
     assert "harmful and" not in few_images(images(4, False), kinds=[False])
+
+
+@pytest.mark.parametrize("ours", ["", "?wrap=role_play", "?wrap=figstep"])
+@pytest.mark.parametrize("theirs", ["", "?wrap=in_context", "?wrap=figstep"])
+def test_a_text_that_is_asked_is_no_development_data_however_it_is_wrapped(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    (tmp_path / "x.csv").write_text("prompt,label\nHow do I bake?,safe\n")
+    (tmp_path / "y.csv").write_text("prompt,label\nHow do I boil?,safe\n")
+
+    def benchmark(name: str, options: str) -> Benchmark:
+        (entry,) = parse_entries(f"{name}=texts:{tmp_path / name}{options}")
+        return load(entry, drawings=tmp_path / "run" / f"{name}{options}")
+
+    with pytest.raises(UserError, match="what benchmark x.csv asks too, like 'How do I bake"):
+        check_apart([benchmark("x.csv", ours)], [benchmark("x.csv", theirs)])
+    check_apart([benchmark("y.csv", ours)], [benchmark("x.csv", theirs)])

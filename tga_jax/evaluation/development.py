@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tga_jax.cluster import shared_files
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
-from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.items import DRAWN, UNWRAPPED, EvalItem
 from tga_jax.evaluation.result import FEW
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
@@ -43,9 +44,10 @@ def check_apart(development: Sequence[Benchmark], asked: Sequence[Benchmark]) ->
     shared = [item for item in all_items(development) if about(item) in known]
     if shared:
         first = shared[0]
+        shown = str(first.image if isinstance(about(first), Path) else about(first))[:60]
         raise UserError(
             f"{KEY}: {len(shared)} of its questions are about what benchmark "
-            f"{known[about(first)]} asks too, like {first.image or first.text[:60]!r}. A "
+            f"{known[about(first)]} asks too, like {shown!r}. A "
             "defence must choose on other data than it is measured on: divide a benchmark with "
             "?part=development here and ?part=test there"
         )
@@ -56,10 +58,10 @@ def all_items(benchmarks: Sequence[Benchmark]) -> list[EvalItem]:
     return list(itertools.chain.from_iterable(benchmark.items for benchmark in benchmarks))
 
 
-def about(item: EvalItem) -> Hashable:
-    """What a question is about: its image's file, or its own text."""
-    if item.image is None or item.image_dir is None:
-        return ("text", item.text)
+def about(item: EvalItem) -> Path | str:
+    """What a question is about: its image's file, or its own text before any wrapper."""
+    if item.image is None or item.image_dir is None or DRAWN in item.extra:
+        return str(item.extra.get(UNWRAPPED, item.text))
     return (item.image_dir / item.image).resolve()
 
 

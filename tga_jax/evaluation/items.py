@@ -17,6 +17,8 @@ from tga_jax.run.fingerprint import stat_digest
 ALL = "all"
 QUESTIONS, FILES, FOLDERS = "questions", "files", "folders"  # units of what is missing
 DUPLICATE_OF = "duplicate_of"  # in `extra`: the id that this item shares in the published file
+UNWRAPPED = "unwrapped"  # in `extra`: the question as it was before a wrapper changed it
+DRAWN = "drawn"  # in `extra`: the text that the image shows, where a wrapper draws it
 
 
 @dataclasses.dataclass(frozen=True)

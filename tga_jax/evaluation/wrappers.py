@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.figstep import PROMPT
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
-from tga_jax.evaluation.items import EvalItem
+from tga_jax.evaluation.items import DRAWN, EvalItem
 from tga_jax.files import replacing
 
 Examples = Sequence[tuple[str, str]]  # (request, answer)
@@ -56,7 +56,7 @@ def figstep(item: EvalItem, *, drawings: Path, examples: Examples) -> EvalItem:
     if item.image is not None:
         raise UserError(f"wrap=figstep needs questions without an image; {item.id} has one")
     name = f"{hashlib.sha256(item.text.encode()).hexdigest()[:16]}.png"
-    extra = {**item.extra, "drawn": item.text}
+    extra = {**item.extra, DRAWN: item.text}
     return dataclasses.replace(item, text=PROMPT, image=name, image_dir=drawings, extra=extra)
 
 
@@ -82,13 +82,13 @@ def read_examples(path: str | None) -> Examples:
 def draw_images(items: Sequence[EvalItem]) -> None:
     """Writes the images of wrapped items that are not there yet."""
     for item in items:
-        if "drawn" not in item.extra:
+        if DRAWN not in item.extra:
             continue
         assert item.image_dir is not None and item.image is not None
         path = item.image_dir / item.image
         if not path.is_file():
             with replacing(path) as temporary:
-                draw(item.extra["drawn"]).save(temporary, format="PNG")
+                draw(item.extra[DRAWN]).save(temporary, format="PNG")
 
 
 def draw(text: str) -> Image.Image:

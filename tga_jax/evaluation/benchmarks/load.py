@@ -11,7 +11,7 @@ from tga_jax.data.image_files import is_there, place_of
 from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.read_table import read_rows, text_of
 from tga_jax.evaluation.benchmarks.registry import KINDS, Entry, Kind
-from tga_jax.evaluation.items import FILES, EvalItem, Missing
+from tga_jax.evaluation.items import FILES, UNWRAPPED, EvalItem, Missing
 from tga_jax.evaluation.wrappers import WRAPPERS, read_examples
 from tga_jax.files import digest
 
@@ -179,4 +179,5 @@ def _wrapped(entry: Entry, items: list[EvalItem], drawings: Path) -> list[EvalIt
             f"benchmark {entry.name}: wrap={name!r} must be one of {', '.join(WRAPPERS)}"
         )
     examples = read_examples(entry.options.get("examples"))
-    return [WRAPPERS[name](item, drawings=drawings, examples=examples) for item in items]
+    kept = [dataclasses.replace(i, extra={**i.extra, UNWRAPPED: i.text}) for i in items]
+    return [WRAPPERS[name](item, drawings=drawings, examples=examples) for item in kept]
