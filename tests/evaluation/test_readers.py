@@ -227,6 +227,8 @@ def test_a_benchmark_of_other_columns_needs_no_code(tmp_path: Path) -> None:
             UserError, match=f"q.tsv: {key}='{name}': .* the file has nr, image, inquiry"
         ):
             read(f"{kind}:{tmp_path}/q.tsv?{option}")
+    with pytest.raises(UserError, match="only='knd': there is no such column; the file has nr, im"):
+        read(f"{spec}&only=knd:x")
     with pytest.raises(UserError, match="name it with .text=COLUMN, one of nr,"):
         read(f"questions:{tmp_path}/q.tsv")
     with pytest.raises(UserError, match='record number 1.*"inquiry" must be one of safe'):
@@ -264,6 +266,11 @@ def test_text_sets(tmp_path: Path) -> None:
     assert [(i.id, i.text, i.harmful) for i in old.items] == [
         ("v2-1", "A?", False), ("v2-2", "B?", True),
     ]  # fmt: skip
+    (tmp_path / "old.csv").write_text(",type,prompt\n0,homonyms,A?\n1,contrast_x,B?\n")  # pandas
+    assert [i.harmful for i in read(f"texts:{tmp_path / 'old.csv'}").items] == [False, True]
+    rows = [{"prompt": "2 + 2?", "answer": 4}, {"prompt": "2 - 2?", "answer": 0}, {"prompt": "?"}]
+    file = write(tmp_path / "sums.json", rows)
+    assert [i.label for i in read(f"texts:{file}?harmful=no").items] == ["4", "0", None]
     file = write(tmp_path / "goals.jsonl", [{"goal": "Do it."}, {"goal": "Do that."}], lines=True)
     assert [i.id for i in read(f"texts:{file}?harmful=yes").items] == [1, 2]
     with pytest.raises(UserError, match="harmful=yes or harmful=no"):

@@ -93,6 +93,17 @@ def test_two_questions_of_one_id_and_a_wrong_limit(tmp_path: Path) -> None:
         load_texts(tmp_path / "t.jsonl", [row], {"limit": "all"})
 
 
+@pytest.mark.parametrize("options", [{"limit": "0"}, {"part": "development"}])
+def test_options_that_leave_no_question_are_an_error(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
+    """The benchmark would be left out of all figures, without a word."""
+    row: dict[str, object] = {"prompt": "p", "label": "safe"}  # in the part "test"
+    with pytest.raises(UserError, match="benchmark t: .*leave none of its 1 questions"):
+        load_texts(tmp_path / "t.jsonl", [row], options)
+    assert len(load_texts(tmp_path / "t.jsonl", [row], {"limit": "1", "part": "test"})) == 1
+
+
 def test_a_folder_of_images_for_questions_without_one_is_a_mistake(tmp_path: Path) -> None:
     """They would be asked as texts, and nobody would notice."""
     path = tmp_path / "q.jsonl"

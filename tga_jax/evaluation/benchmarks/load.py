@@ -47,7 +47,8 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
         images: the image folder where neither the entry nor the layout names one.
 
     Raises:
-        UserError: malformed content, two items of one id, or an option that can't be.
+        UserError: malformed content, two items of one id, an option that can't be, or options that
+            leave no item.
     """
     parts: list[EvalItem | Missing] = []
     if entry.path.exists():
@@ -58,8 +59,13 @@ def load(entry: Entry, *, drawings: Path, images: Path | None = None) -> Benchma
     else:
         parts = [_nothing(entry, "no such file or folder")]
     missing = [part for part in parts if isinstance(part, Missing)]
-    items = _in_part(entry, [part for part in parts if isinstance(part, EvalItem)])
-    items = _limited(entry, items)
+    whole = [part for part in parts if isinstance(part, EvalItem)]
+    items = _limited(entry, _in_part(entry, whole))
+    if whole and not items:
+        raise UserError(
+            f"benchmark {entry.name}: {entry.path}: the options part and limit leave none of its "
+            f"{len(whole)} questions"
+        )
     _check_ids(entry, items)
     _check_images(entry, items)
     present = []

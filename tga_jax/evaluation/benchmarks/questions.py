@@ -80,8 +80,10 @@ def read(
     rows = read_rows(path)
     if not rows:
         return
-    columns = _Columns.of(columns_of(rows), options, path)
+    names = columns_of(rows)
+    columns = _Columns.of(names, options, path)
     key, _, wanted = options.get("only", "").partition(":")
+    column(names, key, (), key="only", path=path)
     for number, row in enumerate(rows, start=1):
         if key and str(row.get(key)) not in wanted.split("+"):
             continue

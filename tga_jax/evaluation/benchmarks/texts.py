@@ -46,8 +46,9 @@ def read(
     identity, scene, answer = (
         chosen("id", ID_COLUMNS), chosen("scene", SCENE_COLUMNS), chosen("answer", ("answer",)),
     )  # fmt: skip
-    label = chosen("label", ("label",)) or ""
-    harmful = HarmfulColumn.of(names, options.get("harmful", ""), (label,), path=path)
+    label = chosen("label", ("label",))
+    usual = () if label is None else (label,)
+    harmful = HarmfulColumn.of(names, options.get("harmful", ""), usual, path=path)
     for number, row in enumerate(rows, start=1):
         where = f"{path}: record number {number}"
         right = row.get(answer) if answer else None
@@ -56,7 +57,7 @@ def read(
             text=text_of(row, text, where=where),
             scene=scene_name(row.get(scene)) if scene else "",
             harmful=_harmful(row, harmful, where=where),
-            label=right if isinstance(right, str) and right else None,
+            label=None if right in (None, "") else str(right),
         )
 
 
