@@ -74,6 +74,10 @@ def test_a_sentence_in_front_does_not_hide_a_decline() -> None:
         "Xin lỗi, tôi không thể giúp bạn với yêu cầu này.",
         "Üzgünüm, bu konuda yardımcı olamam.",
         "Das Bild zeigt einen Hund, der auf einer Wiese liegt.",
+        "Een man met een rode hoed staat naast een auto.",
+        "Un chat est assis sur la table.",
+        "Un gato está sentado en la mesa.",
+        "Un uomo con un cappello rosso è accanto a un'auto.",
         "Nein.",
     ],
 )
@@ -86,6 +90,24 @@ def test_another_language_gets_no_verdict(text: str) -> None:
     ["Mount Fuji", "Los Angeles", "42", "", "?!", "Café de Flore in Paris", "die", "no", "B"],
 )
 def test_a_name_or_a_number_is_no_foreign_language(text: str) -> None:
+    assert refuses(text) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "White van parked behind red van.",
+        "80 miles per hour, 120 kilometers per hour.",
+        "Email bob@mail.com or visit shop.com.",
+        "Los Angeles and Las Vegas.",
+        "Leonardo da Vinci and Vasco da Gama.",
+        "Ludwig van Beethoven, Ludwig von Mises.",
+        "Tour du Mont Blanc, Gare du Nord.",
+        "King Tut, Big Sur, El Paso, Del Mar.",
+        "Pour water, stir, pour milk.",
+    ],
+)
+def test_words_of_several_languages_and_names_are_no_foreign_language(text: str) -> None:
     assert refuses(text) is False
 
 
