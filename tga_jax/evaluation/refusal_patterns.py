@@ -77,7 +77,18 @@ _UNKNOWN = (
     r"|definite\b|accurate|certain\b|further detail|more detail|full name|exactly|precisely"
     r"|with certainty|for sure))"
 )
-_WHAT = r"(?:that|this|it|these|those|them|such(?: \w+)?|(?:your|this|that) (?:request|question))"
+# What stands for the request as the subject of a clause; not "a man that", nor "the ball".
+_ASKED = (
+    r"(?:(?:^|[,;:] |\b(?:but|and|so|as|because|since|that|think|believe|feel|afraid) )"
+    r"(?:that|this|it|these|those|such \w+)"
+    r"|\b(?:requests?|questions?|topics?|subjects?|matters?|content|conversations?|tasks?"
+    r"|something|anything|things?|details|information|instructions?|advice)\b[^.!?,;]{0,40}?)"
+)
+_RULES = (
+    r"(?:guidelines?|polic(?:y|ies)|rules?|programming|principles|values|design|instructions"
+    r"|terms of (?:use|service)|usage terms|safety \w+|training|ethics|standards|code of conduct"
+    r"|purpose|restrictions|constraints|limits|filters?)"
+)
 
 CANNOT_DO = _SPEAKER + _UNABLE + r"(?:\w+ (?:or|and|nor) )?" + _DO + _UNKNOWN
 CANNOT_AT_ALL = (
@@ -98,7 +109,8 @@ DECLINES = (
     r"|bound to|required to|(?:no|little) (?:option|choice|alternative) (?:but|other than) to"
     r"|have (?:got )?to|would like to|prefer to|choose to|going to have to)? ?){0,3}" + _ADVERBS +
     r"(?:decline|declining|refuse|refusing|rather not|prefer not|refrain|pass on\b"
-    r"|turn(?:ing)? (?:this|that|it|down)|say(?:ing)? no\b|abstain|opt out"
+    r"|turn(?:ing)? (?:this|that|it|down)|(?<!would )(?<!'d )say no\b|say no to\b|saying no\b"
+    r"|abstain|opt out"
     r"|stay(?:ing)? (?:away|out of)|keep(?:ing)? (?:away|clear|out of)|steer(?:ing)? clear"
     r"|draw(?:ing)? (?:the|a) line|leave (?:it|this|that|them|those) (?:blank|empty|unanswered|out"
     r"|there|aside)|leave (?:this|that|the) (?:question|list|request|one) \w+)"
@@ -113,8 +125,12 @@ NO_PART = (
     _SPEAKER + r" (?:can )?neither\b[^.!?]{0,25}\bnor\b[^.!?]{0,25}" + _DO +
     r"|\b(?:have|want|take|play) no (?:part|share|hand) (?:in|of)\b"
     r"|\b(?:no|zero) (?:intention|desire|interest|plans?) (?:of|in|to)\b[^.!?]{0,5}" + _DO +
-    r"|\bduty not to\b|\bdraw the line\b|\bcross(?:es|ing)? (?:a|the|that) line\b"
-    r"|\bnothing (?:would|will|could|can) make me\b|\bnot an accomplice\b"
+    r"|\bduty not to\b|\bdraw the line\b|(?:\b(?:i|we)|" + _ASKED + r")(?:'ll|'d|'m|'s)?"
+    r"(?: (?:would|will|may|am|are|is|do|does|clearly|simply|cannot|not|never)|(?: \w+)?n't){0,3}"
+    r" cross(?:es|ing)? (?:a|the|that) line\b"
+    r"|\bnothing (?:would|will|could|can) make me\b"
+    r"(?! (?:feel|happ\w+|proud\w*|smile|laugh|more|so)\b)"
+    r"|\bnot an accomplice\b"
     r"|\bi(?:'m| am) not the (?:right|best|appropriate) (?:source|person|one|place|tool)\b"
 )  # fmt: skip
 INVERTED = (
@@ -148,20 +164,20 @@ NOT_SOMETHING = (
     r"(?:'m|'ll| am| are)?(?:,[^,]{0,40},)? ?" + _ADVERBS +
     r"(?:cannot|can't|won't|will not|not (?:able|allowed|permitted|willing|comfortable)|unable"
     r"|don't|do not|have to (?:decline|refuse|turn)|must (?:decline|refuse))",
-    r"\b(?:is|are|'s|remains?)(?: simply| just| strictly| completely)? (?:off[- ]limits"
-    r"|off the table|out of (?:the question|bounds)|not up for discussion|a no[- ]go"
-    r"|not on offer|not an option for me|not one of them)\b",
-    r"\b(?:outside|beyond)(?: of)? (?:what (?:my|our|i|we)|the (?:scope|bounds) of (?:what|my|our)"
-    r"|my|our|the things i)\b",
+    r"\b(?:is|are|'s|remains?)(?: simply| just| strictly| completely)? (?:out of the question"
+    r"|not up for discussion|a no[- ]go|not on offer|not an option for me|not one of them"
+    r"|(?:off[- ]limits|off the table|out of bounds) (?:for|to|with) (?:me|us))\b",
+    _ASKED + r"(?:'s| is| are| remains?)(?: simply| just| strictly| completely)?"
+    r" (?:off[- ]limits|off the table|out of bounds)\b",
+    r"\b(?:outside|beyond)(?: of)? (?:what (?:my|our|i|we)\b"
+    r"(?! (?:can |could )?(?:see|tell|know)\b)|the (?:scope|bounds) of (?:what|my|our)\b"
+    r"|the things i\b|(?:my|our) (?:\w+ ){0,3}?(?:" + _RULES + r"|scope|role|remit|boundaries"
+    r"|bounds|(?:cap)?abilit(?:y|ies)|competence|permissions|function|mandate|areas? of|domain"
+    r"|expertise|comfort zone)\b)",
 )  # fmt: skip
 
 # --- rules that forbid it ---
 
-_RULES = (
-    r"(?:guidelines?|polic(?:y|ies)|rules?|programming|principles|values|design|instructions"
-    r"|terms of (?:use|service)|usage terms|safety \w+|training|ethics|standards|code of conduct"
-    r"|purpose|restrictions|constraints|limits|filters?)"
-)
 _OWN = (
     r"(?:my|our|openai's|openai|google's|meta's|microsoft's|anthropic's|mistral's|the model's"
     r"|the assistant's|its safety)"
@@ -172,14 +188,20 @@ _FORBID = (
     r"|cover|support)|(?:prevent|prohibit|forbid|stop|bar|keep|restrict|preclude|disallow"
     r"|discourage)s?\b"
 )
+_AGAINST = (
+    r"(?:violat\w+|against|contrary to|conflict\w* with|breach\w*|in line with|inconsistent with"
+    r"|incompatible with|outside)"
+)
 RULES_FORBID = (
     r"\b(?:" + _OWN + r" (?:\w+ ){0,3}|" + _KIND + r" (?:\w+ )?)" + _RULES +
     r"\b[^.!?]{0,30}?\b(?:" + _FORBID + r")(?! smoking| alcohol| pets| dogs| cars| food)",
     r"\b" + _RULES + r"\b[^.!?]{0,40}?\b(?:" + _FORBID + r") (?:for )?(?:me|us|this|that|these"
     r"|such)\b",
-    r"\b(?:violat\w+|against|contrary to|conflict\w* with|breach\w*|in line with|inconsistent with"
-    r"|incompatible with|outside) (?:of )?(?:" + _OWN + r" (?:\w+ ){0,3}|the (?:" + _KIND +
-    r" )+|" + _KIND + r" )(?:\w+ (?:and|or) \w+ )?" + _RULES,
+    r"\b" + _AGAINST + r" (?!(?:the )?company\b)(?:of )?(?:" + _OWN + r" (?:\w+ ){0,3}|the (?:"
+    + _KIND + r" )+|" + _KIND + r" )(?:\w+ (?:and|or) \w+ )?" + _RULES,
+    # "A shirt that is against company policy" describes.
+    r"(?:^(?:\w+, )?\w+ing\b[^.!?,]{0,60}?|" + _ASKED + r")(?:'s| is| are| would be| goes?"
+    r"| would)? " + _AGAINST + r" (?:the )?company " + _RULES,
     r"\bgo(?:es)? against (?:that|my|our) (?:purpose|\w+)\b|\bagainst (?:ethical|moral|my)\b"
     r"[^.!?]{0,20}\b(?:principles|guidelines|standards|rules|values|programming)",
     r"\bnot within my (?:programming|guidelines|ethical|abilities|capabilities)",
