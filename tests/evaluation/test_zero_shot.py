@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,26 @@ def test_probabilities_are_those_of_transformers(tmp_path: Path) -> None:
     np.testing.assert_allclose([one.harm for one in seen.values()], wanted, atol=1e-5)
     assert np.ptp(wanted) > 1e-3
     assert [one.time.cold for one in seen.values()] == [True, True, True, False]
+
+
+def test_reading_images_takes_no_seconds_of_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(tmp_path)
+    _save_clip(inputs / "clip")
+    clip = ClipEmbedder(str(inputs / "clip"), make_mesh(data=1, fsdp=-1, tensor=1), batch_size=1,
+                        say=print)  # fmt: skip
+    read = clip.pixels
+
+    def slowly(image: tuple[Path, str, str]) -> np.ndarray:
+        time.sleep(0.5)
+        return read(image)
+
+    monkeypatch.setattr(clip, "pixels", slowly)
+    items = [EvalItem(i, "What is it?", f"{i}.png", inputs / "images") for i in range(4)]
+    times = [one.time for one in Detector(clip, Descriptors(HARMFUL, HARMLESS)).see(items).values()]
+    assert [one.cold for one in times] == [True, False, False, False]
+    assert 0 < np.median([one.seconds for one in times[1:]]) < 0.25
 
 
 class Told:

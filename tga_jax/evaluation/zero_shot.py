@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def read_descriptors(path: str) -> Descriptors:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """The probability that an image is harmful, and the time that this took."""
+    """The probability that an image is harmful, and the time that this took on the devices."""
 
     harm: float
     time: Time
@@ -113,13 +112,13 @@ class Detector:
         }
 
     def _batches(self, images: list[tuple[Path, str, str]]) -> Iterator[list[Seen]]:
-        harmful, began = len(self._descriptors.harmful), time.monotonic()
+        harmful = len(self._descriptors.harmful)
         for embedded in self._embedder.image_batches(images, _refuse):
             scale = self._embedder.scale
             harm = harm_of(embedded, self._texts, scale=scale, harmful=harmful)
-            seconds = (time.monotonic() - began) / len(embedded)
+            seconds = self._embedder.seconds / len(embedded)  # the next are read meanwhile
             yield [Seen(float(one), Time(seconds, self._cold)) for one in harm]
-            self._cold, began = False, time.monotonic()
+            self._cold = False
 
     @functools.cached_property
     def _texts(self) -> np.ndarray:

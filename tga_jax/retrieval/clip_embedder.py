@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,7 @@ class ClipEmbedder:
             raise UserError(f"config.retrieval.batch_size={batch_size} must be at least 1")
         ways = batch_shards(mesh)
         self.batch_size = -(-batch_size // ways) * ways
+        self.seconds = 0.0  # on the devices, of the last batch of images
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """At most `batch_size` texts; the tail of a long one is cut off, as CLIP does."""
@@ -113,8 +115,10 @@ class ClipEmbedder:
             if one is not None:
                 whole[row] = one
         _, embed = self._programs
-        out = embed(self._params, self._put(whole), self._put(readable))
-        return np.asarray(out)[: len(pixels)]
+        began = time.monotonic()
+        out = np.asarray(embed(self._params, self._put(whole), self._put(readable)))
+        self.seconds = time.monotonic() - began
+        return out[: len(pixels)]
 
     def pixels(self, image: Image) -> np.ndarray:
         """uint8[side, side, 3]; a UserError names an image that cannot be read."""
