@@ -39,11 +39,6 @@ def read_vision_config(folder: Path) -> VisionConfig:
     return read_vision(Part(_filled(parse_vision(folder), file, ""), file))
 
 
-def read_clip_config(folder: Path) -> ClipConfig:
-    """The shapes of both halves of a CLIPModel folder; errors as above."""
-    return clip_config(read_config_json(folder), file=Path(folder) / "config.json")
-
-
 def read_decoder_config(folder: Path) -> DecoderConfig:
     """The shapes of a causal language model's folder as a LLaVA's decoder; errors as above."""
     config = decoder_config(_decoder_json(folder), file=Path(folder) / "config.json")
