@@ -25,7 +25,7 @@ from tga_jax.inference.prompt_states import PromptStates
 from tga_jax.inference.refill import Watch
 from tga_jax.models.llava import Params
 from tga_jax.retrieval.retriever import Retriever, configured, with_retrieved
-from tga_jax.run.answerer import Answerer, Reply, answer_line
+from tga_jax.run.answerer import DECODING, Answerer, Reply, answer_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, provenance
 from tga_jax.run.prompts import make_prompter
@@ -63,7 +63,6 @@ class Examinee:
     def _settings(self) -> dict[str, Any]:
         config = self._job.config
         tokenizer = self._model.source.tokenizer.tokenizer
-        names = ("max_new_tokens", "temperature", "top_p")
         return {
             "checkpoint": model_digest(self._model, self.weights),
             "weights": self.weights.tag,
@@ -74,7 +73,7 @@ class Examinee:
             "retrieved": config.prompt.retrieved,
             "retrieval": None if self.retriever is None else self.retriever.settings,
             "pictures": self._model.image_settings,
-            "decoding": {name: config.generate[name] for name in names},
+            "decoding": {name: config.generate[name] for name in DECODING},
             "apologies": [tokenizer.decode([token]) for token in self.apologies],
             "dtype": config.dtype,
             "seed": config.seed,
@@ -140,11 +139,15 @@ class Examinee:
     def _replies(
         self, questions: Sequence[Question], rows: Sequence[int], items: Sequence[EvalItem]
     ) -> Iterator[dict[int, Reply]]:
+        def image_dir(row: int) -> Path:
+            return items[row].image_dir or Path()
+
+        self._answerer.check(questions, rows, image_dir=image_dir)
         return self._answerer.replies(
             questions,
             rows,
             self.params,
-            image_dir=lambda row: items[row].image_dir or Path(),
+            image_dir=image_dir,
             shift=self.defence.shift,
             watch=self._watch(items),
         )

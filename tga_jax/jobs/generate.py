@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ from tga_jax.errors import UserError
 from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import Retriever, check_index, configured, with_retrieved
-from tga_jax.run.answerer import Answerer, answer_line, check_decoding
+from tga_jax.run.answerer import DECODING, Answerer, answer_line, check_decoding
 from tga_jax.run.checks import MAKES_MODELS, check_model
 from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_files import image_folder
-from tga_jax.run.weights import Weights, current_weights, load_params
+from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
+
+# Keys of config.model that decide a model that is put together from two parts.
+NEW_MODEL = ("projector", "projector_scale", "feature_layer", "feature_select")
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -85,15 +89,22 @@ def signature(
     questions: Sequence[Question],
     retriever: Retriever | None,
 ) -> dict[str, Any]:
-    """All that decides the answers."""
+    """All that decides the answers; what only decides room and time, as the batch size, does not.
+
+    Adapters that nothing has trained change no answer.
+    """
     config = job.config
+    adapters = model.llava.config.decoder.lora if weights.stage else None
     images = dict.fromkeys(q.image for q in questions if q.image)
     folder = image_folder(config) if images else Path()
     return {
-        "weights": weights.digest,
+        "model": model_digest(model, weights),
+        "made": [] if config.model.checkpoint else [config.model[key] for key in NEW_MODEL],
+        "adapters": None if adapters is None else dataclasses.asdict(adapters),
         "questions": file_digest(Path(config.generate.questions)),
         "pictures": stat_digest(place_of(folder, name) for name in images),
-        "settings": {k: config[k].to_dict() for k in ("data", "model", "generate")},
+        "preparation": model.image_settings,
+        "decoding": {name: config.generate[name] for name in DECODING},
         "prompt": model.prompts.settings(config.prompt),
         "dtype": config.dtype,
         "seed": config.seed,
@@ -110,8 +121,8 @@ def answered(
 ) -> Iterator[dict[int, str]]:
     """Yields {row: text} of `rows`, a batch at a time."""
     answerer = Answerer(job.config, model, make_prompter(job.config, model.prompts))
+    folder = image_folder(job.config) if any(questions[row].image for row in rows) else Path()
+    answerer.check(questions, rows, image_dir=lambda row: folder)
     params = nested(load_params(job, model, weights))
-    for new in answerer.replies(
-        questions, rows, params, image_dir=lambda row: image_folder(job.config)
-    ):
+    for new in answerer.replies(questions, rows, params, image_dir=lambda row: folder):
         yield {row: reply.text for row, reply in new.items()}

@@ -31,6 +31,7 @@ from tga_jax.training.metrics import Progress
 
 # A batch is refilled when a quarter of it is free: a row waits little, and a prefill is not tiny.
 GROUPS = 4
+DECODING = ("max_new_tokens", "temperature", "top_p")  # keys of config.generate, of every answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,21 @@ class Answerer:
             out_sharding=replicated(model.mesh),
         )
 
+    def check(
+        self,
+        questions: Sequence[Question],
+        rows: Sequence[int],
+        *,
+        image_dir: Callable[[int], Path],
+    ) -> None:
+        """Refuse questions of these rows that are too long, before any is answered.
+
+        The longest ones are asked last, which may be hours later.
+        """
+        for row in rows:
+            example = self._encode(questions[row], row, image_dir)
+            self._batcher.bucket(example)
+
     def replies(
         self,
         questions: Sequence[Question],
@@ -126,8 +142,7 @@ class Answerer:
         progress, done = Progress(self._title, len(rows)), 0
 
         def encode(row: int) -> Example:
-            folder = image_dir(row) if questions[row].image else Path()
-            return self._prompter.encode_question(questions[row], folder)
+            return self._encode(questions[row], row, image_dir)
 
         batches = self._batcher.alike(rows, encode, batch_size=self._group, image_dir=image_dir)
         groups = (self._prompts(batch, states=watch is not None) for batch in batches)
@@ -135,6 +150,10 @@ class Answerer:
             done += len(new)
             progress.show(done)
             yield {answered.name: self._reply(answered) for answered in new}
+
+    def _encode(self, question: Question, row: int, image_dir: Callable[[int], Path]) -> Example:
+        folder = image_dir(row) if question.image else Path()
+        return self._prompter.encode_question(question, folder)
 
     def _prompts(self, batch: InferenceBatch, *, states: bool) -> Group:
         """A batch with a key for each row by its number, whatever is asked with it."""
