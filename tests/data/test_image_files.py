@@ -74,7 +74,7 @@ def test_pixels_are_those_of_the_folder(
         np.testing.assert_array_equal(pixels(tmp_path / root, name), pixels(folder, name))
         place = place_of(tmp_path / root, name)
         assert size_of(place) == (folder / name).stat().st_size
-        assert check_image(place, where="") is False
+        assert check_image(place, where="")[0] is False
     with pytest.raises(UserError, match="record r: image 'coco/train2017/9.png': no such file in"):
         pixels(tmp_path / root, "coco/train2017/9.png")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tga_jax.data.images import load_image
+from tga_jax.data.images import ImageTransform, load_image
 from tga_jax.data.lazy_records import has_flags, known_of
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter, TooLong
@@ -25,6 +25,10 @@ from tga_jax.data.usable import Usable, usable
 from tga_jax.errors import UserError
 
 MAX_LENGTH = 90
+TRANSFORM = ImageTransform(
+    shortest_edge=8, resize=None, crop=(8, 8), resample=3, pad_to_square=True,
+    mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255,
+)  # fmt: skip
 
 
 def make_prompter(tokenizer: Any, **changes: Any) -> Prompter:
@@ -80,6 +84,7 @@ LONG = record("long question", "What is this, and why? " * 60)
 def check(records: list[Record], images: Path, tokenizer: Any, **more: Any) -> Checked:
     placed = [dataclasses.replace(one, number=n) for n, one in enumerate(records)]
     settings = dict(max_bad_fraction=1.0, workers=0, prompter=make_prompter(tokenizer))
+    settings["transform"] = TRANSFORM
     settings |= {"image_dir": images} | more
     return check_set(SampleSet(placed, settings.pop("unread", ())), **settings)
 
@@ -133,6 +138,24 @@ def test_a_captioned_image_needs_no_answer(images: Path, named_tokenizer: Any) -
     assert "no answer" in found.skipped[0].reason
 
 
+@pytest.mark.parametrize("prepared", [False, True])
+def test_an_image_that_would_grow_too_much_is_bad(
+    images: Path, named_tokenizer: Any, prepared: bool
+) -> None:
+    """A screenshot of 400 x 10,001 pixels is read well, and is too long only in a square."""
+    Image.new("1", (400, 10_001)).save(images / "long.png")
+    contents = ((images / "long.png").read_bytes(),) if prepared else ()
+    long = record("long", images=("long.png",), contents=contents)
+    padded = check([GOOD[1], long], images, named_tokenizer("byte"))
+    assert padded.keep.tolist() == [0] and padded.bad == 1
+    assert "long.png: it is too long or too wide: it would become 10001 x 10001" in (
+        padded.skipped[0].reason
+    )
+    plain = dataclasses.replace(TRANSFORM, pad_to_square=False)
+    found = check([GOOD[1], long], images, named_tokenizer("byte"), transform=plain)
+    assert found.keep.tolist() == [0, 1]
+
+
 def test_processes_find_the_same(images: Path, named_tokenizer: Any) -> None:
     records = [*GOOD, *(one for one, _ in BAD), LONG] * 3
     placed = [dataclasses.replace(one, number=n) for n, one in enumerate(records)]
@@ -140,7 +163,7 @@ def test_processes_find_the_same(images: Path, named_tokenizer: Any) -> None:
     here, there = (
         check_set(
             SampleSet(samples), max_bad_fraction=1.0, image_dir=images, workers=workers,
-            prompter=make_prompter(named_tokenizer("byte")),
+            transform=TRANSFORM, prompter=make_prompter(named_tokenizer("byte")),
         )
         for samples, workers in ((placed, 0), (lazy, 2))
     )  # fmt: skip
@@ -168,7 +191,7 @@ def test_bad_rows_are_counted_against_the_budget_and_long_ones_are_not(
 def test_rows_that_job_prepare_left_out_were_accepted(images: Path, named_tokenizer: Any) -> None:
     prompter = make_prompter(named_tokenizer("byte"))
     samples = SampleSet(GOOD[:2], (BadRow(7, "x", "no"),), accepted=True)
-    more = dict(image_dir=images, prompter=prompter, workers=0)
+    more = dict(image_dir=images, prompter=prompter, transform=TRANSFORM, workers=0)
     found = check_set(samples, max_bad_fraction=0.0, **more)
     assert (found.total, found.bad, len(found.keep)) == (3, 1, 2)
     spoilt = dataclasses.replace(samples, records=[*GOOD, BAD[0][0]])
@@ -182,7 +205,7 @@ def test_a_bad_row_names_its_file_and_its_place(images: Path, named_tokenizer: A
     with pytest.raises(UserError, match=r"^all.json: record number 7 \(id gone\): image "):
         check_set(
             samples, max_bad_fraction=0.0, image_dir=images, workers=0,
-            prompter=make_prompter(named_tokenizer("byte")),
+            transform=TRANSFORM, prompter=make_prompter(named_tokenizer("byte")),
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.jobs.inputs import arguments, make_inputs, make_samples, read_jsonl, row
 from tga_jax.jobs import train
 from tga_jax.main import main
+from tga_jax.run import usable_rows
 
 ASK = [("human", "<image>\nWhat is it?"), ("gpt", "It.")]
 LONG = row("long", [("human", "Why? " * 400), ("gpt", "So.")])
@@ -165,3 +166,26 @@ def test_inputs_that_are_something_else(
         assert run(inputs.resolve(), tmp_path, job, forgotten, rows="samples.json") == 2
         line = capfd.readouterr().err.strip().splitlines()[-1]
         assert "no such file in the current folder; set config.data.image_dir" in line
+
+
+def test_what_was_found_of_a_set_belongs_to_how_images_are_prepared(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long screenshot is bad where it is put into a square, and only there."""
+    monkeypatch.setattr(usable_rows, "ONE_PROCESS_BELOW", 1)
+    monkeypatch.setattr(usable_rows, "cores", lambda: 0)
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("1", (400, 10_001)).save(images / "shot.png")
+    Image.new("1", (40, 40)).save(images / "0.png")
+    rows = [row("shot", ASK, image="shot.png"), row("good", ASK, image="0.png")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    flags = (
+        f"--config.data.path={tmp_path / 'rows.json'}", f"--config.data.image_dir={images}",
+        "--config.data.max_bad_fraction=0.5",
+    )  # fmt: skip
+    for squares, kept in (("no", ["shot", "good"]), ("yes", ["good"])):
+        pad = f"--config.data.pad_to_square={squares}"
+        assert run(inputs, tmp_path / "run", "inspect", *flags, pad) == 0
+        assert [one["id"] for one in read_jsonl(tmp_path / "run/inspect/samples.jsonl")] == kept
+    assert len(list((tmp_path / "run" / "checked").iterdir())) == 2

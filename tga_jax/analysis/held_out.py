@@ -104,7 +104,7 @@ class ValidationLoss:
         held = dataclasses.replace(job, config=config)
         prompter = training_prompter(held, model.prompts)
         files = find_samples(config, job.workdir, job.name)
-        samples = read_samples(held, files, prompter, stage=job.name)
+        samples = read_samples(held, files, prompter, model.transform, stage=job.name)
         records = samples.records
         self._rows = range(min(config.held_out.samples or len(records), len(records)))
         self._scorer = Scorer(

@@ -89,8 +89,8 @@ def image_size(file: ImageFile, *, where: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def check_image(file: ImageFile, *, where: str) -> bool:
-    """Whether an image's values are of more than 8 bits, so that they will be scaled.
+def check_image(file: ImageFile, *, where: str) -> tuple[bool, tuple[int, int]]:
+    """Returns whether an image's values are of more than 8 bits, and its height and width.
 
     The file is decoded to its end, as a truncated one can't be told by its header. A JPEG is
     decoded at an eighth of its size, which is faster and reads the same bytes.
@@ -99,9 +99,10 @@ def check_image(file: ImageFile, *, where: str) -> bool:
         UserError: as `load_image` does.
     """
     with open_image(file, where=where) as image:
+        size = image.height, image.width
         image.draft(image.mode, (1, 1))
         image.load()
-        return is_deep(image)
+        return is_deep(image), size
 
 
 @contextlib.contextmanager
@@ -200,20 +201,24 @@ class ImageTransform:
         return self.crop or self.resize or (edge, edge)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Returns uint8[H, W, 3] of an RGB image.
-
-        Raises:
-            UserError: when a step would make more than `MAX_PIXELS` pixels of a long thin image.
-        """
+        """Returns uint8[H, W, 3] of an RGB image; refuses what `check_size` refuses."""
+        self.check_size((image.height, image.width))
         if self.pad_to_square:
-            _check_area(max(image.size), max(image.size))
             image = expand_to_square(image, self._mean_colour())
         if self.resize or self.shortest_edge:
-            height, width = self.resize or self._shortest_edge_size(image)
-            _check_area(height, width)
+            height, width = self._resized((image.height, image.width))
             image = image.resize((width, height), resample=self.resample)
         pixels = np.asarray(image, dtype=np.uint8)
         return center_crop(pixels, self.crop) if self.crop else pixels
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a height and width of which a step would make more than `MAX_PIXELS` pixels."""
+        if self.pad_to_square:
+            size = max(size), max(size)
+        for height, width in (size, self._resized(size)):
+            if height * width > MAX_PIXELS:
+                made = f"{width} x {height} pixels"
+                raise UserError(f"it is too long or too wide: it would become {made}")
 
     def room(self, images: int) -> int:
         """For how many images a row has room that holds `images`."""
@@ -230,12 +235,12 @@ class ImageTransform:
     def _mean_colour(self) -> tuple[int, ...]:
         return tuple(int(value * 255) for value in self.mean)
 
-    def _shortest_edge_size(self, image: Image.Image) -> tuple[int, int]:
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """transformers' get_resize_output_image_size: the longer edge is rounded down."""
-        assert self.shortest_edge is not None
-        short, long = sorted(image.size)
-        longer_edge = int(self.shortest_edge * long / short)
-        if image.width <= image.height:
+        if self.resize or not self.shortest_edge:
+            return self.resize or size
+        longer_edge = int(self.shortest_edge * max(size) / min(size))
+        if size[1] <= size[0]:
             return longer_edge, self.shortest_edge
         return self.shortest_edge, longer_edge
 
@@ -293,8 +298,3 @@ def load_pixels(
         return transform(image)
     except UserError as error:
         raise UserError(f"record {record_id}: image {path}: {error}") from error
-
-
-def _check_area(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise UserError(f"it is too long or too wide: it would become {width} x {height} pixels")

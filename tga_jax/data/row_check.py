@@ -1,32 +1,35 @@
 """Whether samples can be trained on, found out before the first step.
 
-A row is bad where its image is missing or broken, its marks do not fit its images, or it has no
-answer. A row whose first answer begins beyond the longest prompt is none of these, but gives no
-loss, so it is left out, too.
+A row is bad where its image is missing, broken or too long, its marks do not fit its images, or it
+has no answer. A row whose first answer begins beyond the longest prompt is none of these, but gives
+no loss, so it is left out, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tga_jax.data.image_files import ImagePlace
-from tga_jax.data.images import check_image, resolve_image
+from tga_jax.data.images import ImageTransform, check_image, image_size, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import LazyRecords
 from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record
 from tga_jax.data.sample_sets import SampleSet
 from tga_jax.data.templates import count_marks, has_idle_marks
+from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 
+Transform = ImageTransform | TileTransform
 KNOWN_IMAGES = 4096  # of the last ones it is remembered that they are readable
 
 
@@ -85,12 +88,13 @@ class Finding:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding:
-    """Checks a sample: texts, images, length. Images of prepared data were checked before."""
+def check_sample(
+    record: Record, image_dir: Path, prompter: Prompter, transform: Transform
+) -> Finding:
+    """Checks a sample: texts, images, length. Images of prepared data were decoded before."""
     try:
         check_texts(record)
-        files = () if record.tox or record.contents else record.images
-        scaled = sum(_check_file(image_dir, name, record.id) for name in files)
+        scaled = 0 if record.tox else sum(_check_images(record, image_dir, transform))
         lost, caption_lost = prompter.check(record, image_dir)
     except UserError as error:
         bad = BadRow(record.number, record.id, str(error))
@@ -105,16 +109,28 @@ def check_sample(record: Record, image_dir: Path, prompter: Prompter) -> Finding
     return Finding(counts=counts)
 
 
-def _check_file(image_dir: Path, name: str, record_id: str) -> bool:
-    path = resolve_image(image_dir, name, record_id=record_id)
-    try:
-        return _readable(path)
-    except UserError as error:
-        raise UserError(f"record {record_id}: {error}") from error
+def _check_images(record: Record, image_dir: Path, transform: Transform) -> Iterator[bool]:
+    """Yields whether each image's values will be scaled."""
+    for place, name in enumerate(record.images):
+        if record.contents:
+            where, content = f"record {record.id}: image {name}", record.contents[place]
+            deep, size = False, image_size(io.BytesIO(content), where=where)
+        else:
+            path = resolve_image(image_dir, name, record_id=record.id)
+            where = f"record {record.id}: image {path}"
+            try:
+                deep, size = _readable(path)
+            except UserError as error:
+                raise UserError(f"record {record.id}: {error}") from error
+        try:
+            transform.check_size(size)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        yield deep
 
 
 @functools.lru_cache(KNOWN_IMAGES)
-def _readable(path: ImagePlace) -> bool:
+def _readable(path: ImagePlace) -> tuple[bool, tuple[int, int]]:
     return check_image(path, where=f"image {path}")
 
 
@@ -181,6 +197,7 @@ def check_set(
     max_bad_fraction: float,
     image_dir: Path,
     prompter: Prompter,
+    transform: Transform,
     workers: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Checked:
@@ -191,6 +208,7 @@ def check_set(
         max_bad_fraction: share of all rows that may be bad.
         image_dir: of the images; not used for prepared data.
         prompter: makes tokens of the records, as the job will.
+        transform: makes pixels of their images, as the job will.
         workers: processes that check; with 0 this one does.
         progress: is told how many records are done, after each.
 
@@ -203,7 +221,10 @@ def check_set(
     tally = _Tally(total, max(allowed, len(samples.unread)) if samples.accepted else allowed)
     for bad in samples.unread:
         tally.add_bad(bad)
-    for place, finding in enumerate(_findings(records, image_dir, prompter, workers)):
+    check = functools.partial(
+        check_sample, image_dir=image_dir, prompter=prompter, transform=transform
+    )
+    for place, finding in enumerate(_findings(records, check, workers)):
         tally.add(place, _placed(finding, samples.source))
         progress(place + 1)
     checked = dataclasses.replace(tally.checked(), held_out=samples.held_out)
@@ -228,20 +249,17 @@ def _placed(finding: Finding, source: str) -> Finding:
 
 
 def _findings(
-    records: Sequence[Record], image_dir: Path, prompter: Prompter, workers: int
+    records: Sequence[Record], check: Callable[[Record], Finding], workers: int
 ) -> Iterable[Finding]:
     """Records in a list travel to the workers one by one, others are read there."""
     if isinstance(records, LazyRecords):
-        at = functools.partial(_check_at, records, image_dir, prompter)
+        at = functools.partial(_check_at, records, check)
         return map_in_order(at, range(len(records)), workers=workers)
-    check = functools.partial(check_sample, image_dir=image_dir, prompter=prompter)
     return map_in_order(check, records, workers=workers)
 
 
-def _check_at(
-    records: Sequence[Record], image_dir: Path, prompter: Prompter, place: int
-) -> Finding:
-    return check_sample(records[place], image_dir, prompter)
+def _check_at(records: Sequence[Record], check: Callable[[Record], Finding], place: int) -> Finding:
+    return check(records[place])
 
 
 class _Tally:

@@ -53,6 +53,10 @@ class TileTransform:
         tiles = pixels.swapaxes(1, 2).reshape(-1, side, side, 3)
         return np.concatenate([self.whole(image)[None], tiles])
 
+    def check_size(self, size: Size) -> None:
+        """Refuse an image of this height and width, as the transform of the first tile does."""
+        self.whole.check_size(size)
+
     def blank(self) -> np.ndarray:
         """Returns the tiles of an image of the mean colour, of a tile's size."""
         return self(Image.fromarray(self.whole.blank()))

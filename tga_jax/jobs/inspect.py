@@ -32,7 +32,7 @@ def run(job: Job) -> None:
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts, training=True)
     say_closing(job, prompter)
-    samples = read_samples(job, find_samples(config, job.workdir), prompter)
+    samples = read_samples(job, find_samples(config, job.workdir), prompter, model.transform)
     report_samples(
         job.workdir / "inspect" / "samples.json",
         samples.records,

@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     config, weights = job.config, current_weights(job)
     model = open_model(job, mesh_of(config.mesh))
     prompter = make_prompter(config, model.prompts)
-    samples = read_samples(job, find_samples(config, job.workdir), prompter)
+    samples = read_samples(job, find_samples(config, job.workdir), prompter, model.transform)
     records = samples.records
     say_samples(len(records), what_they_lack(records), samples.about, say=job.say)
     guide = guide_config(config, job.workdir, model.llava.config.decoder.layers)

@@ -14,7 +14,7 @@ from tga_jax.data.lazy_records import has_contents
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
-from tga_jax.data.row_check import Checked
+from tga_jax.data.row_check import Checked, Transform
 from tga_jax.data.sample_sets import SampleSet, of_split, prepared_set, read_json_sets
 from tga_jax.data.side_texts import SIDE_FILES, read_side_files
 from tga_jax.data.stored import TRAIN
@@ -53,13 +53,16 @@ class Samples:
         return digest([one.to_json()["keep"] for one in self.checked])
 
 
-def read_samples(job: Job, files: SampleFiles, prompter: Prompter, *, stage: str = "") -> Samples:
+def read_samples(
+    job: Job, files: SampleFiles, prompter: Prompter, transform: Transform, *, stage: str = ""
+) -> Samples:
     """Reads the samples of a stage, or of config.data, and checks every row of them.
 
     Args:
         job: whose samples they are; it says what is left out and why.
         files: where they come from.
         prompter: makes tokens of the records, as the job will.
+        transform: makes pixels of their images, as the job will.
         stage: "pretrain", "finetune" or none.
 
     Raises:
@@ -67,7 +70,7 @@ def read_samples(job: Job, files: SampleFiles, prompter: Prompter, *, stage: str
     """
     config = job.config
     sets, about = read_sets(config.data, files)
-    decides = [files.content, *prompt_keys(config, stage)]
+    decides = [files.content, str(transform), *prompt_keys(config, stage)]
     folder = Path() if all(one.report for one in files.sets) else image_folder(config, stage)
     checked = tuple(
         check_samples(
@@ -75,6 +78,7 @@ def read_samples(job: Job, files: SampleFiles, prompter: Prompter, *, stage: str
             max_bad_fraction=config.data.max_bad_fraction,
             image_dir=folder,
             prompter=prompter,
+            transform=transform,
             say=job.say,
             cache=job.workdir / "checked",
             decides=[*decides, place, images_digest(samples.records, folder)],
@@ -89,7 +93,7 @@ def read_samples(job: Job, files: SampleFiles, prompter: Prompter, *, stage: str
 
 
 def prompt_keys(config: ConfigDict, stage: str) -> list[Any]:
-    """All but the samples that decides which of them are usable."""
+    """All but the samples and the transform that decides which of them are usable."""
     own = [config[stage][key] for key in ("template", "max_length")] if stage else []
     data = [config.data[key] for key in ("max_length", "max_bad_fraction", "split", "validation")]
     model = source_digest(config.model)

@@ -37,7 +37,7 @@ def stage_samples(
 ) -> tuple[Samples, BatchSource, int]:
     """The usable samples of the job's stage, the batches that they form, and how many steps."""
     prompter = training_prompter(job, model.prompts)
-    samples = read_samples(job, files, prompter, stage=job.name)
+    samples = read_samples(job, files, prompter, model.transform, stage=job.name)
     return samples, *batch_source(job, model, prompter, samples)
 
 

@@ -19,7 +19,7 @@ from tga_jax.data.in_parallel import cores
 from tga_jax.data.lazy_records import known_of
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record
-from tga_jax.data.row_check import Checked, allowed_bad, check_set, too_many
+from tga_jax.data.row_check import Checked, Transform, allowed_bad, check_set, too_many
 from tga_jax.data.sample_sets import SampleSet, read_json_sets
 from tga_jax.data.side_texts import SideTexts, text_warnings
 from tga_jax.errors import UserError
@@ -78,6 +78,7 @@ def check_samples(
     max_bad_fraction: float,
     image_dir: Path,
     prompter: Prompter,
+    transform: Transform,
     say: Callable[[str], None],
     cache: Path,
     decides: Sequence[Any],
@@ -92,6 +93,7 @@ def check_samples(
         max_bad_fraction: share of the rows that may be bad.
         image_dir: of the images; not used for prepared data.
         prompter: makes tokens of the records, as the job will.
+        transform: makes pixels of their images, as the job will.
         say: shows a line.
         cache: the folder in which the findings of large sets are kept.
         decides: all that decides what is found, as JSON.
@@ -110,6 +112,7 @@ def check_samples(
                 max_bad_fraction=max_bad_fraction,
                 image_dir=image_dir,
                 prompter=prompter,
+                transform=transform,
                 workers=cores() if large else 0,
                 say=say,
             ).to_json()
