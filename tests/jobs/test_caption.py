@@ -220,7 +220,7 @@ def test_another_checkpoint_with_a_template_of_its_own(inputs, tmp_path) -> None
     ("flag", "words"),
     [
         ("caption.shard=3/3", "config.caption.shard='3/3': write it like '0/4'"),
-        ("caption.batch_size=0", "config.caption.batch_size=0 must be at least 1"),
+        ("caption.batch_size=0", "config.caption.batch_size=0 must be 1 or more"),
         ("caption.question=", "config.caption.question is empty"),
         ("caption.checkpoint=nowhere/at-all/none", "nowhere/at-all/none"),
         ("data.path=", "set config.data.path"),

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.jobs.inputs import arguments, make_inputs
-from tga_jax.main import main
+from tga_jax.errors import UserError
+from tga_jax.flags import parse_flags
+from tga_jax.main import check_jobs, main
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,76 @@ def test_a_mistake_in_the_last_job_shows_before_the_first_one(
     assert main(arguments(inputs, run, flag, job=f"inspect,{job}")) == 2
     assert said in capfd.readouterr().err.strip().splitlines()[-1]
     assert not (run / "inspect").exists()
+
+
+# job: what its check refuses, as flags without "--config.", each with what the line must hold.
+CHECKED: dict[str, dict[str, str]] = {
+    "finetune": {
+        "data.max_bad_fraction=5": "config.data.max_bad_fraction=5",
+        "data.caption_noise=3": "config.data.caption_noise=3",
+        "data.retrieved_share=-1": "config.data.retrieved_share=-1",
+        "data.buckets=(0,)": "config.data.buckets=(128, 0)",
+        "data.caption_buckets=(0,)": "config.data.caption_buckets=(96, 0)",
+        "prompt.date=tomorrow": "config.prompt.date='tomorrow'",
+        "prompt.template=mistral_instruct prompt.system=Hi": "mistral_instruct",
+        "finetune.template=mistral_instruct prompt.system=Hi": "mistral_instruct",
+    },
+    "score": {"data.split=validation": "config.data.validation is 0"},
+    "prepare": {
+        "data.path=": "set config.data.path", "data.path=FOLDER": "job prepare needs a LLaVA JSON",
+    },
+    "caption": {
+        "caption.question=": "config.caption.question is empty",
+        "caption.batch_size=0": "config.caption.batch_size=0",
+        "caption.max_new_tokens=0": "config.caption.max_new_tokens=0",
+        "caption.template=nosuch": "config.caption.template='nosuch'",
+        "data.path=FOLDER": "job caption needs a LLaVA JSON file",
+    },
+    "evaluate": {
+        "evaluate.profile=bogus": "config.evaluate.profile='bogus'",
+        "evaluate.profile=custom": "needs config.evaluate.system",
+        "evaluate.profile=paper prompt.template=mistral_instruct": "mistral_instruct",
+        "evaluate.apologies=('I',)": "config.evaluate.apologies=('I',)",
+        "prompt.date=bogus": "config.prompt.date='bogus'",
+    },
+    "analyze": {
+        "analyze.profile=bogus": "config.analyze.profile='bogus'",
+        "analyze.apologies=('I',)": "config.analyze.apologies=('I',)",
+        "analyze.batch_size=0": "config.analyze.batch_size=0 must be 1 or more",
+        "analyze.limit=-1": "config.analyze.limit=-1 must be 0 or more",
+    },
+    "oracle": {
+        "generate.temperature=-1": "config.generate.temperature=-1",
+        "evaluate.profile=bogus": "config.evaluate.profile='bogus'",
+        "oracle.learning_rate=-1": "config.oracle.learning_rate=-1",
+        "oracle.near_weight=-0.5": "config.oracle.near_weight=-0.5",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("job", "flags", "said"), [(j, f, s) for j, found in CHECKED.items() for f, s in found.items()]
+)
+def test_a_job_refuses_its_mistakes_before_any_job_runs(
+    good: Path, tmp_path: Path, job: str, flags: str, said: str
+) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"id": "t", "prompt": "Hello.", "label": "safe"}\n')
+    given = [f"--config.evaluate.benchmarks=texts:{tmp_path / 'texts.jsonl'}"]
+    given += [f"--config.{flag.replace('FOLDER', str(tmp_path))}" for flag in flags.split(" ")]
+    config = parse_flags(arguments(good, tmp_path / "run", *given, job=job)).config
+    with pytest.raises(UserError) as caught:
+        check_jobs(config, tmp_path / "run", [job])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "job", ["finetune", "score", "prepare", "caption", "evaluate", "analyze", "oracle"]
+)
+def test_a_job_without_mistakes_passes_its_check(good: Path, tmp_path: Path, job: str) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"id": "t", "prompt": "Hello.", "label": "safe"}\n')
+    flag = f"--config.evaluate.benchmarks=texts:{tmp_path / 'texts.jsonl'}"
+    config = parse_flags(arguments(good, tmp_path / "run", flag, job=job)).config
+    check_jobs(config, tmp_path / "run", [job])
 
 
 def test_a_loss_that_is_not_finite_names_step_and_samples(

@@ -23,7 +23,9 @@ from tests.jobs.inputs import (
     read_jsonl,
     write_jsonl,
 )
-from tga_jax.main import main
+from tga_jax.errors import UserError
+from tga_jax.flags import parse_flags
+from tga_jax.main import check_jobs, main
 from tga_jax.retrieval import clip_embedder as clip_job
 from tga_jax.retrieval.index import changed_files, read_about
 from tga_jax.retrieval.scann_search import ScannSearch, available
@@ -316,3 +318,31 @@ def test_training_takes_the_texts_that_are_there(inputs, run, tmp_path) -> None:
         return tokenizer.decode(spans[name]["input_ids"][begin:end]).strip()
 
     assert text("p0") == rows[0]["text"] and text("p1") == "a tea set on a table"
+
+
+@pytest.mark.parametrize(
+    ("job", "flag", "said"),
+    [
+        ("index", "retrieval.backend=faiss", "config.retrieval.backend='faiss' must be one of"),
+        ("retrieve", "retrieval.backend=faiss", "config.retrieval.backend='faiss' must be one of"),
+        ("retrieve", "retrieval.choice=best", "config.retrieval.choice='best'"),
+        ("retrieve", "retrieval.noise=2", "config.retrieval.noise=2"),
+        ("retrieve", "data.path=nosuch.json", "config.data.path='nosuch.json': there is no such"),
+        ("retrieve", "data.path=.", "config.data.path='.': job retrieve needs a LLaVA JSON file"),
+        ("retrieve", "data.captions=no.jsonl", "config.data.captions='no.jsonl': there is no such"),
+        ("generate", "retrieval.noise=2", "config.retrieval.noise=2"),
+    ],
+)
+def test_mistakes_are_refused_before_any_job_runs(inputs, run, tmp_path, job, flag, said) -> None:
+    index = f"--config.retrieval.index={run / 'index'}"
+    line = command(inputs, tmp_path, index, f"--config.{flag}", job=job)
+    with pytest.raises(UserError) as caught:
+        check_jobs(parse_flags(line).config, tmp_path, [job])
+    assert said in str(caught.value)
+
+
+def test_the_files_that_retrieve_and_caption_write_need_not_be_there(inputs, run, tmp_path) -> None:
+    flags = [f"--config.retrieval.index={run / 'index'}"]
+    flags += [f"--config.data.{name}={tmp_path / name}.jsonl" for name in ("captions", "retrieved")]
+    config = parse_flags(command(inputs, tmp_path, *flags)).config
+    check_jobs(config, tmp_path, ["caption", "retrieve"])

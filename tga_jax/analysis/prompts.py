@@ -14,6 +14,7 @@ from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.profiles import (
     PROFILES,
     apology_tokens,
+    check_system,
     evaluated_system,
     system_text,
 )
@@ -145,6 +146,12 @@ def analysis_system(config: Any, *, base: str) -> str | None:
     if cfg.profile == "custom" and not cfg.system:
         raise UserError("config.analyze.profile='custom' needs config.analyze.system")
     return system_text(cfg.profile, base=base, custom=cfg.system)
+
+
+def check_analysed(config: Any, style: PromptStyle) -> None:
+    """Refuse a profile whose system text the template has no place for, and useless apologies."""
+    check_system(config, style, analysed_system(config, style))
+    analysis_apologies(config, style.source.tokenizer.tokenizer)
 
 
 def analysis_apologies(config: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from tga_jax.data.images import load_pixels
 from tga_jax.data.records import Question
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.parallel.mesh import host_mesh
 from tga_jax.parallel.sharding import batch_shards
 from tga_jax.run.answerer import Answerer, greedy
@@ -59,11 +59,7 @@ class Captioner:
             UserError: a value of config.caption has no meaning, or there is no trained model.
         """
         cfg = job.config.caption
-        for key in ("batch_size", "max_new_tokens"):
-            if cfg[key] < 1:
-                raise UserError(f"config.caption.{key}={cfg[key]} must be at least 1")
-        if not cfg.question.strip():
-            raise UserError("config.caption.question is empty; say what the model is asked")
+        check_values(cfg)
         config, self.question = captioner_config(job.config), cfg.question
         self._job = dataclasses.replace(job, config=config)
         mesh = host_mesh(config.mesh)
@@ -131,6 +127,14 @@ class Captioner:
         self.speed = {
             "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9)
         }  # fmt: skip
+
+
+def check_values(cfg: ConfigDict) -> None:
+    """Refuse values of config.caption that have no meaning."""
+    for key in ("batch_size", "max_new_tokens"):
+        refuse_below(f"caption.{key}", cfg[key], 1)
+    if not cfg.question.strip():
+        raise UserError("config.caption.question is empty; say what the model is asked")
 
 
 def captioner_config(config: ConfigDict) -> ConfigDict:

@@ -28,13 +28,18 @@ def ablate(
     Raises:
         UserError: a share is not in 0..1.
     """
-    for key, value in (("caption_noise", caption_noise), ("retrieved_share", retrieved_share)):
-        if not 0 <= value <= 1:
-            raise UserError(f"config.data.{key}={value} must lie in 0..1")
+    check_shares(caption_noise, retrieved_share)
     if not caption_noise and retrieved_share == 1:
         return records
     donors = _donors(has_flags(records), caption_noise, seed)
     return Ablated(records, donors, retrieved_share, seed)
+
+
+def check_shares(caption_noise: float, retrieved_share: float) -> None:
+    """Refuse what `ablate` refuses."""
+    for key, value in (("caption_noise", caption_noise), ("retrieved_share", retrieved_share)):
+        if not 0 <= value <= 1:
+            raise UserError(f"config.data.{key}={value} must lie in 0..1")
 
 
 class Ablated(LazyRecords):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tga_jax.errors import UserError
+from tga_jax.run.prompts import PromptStyle, make_prompter
 
 PROFILES = ("none", "paper", "custom")
 PAPER_REQUEST = (
@@ -47,6 +48,17 @@ def evaluated_system(config: Any, *, base: str) -> str | None:
     """The system text of config.evaluate's profile, as `system_text` says."""
     cfg = config.evaluate
     return system_text(cfg.profile, base=base, custom=cfg.system)
+
+
+def check_asked(config: Any, style: PromptStyle) -> None:
+    """Refuse a profile whose system text the template has no place for, and useless apologies."""
+    check_system(config, style, evaluated_system(config, base=style.base_system(config.prompt)))
+    apology_tokens(style.source.tokenizer.tokenizer, tuple(config.evaluate.apologies))
+
+
+def check_system(config: Any, style: PromptStyle, system: str | None) -> None:
+    """Refuse a system text that the run's template has no place for."""
+    make_prompter(config, style, system=system)
 
 
 def apology_tokens(tokenizer: Any, texts: Sequence[str]) -> tuple[int, ...]:

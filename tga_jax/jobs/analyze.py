@@ -8,6 +8,7 @@ asked the same prompts, their states are there (`analysis/kept_states.py`) and t
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +22,15 @@ from tga_jax.analysis.prompts import (
     Prompt,
     analysis_apologies,
     analysis_profile,
+    analysis_system,
+    check_analysed,
     make_prompts,
     pieces_warning,
     why_nothing,
 )
 from tga_jax.analysis.tables import PARTIAL, write_tables
 from tga_jax.cluster import hosts
-from tga_jax.errors import UserError
+from tga_jax.errors import UserError, refuse_below
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.items import items_digest
 from tga_jax.files import digest, read_json
@@ -42,18 +45,22 @@ from tga_jax.training.step import nested
 
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse benchmarks or a model that are not there, and numbers that are none."""
-    cfg = job.config.analyze
-    if cfg.batch_size < 1 or cfg.limit < 0:
-        raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
+    check_values(job.config.analyze)
     check_benchmarks(job, before, "analyze.benchmarks")
-    check_model(job.config, before=before)
+    analysis_system(job.config, base="")  # refuses profiles, also where there is no model yet
+    check_model(job.config, before=before, see=functools.partial(check_analysed, job.config))
+
+
+def check_values(cfg: ConfigDict) -> None:
+    """Refuse numbers of config.analyze that are none."""
+    refuse_below("analyze.batch_size", cfg.batch_size, 1)
+    refuse_below("analyze.limit", cfg.limit, 0)
 
 
 def run(job: Job) -> None:
     """Write analyze/<weights>/, and the same files into analyze/."""
-    cfg, weights = job.config.analyze, current_weights(job)
-    if cfg.batch_size < 1 or cfg.limit < 0:
-        raise UserError("config.analyze: batch_size must be 1 or more, limit 0 (all) or more")
+    weights = current_weights(job)
+    check_values(job.config.analyze)
     prompts = read_prompts(job)
     if not prompts:
         return

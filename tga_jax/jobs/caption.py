@@ -14,7 +14,12 @@ from typing import Any
 
 import jax
 
-from tga_jax.captioning.captioner import Captioner, captioner_config, captioner_weights
+from tga_jax.captioning.captioner import (
+    Captioner,
+    captioner_config,
+    captioner_weights,
+    check_values,
+)
 from tga_jax.captioning.log import CaptionLog, Part, part_of
 from tga_jax.captioning.wanted import Wanted, choose
 from tga_jax.cluster import hosts
@@ -23,7 +28,7 @@ from tga_jax.data.side_texts import read_side_files
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_json, write_json, write_jsonl
 from tga_jax.run.budget import Budget
-from tga_jax.run.checks import check_model, check_samples
+from tga_jax.run.checks import check_file_of_samples, check_model, check_samples, check_template
 from tga_jax.run.job import Job
 from tga_jax.run.sample_files import image_folder
 from tga_jax.run.usable_rows import usable_records
@@ -32,12 +37,14 @@ from tga_jax.run.work import Work
 
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse samples, an image folder or a model that are not there, and wrong settings."""
-    if not job.config.data.path:
-        raise UserError("no samples: set config.data.path to a LLaVA JSON file")
+    check_file_of_samples(job, before)
     part_of(job.config.caption.shard)
+    check_values(job.config.caption)
     if not (job.config.caption.checkpoint or {"pretrain", "finetune"} & {*before}):
         captioner_weights(job, foreign=False)
-    check_samples(job, before=(*before, "caption"))
+    # Retrieved texts are not read here.
+    check_samples(job, before=(*before, "caption", "retrieve"))
+    check_template("caption.template", job.config.caption.template)
     check_model(captioner_config(job.config), before=before)
 
 

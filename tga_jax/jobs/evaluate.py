@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.judges import Judge, harmful_only
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.pace import seconds_row
+from tga_jax.evaluation.profiles import check_asked, evaluated_system
 from tga_jax.evaluation.result import nothing_measured
 from tga_jax.evaluation.summary import Result, Row, compare, disagreements, summarise
 from tga_jax.evaluation.terminal_table import table
@@ -39,7 +41,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_decoding(config.generate)
     check_defence(job, before, asked)
     check_compared(config.evaluate.compare)
-    check_model(config, before=before)
+    evaluated_system(config, base="")  # refuses profiles, also where the model is not there yet
+    check_model(config, before=before, see=functools.partial(check_asked, config))
     check_index(job, before)
 
 

@@ -32,6 +32,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     if cfg.max_characters < 1:
         raise UserError(f"config.retrieval.max_characters={cfg.max_characters} must be at least 1")
     scann_parameters(0, exact_below=cfg.exact_below, leaves_share=cfg.leaves_share)  # refuses some
+    choose_backend(cfg.backend, say=lambda line: None)  # refuses others
     check_clip(cfg.clip, before)
     if not {"caption", "miniature"} & {*before}:
         list(corpus_files(job))

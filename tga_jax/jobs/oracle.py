@@ -15,15 +15,16 @@ from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_bench
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
-from tga_jax.evaluation.profiles import evaluated_system
+from tga_jax.evaluation.profiles import check_system, evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.report.oracle import distance, range_text, reached
+from tga_jax.run.answerer import check_decoding
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, provenance
-from tga_jax.run.prompts import make_prompter
+from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -34,7 +35,14 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_values(job.config.oracle)
     make_judges(job)
     check_benchmarks(job, before, "oracle.benchmarks")
-    llava = check_model(job.config, before=before)
+    check_decoding(job.config.generate)
+    evaluated_system(job.config, base="")  # refuses profiles, also where there is no model yet
+
+    def see(style: PromptStyle) -> None:
+        base = style.base_system(job.config.prompt)
+        check_system(job.config, style, evaluated_system(job.config, base=base))
+
+    llava = check_model(job.config, before=before, see=see)
     if llava is not None:
         layers_of(job.config.oracle, llava)
 
@@ -69,8 +77,10 @@ def run(job: Job) -> None:
 
 def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
-    for key, least in (("limit", 0), ("tokens", 0), ("batch_size", 1), ("steps", 1)):
-        refuse_below(f"oracle.{key}", cfg[key], least)
+    for key in ("limit", "tokens", "learning_rate", "near_weight"):
+        refuse_below(f"oracle.{key}", cfg[key], 0)
+    for key in ("batch_size", "steps"):
+        refuse_below(f"oracle.{key}", cfg[key], 1)
     for name in names_of(cfg):
         if name not in MATCHES:
             raise UserError(

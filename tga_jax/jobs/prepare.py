@@ -30,7 +30,7 @@ from tga_jax.preparation import tfds_builder
 from tga_jax.preparation.check import check_rows
 from tga_jax.preparation.inputs import Inputs, about_ids, made_from, read_inputs
 from tga_jax.preparation.tally import Tally
-from tga_jax.run.checks import check_samples
+from tga_jax.run.checks import check_file_of_samples, check_samples
 from tga_jax.run.job import Job
 from tga_jax.run.sample_files import image_folder, side_file
 from tga_jax.training.metrics import Progress
@@ -46,6 +46,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     if workers < -1:
         raise UserError(f"config.prepare.workers={workers} must be -1, 0 or more")
     check_beam(job.config.prepare.beam.split())
+    check_file_of_samples(job, before)
     check_samples(job, before=(*before, "prepare"))
 
 

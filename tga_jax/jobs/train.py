@@ -11,6 +11,7 @@ import jax
 
 from tga_jax.analysis.held_out import HeldOutFigures, check_held_out
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.data.ablation import check_shares
 from tga_jax.data.lazy_records import has_flags
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
@@ -85,7 +86,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_template(f"{name}.template", config[name].template)
     check_trackers(config.trackers, first=hosts.is_first())
     check_samples(job, name, before=before)
-    llava = check_model(config, before=before)
+    check_shares(config.data.caption_noise, config.data.retrieved_share)
+    llava = check_model(config, before=before, stage=name)
     if llava is None:
         return
     check_guide(job, before, llava, name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
 from tga_jax.data.records import Question
@@ -17,7 +18,7 @@ from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.retrieval.choose import Found, Query, Rules, find, noised_ids
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, Image
-from tga_jax.retrieval.index import Index, open_index, read_about
+from tga_jax.retrieval.index import Index, choose_backend, open_index, read_about
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
@@ -41,8 +42,7 @@ class Retriever:
         about = hosts.broadcast_from_first(lambda: read_about(self.folder))
         clip = cfg.clip or about["clip"]["name"]
         self.embedder = ClipEmbedder(clip, mesh, batch_size=cfg.batch_size, say=job.say)
-        names = ("top_k", "choice", "noise", "duplicate_cosine", "duplicate_jaccard")
-        self.rules = Rules(seed=job.config.seed, **{name: cfg[name] for name in names})
+        self.rules = rules_of(job.config)
         self._backend, self._say = cfg.backend, job.say
 
     @functools.cached_property
@@ -117,11 +117,24 @@ def _refuse(row: int, error: UserError) -> None:
     raise error
 
 
+def rules_of(config: ConfigDict) -> Rules:
+    """The rules of config.retrieval, and the run's seed."""
+    names = ("top_k", "choice", "noise", "duplicate_cosine", "duplicate_jaccard")
+    return Rules(seed=config.seed, **{name: config.retrieval[name] for name in names})
+
+
 def check_index(job: Job, before: Sequence[str]) -> None:
-    """Refuse a config.retrieval.index that is not there, unless job `index` makes it before."""
+    """Refuse a config.retrieval.index that is not there, unless job `index` makes it before.
+
+    Likewise rules by which no text can be found in it, or in the workdir's own.
+    """
     index = job.config.retrieval.index
-    if job.config.prompt.retrieved and index and "index" not in before:
-        read_about(Path(index))
+    made, own = "index" in before, job.workdir / "index" / "index.json"
+    if job.config.prompt.retrieved and (index or made or own.exists()):
+        rules_of(job.config)
+        choose_backend(job.config.retrieval.backend, say=lambda line: None)
+        if index and not made:
+            read_about(Path(index))
 
 
 def configured(job: Job, mesh: Mesh) -> Retriever | None:

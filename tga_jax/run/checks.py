@@ -7,10 +7,11 @@ yet.
 
 from __future__ import annotations
 
+import datetime
 import math
 import operator
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -18,10 +19,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tga_jax.data.prepared import is_prepared
+from tga_jax.data.row_check import allowed_bad
 from tga_jax.data.side_texts import SIDE_FILES
+from tga_jax.data.stored import VALIDATION
 from tga_jax.data.templates import TEMPLATE_NAMES
 from tga_jax.errors import UserError, refuse_below
 from tga_jax.hf.source import Source
+from tga_jax.hf.template_choice import choose_template
 from tga_jax.models.llava import Llava, PixelNorm
 from tga_jax.parallel.sharding import shapes
 from tga_jax.run.guide import guide_config
@@ -33,6 +37,8 @@ from tga_jax.run.model import (
     image_transform,
     open_source,
 )
+from tga_jax.run.prompt_date import prompt_date
+from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
 from tga_jax.run.sample_files import WRITERS, check_split, image_folder, named_sets, samples_key
 from tga_jax.run.stage import trained_counts
 
@@ -51,9 +57,10 @@ MAKES_MODELS, MAKES_SAMPLES = "miniature", "prepare"
 
 
 def check_numbers(config: ConfigDict) -> None:
-    """Refuse numbers that are less than what they count allows."""
+    """Refuse numbers that are less than what they count allows, and shares that are none."""
     for key, least in LEAST.items():
         refuse_below(key, operator.attrgetter(key)(config), least)
+    allowed_bad(config.data.max_bad_fraction, 0)
 
 
 def check_template(key: str, name: str) -> None:
@@ -77,6 +84,7 @@ def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> N
     config = job.config
     check_split(config.data)
     for path, _ in named_sets(config, stage):
+        check_held_out_share(config.data, path)
         if not path and not is_prepared(job.workdir / "data") and MAKES_SAMPLES not in before:
             raise UserError(
                 "no samples: set config.data.path to a LLaVA JSON file or to prepared data"
@@ -85,17 +93,56 @@ def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> N
             raise UserError(f"{samples_key(config, stage)}={path!r}: there is no such file")
         if path and Path(path).is_file():
             image_folder(config, stage)
+    check_side_files(config.data, before)
+
+
+def check_held_out_share(data: ConfigDict, path: str) -> None:
+    """Refuse to read what is kept out of training where nothing is; "" stands for {workdir}/data.
+
+    Prepared data that a path names has splits of its own.
+    """
+    if data.split == VALIDATION and not data.validation and not Path(path or "data.json").is_dir():
+        raise UserError(
+            "config.data.split='validation': config.data.validation is 0, so no sample is in it"
+        )
+
+
+def check_file_of_samples(job: Job, before: Sequence[str]) -> None:
+    """Refuse a config.data.path that is no LLaVA file, as `prepare` and writers of texts need."""
+    path = job.config.data.path
+    if not path:
+        raise UserError("no samples: set config.data.path to a LLaVA JSON file")
+    if Path(path).is_dir():
+        raise UserError(f"config.data.path={path!r}: job {job.name} needs a LLaVA JSON file")
+    if not Path(path).exists() and MAKES_MODELS not in before:
+        raise UserError(f"config.data.path={path!r}: there is no such file")
+
+
+def check_side_files(data: ConfigDict, before: Sequence[str]) -> None:
+    """Refuse files of texts that are not there, unless an earlier job writes them."""
     for name in SIDE_FILES:
-        given = config.data[name]
+        given = data[name]
         if given and not Path(given).is_file() and not {WRITERS[name], MAKES_MODELS} & {*before}:
             raise UserError(f"config.data.{name}={given!r}: there is no such file")
 
 
-def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | None:
-    """Refuse a model that cannot be opened; returns it without parameters.
+def check_model(
+    config: ConfigDict,
+    *,
+    before: Sequence[str] = (),
+    stage: str = "",
+    see: Callable[[PromptStyle], None] | None = None,
+) -> Llava | None:
+    """Refuse a model that cannot be opened, or prompts that cannot be written for it.
+
+    Args:
+        config: the whole configuration.
+        before: jobs that the same command does earlier.
+        stage: whose template prompts are written in; "": the run's own.
+        see: is given the model's files and its prompt style, for what a job refuses of its own.
 
     Returns:
-        None where an earlier job of the command makes the model.
+        The model without parameters; None where an earlier job of the command makes it.
     """
     model = config.model
     names = (model.checkpoint,) if model.checkpoint else (model.vision, model.llm)
@@ -106,6 +153,12 @@ def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | No
     image_transform(source, settings)
     check_template("prompt.template", config.prompt.template)
     check_lengths(config, source)
+    style = prompt_style(config, source)
+    make_prompter(
+        config, style, template=config[stage].template if stage else "", training=bool(stage)
+    )
+    if see is not None:
+        see(style)
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     compute = compute_of(config, model.remat, jax.default_backend())
     return Llava(as_configured(source.config, config), norm, compute)
@@ -113,12 +166,21 @@ def check_model(config: ConfigDict, *, before: Sequence[str] = ()) -> Llava | No
 
 def check_lengths(config: ConfigDict, source: Source) -> None:
     """Refuse a config.data.max_length that an image alone fills, even the smallest one."""
+    prompt_buckets(config.data), caption_buckets(config.data)  # refuse lengths that are none
     tokens, most = source.config.image_tokens, config.data.max_length
     if tokens >= most:
         raise UserError(
             f"config.data.max_length={most}: an image alone has {tokens} tokens in {source.name}; "
             "set it to more than that"
         )
+
+
+def prompt_style(config: ConfigDict, source: Source) -> PromptStyle:
+    """How prompts will be written, by today's date where the workdir may have another one."""
+    name = choose_template(config.prompt.template, source.template_facts).name
+    given = config.prompt.date
+    date = prompt_date(Path(), given) if given else datetime.date.today()
+    return PromptStyle(source, name, date)
 
 
 def check_checkpoint_room(llava: Llava, factors: dict[str, float | None], folder: Path) -> None:
