@@ -15,6 +15,7 @@ and SLURM tell the processes of each other; elsewhere add --coordinator=HOST:POR
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -84,8 +85,19 @@ def outside_problem(error: Exception, workdir: Path, job: str = "") -> str | Non
     """What the user can mend about the disk, the memory or the compiler's options, in one line."""
     disk = disk_problem(error)
     if disk is not None:
-        return f"--workdir={workdir}: {disk}"
+        return f"--workdir={workdir}: {disk}" if is_of_workdir(error, workdir) else disk
     return memory_problem(error, planned_memory(workdir), job=job) or option_problem(error)
+
+
+def is_of_workdir(error: Exception, workdir: Path) -> bool:
+    """Whether a disk's error is about a file of the workdir.
+
+    A full disk is taken for the workdir's where no file is named, as nearly all is written there.
+    """
+    name, number = getattr(error, "filename", None), getattr(error, "errno", None)
+    if isinstance(name, str):
+        return Path(os.path.abspath(name)).is_relative_to(os.path.abspath(workdir))
+    return number in (None, errno.ENOSPC, errno.EDQUOT)
 
 
 def planned_memory(workdir: Path) -> str:

@@ -60,7 +60,7 @@ def test_an_arm_with_an_unknown_key_is_an_error(
 ) -> None:
     inputs = make_inputs(tmp_path / "inputs")
     assert run(inputs, tmp_path, '{"one": {"guide": {"wieght": 1.0}}}') == 2
-    assert "wieght" in capfd.readouterr().err
+    assert "config.experiment.arms.one.guide.wieght: there is no" in capfd.readouterr().err
 
 
 def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
@@ -72,6 +72,8 @@ def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
     assert arm_names(config) == list(config.experiment.arms)
     config.retrieval.clip, config.experiment.only = "", "zero-shot"
     assert arm_names(config) == ["zero-shot"]  # asked for by name, its check says what is lacking
+    config.experiment.only = "undefended, ecso"
+    assert arm_names(config) == ["undefended", "ecso"]
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,19 @@ def test_training_takes_the_texts_that_are_there(inputs, run, tmp_path) -> None:
     [
         ("index", "retrieval.backend=faiss", "config.retrieval.backend='faiss' must be one of"),
         ("retrieve", "retrieval.backend=faiss", "config.retrieval.backend='faiss' must be one of"),
+        (
+            "index", "retrieval.corpus= data.path=no.json",
+            "config.data.path='no.json': there is no such file",
+        ),
+        (
+            "index", "retrieval.corpus= data.path=.",
+            "config.data.path='.': job index needs a LLaVA JSON file",
+        ),
+        (
+            "index", "retrieval.corpus= data.captions=no.jsonl",
+            "config.data.captions='no.jsonl': there is no such file",
+        ),
+        ("index", "retrieval.corpus=no.txt", "config.retrieval.corpus: no.txt: there is no such"),
         ("retrieve", "retrieval.choice=best", "config.retrieval.choice='best'"),
         ("retrieve", "retrieval.noise=2", "config.retrieval.noise=2"),
         ("retrieve", "data.path=nosuch.json", "config.data.path='nosuch.json': there is no such"),
@@ -332,10 +345,11 @@ def test_training_takes_the_texts_that_are_there(inputs, run, tmp_path) -> None:
         ("retrieve", "data.captions=no.jsonl", "config.data.captions='no.jsonl': there is no such"),
         ("generate", "retrieval.noise=2", "config.retrieval.noise=2"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_refused_before_any_job_runs(inputs, run, tmp_path, job, flag, said) -> None:
     index = f"--config.retrieval.index={run / 'index'}"
-    line = command(inputs, tmp_path, index, f"--config.{flag}", job=job)
+    flags = [f"--config.{one}" for one in flag.split(" ")]
+    line = command(inputs, tmp_path, index, *flags, job=job)
     with pytest.raises(UserError) as caught:
         check_jobs(parse_flags(line).config, tmp_path, [job])
     assert said in str(caught.value)

@@ -41,6 +41,13 @@ def test_impossible_sizes_are_the_users_mistake(sizes: tuple[int, int, int]) -> 
     assert "config.mesh.data" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_the_sizes_that_do_not_fit_are_told_with_what_they_come_to() -> None:
+    with pytest.raises(UserError, match=r"fsdp=2, .* multiply to 2, and there are 8 devices; set"):
+        resolve_sizes((1, 2, 1), 8)
+    with pytest.raises(UserError, match="does not divide 8 devices"):
+        resolve_sizes((3, -1, 1), 8)
+
+
 # --- shardings of parameters ---
 
 

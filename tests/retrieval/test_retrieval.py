@@ -62,6 +62,8 @@ def test_corpus_files_name_the_bad_line(tmp_path):
     assert list(read_lines(path)) == [Text("7", "x"), Text("a.jsonl:3", "y")]
     path.write_text('{"id": null, "text": "x"}\n')
     assert list(read_lines(path)) == [Text("a.jsonl:1", "x")]
+    path.write_text('{"id": 1, "image": "1.png", "caption": "a cup"}\n')
+    assert list(read_lines(path)) == [Text("1", "a cup")]  # of job caption
     path.write_text('{"id": 1, "conversations": []}\n')
     with pytest.raises(
         UserError, match="line 1: it must be an object .* samples are read from .json"

@@ -62,7 +62,7 @@ def arm_names(config: ConfigDict) -> list[str]:
     if not settings.only:
         left_out = lacking(config)
         return [name for name in settings.arms if name not in left_out]
-    names = settings.only.split(",")
+    names = [name for part in settings.only.split(",") if (name := part.strip())]
     for name in names:
         if name not in settings.arms:
             raise UserError(
@@ -160,12 +160,13 @@ def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
 
 def arm_config(config: ConfigDict, name: str) -> ConfigDict:
     """The configuration with the arm's changes; a key that does not exist is an error."""
+    where = f"config.experiment.arms.{name}"
     changed = ConfigDict(copy.deepcopy(config.to_dict()))
     try:
         with changed.unlocked():
-            _update(changed, config.experiment.arms[name].to_dict(), f"config.experiment.{name}")
+            _update(changed, config.experiment.arms[name].to_dict(), where)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"config.experiment.arms.{name}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     return changed.lock()
 
 

@@ -22,6 +22,7 @@ from tga_jax.retrieval.clip_embedder import ClipEmbedder, check_clip, embed_to_f
 from tga_jax.retrieval.index import changed_files, choose_backend, read_about, seal_index, text_rows
 from tga_jax.retrieval.scann_search import scann_parameters
 from tga_jax.retrieval.texts import Text, read_lines, tidy
+from tga_jax.run.checks import check_file_of_samples, check_side_files
 from tga_jax.run.job import Job
 from tga_jax.run.usable_rows import usable_records
 
@@ -34,6 +35,10 @@ def check(job: Job, before: Sequence[str]) -> None:
     scann_parameters(0, exact_below=cfg.exact_below, leaves_share=cfg.leaves_share)  # refuses some
     choose_backend(cfg.backend, say=lambda line: None)  # refuses others
     check_clip(cfg.clip, before)
+    if not cfg.corpus.strip():
+        if job.config.data.path:
+            check_file_of_samples(job, before)
+        check_side_files(job.config.data, (*before, "retrieve"))
     if not {"caption", "miniature"} & {*before}:
         list(corpus_files(job))
 
@@ -118,19 +123,21 @@ def is_done(folder: Path, made_from: dict[str, Any]) -> bool:
 def corpus_files(job: Job) -> Iterator[Path]:
     """config.retrieval.corpus, or else where the captions are."""
     config = job.config
-    given = [part.strip() for part in config.retrieval.corpus.split(",") if part.strip()]
+    named = [part.strip() for part in config.retrieval.corpus.split(",") if part.strip()]
+    given = [("config.retrieval.corpus", name) for name in named]
     captions = config.data.captions or str(job.workdir / "captions.jsonl")
     if not given:
-        given = [config.data.path] if config.data.path else []
-        given += [captions] if config.data.captions or Path(captions).is_file() else []
+        given = [("config.data.path", config.data.path)] if config.data.path else []
+        if config.data.captions or Path(captions).is_file():
+            given.append(("config.data.captions", captions))
     if not given:
         raise UserError("no texts: set config.retrieval.corpus, or config.data.path for captions")
-    for name in given:
+    for key, name in given:
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"config.retrieval.corpus: {name}: there is no such file")
+            raise UserError(f"{key}: {name}: there is no such file")
         if path.suffix not in (".txt", ".json", ".jsonl"):
-            raise UserError(f"config.retrieval.corpus: {name}: not a .txt, .jsonl or .json file")
+            raise UserError(f"{key}: {name}: not a .txt, .jsonl or .json file")
         yield path
 
 
@@ -156,6 +163,6 @@ def read_corpus(job: Job, sources: list[Path]) -> Iterator[Text]:
                 check_captions(path, records)
             yield from (Text(r.id, r.caption) for r in records if r.caption)
         elif path == captions:
-            yield from read_lines(path, key="caption")
+            yield from read_lines(path, keys=("caption",))
         else:
             yield from read_lines(path)

@@ -91,6 +91,11 @@ def resolve_sizes(sizes: tuple[int, int, int], devices: int) -> tuple[int, int, 
         )
     known = math.prod(s for s in sizes if s != -1)
     rest = devices // known if -1 in sizes else 1
+    if -1 not in sizes and known != devices:
+        raise UserError(
+            f"{shown} multiply to {known}, and there are {devices} devices; set one to -1, which "
+            "means all remaining devices"
+        )
     if known * rest != devices:
         raise UserError(f"{shown} does not divide {devices} devices")
     data, fsdp, tensor = (rest if s == -1 else s for s in sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tga_jax import files
@@ -76,8 +76,10 @@ def tidy(texts: Iterable[Text], *, most: int) -> tuple[list[Text], dict[str, int
     return list(kept.values()), counts
 
 
-def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
-    """Texts of a .txt file, one a line, or of a .jsonl file of {"id", key}; "id" is optional.
+def read_lines(path: Path, *, keys: Sequence[str] = ("text", "caption")) -> Iterator[Text]:
+    """Texts of a .txt file, one a line, or of a .jsonl file of {"id", "text"}; "id" is optional.
+
+    Of several `keys` the first counts that a line has.
 
     Raises:
         UserError: naming the file and the line.
@@ -88,10 +90,12 @@ def read_lines(path: Path, *, key: str = "text") -> Iterator[Text]:
             yield Text(name, line)
         elif line.strip():
             row = files.parse_json(line, str(path), line=number)
-            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+            key = next((key for key in keys if isinstance(row, dict) and key in row), None)
+            if key is None or not isinstance(row[key], str):
                 hint = "; samples are read from .json files" if "conversations" in line else ""
+                named = " or ".join(f'"{key}"' for key in keys)
                 raise UserError(
-                    f'{path}: line {number}: it must be an object with a text under "{key}"{hint}'
+                    f"{path}: line {number}: it must be an object with a text under {named}{hint}"
                 )
             found = row.get("id")
             yield Text(name if found is None else str(found), row[key])
