@@ -17,7 +17,7 @@ from tga_jax.data.lazy_records import has_flags, known_of
 from tga_jax.data.mixture import Mixture
 from tga_jax.data.prompts import Prompter, TooLong
 from tga_jax.data.records import BadRow, Record, Turn
-from tga_jax.data.row_check import Checked, check_set
+from tga_jax.data.row_check import Checked, check_set, check_texts
 from tga_jax.data.sample_sets import SampleSet, read_json_sets
 from tga_jax.data.side_texts import read_side_files
 from tga_jax.data.tokenise import most_tokens
@@ -135,7 +135,23 @@ def test_a_captioned_image_needs_no_answer(images: Path, named_tokenizer: Any) -
     captioned = dataclasses.replace(unanswered, id="captioned", caption="a ball")
     found = check([unanswered, captioned], images, named_tokenizer("byte"))
     assert found.keep.tolist() == [1]
-    assert "no answer" in found.skipped[0].reason
+    assert "guide alone and has no caption: write one (job caption)" in found.skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "it trains the guide alone and has no caption: write one (job caption)"),
+        ({"tox": True}, "it has no answer, so there is nothing to learn"),
+        ({"images": ()}, "it has no answer, so there is nothing to learn"),
+        ({"turns": (Turn("What?", " "),)}, "it has no answer, so there is nothing to learn"),
+    ],
+)
+def test_a_row_without_an_answer_is_told_what_it_lacks(changes: dict[str, Any], said: str) -> None:
+    one = record("open", images=("good.png",), turns=(Turn("What?", None),))
+    with pytest.raises(UserError) as caught:
+        check_texts(dataclasses.replace(one, **changes))
+    assert str(caught.value) == f"record open: {said}"
 
 
 @pytest.mark.parametrize("prepared", [False, True])

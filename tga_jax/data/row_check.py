@@ -30,6 +30,8 @@ from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
 
 Transform = ImageTransform | TileTransform
+NO_ANSWER = "it has no answer, so there is nothing to learn"
+NO_CAPTION = "it trains the guide alone and has no caption: write one (job caption)"
 KNOWN_IMAGES = 4096  # of the last ones it is remembered that they are readable
 
 
@@ -41,7 +43,8 @@ def check_texts(record: Record) -> None:
     """
     count_marks(record)
     if not record.has_answer and not record.guide_only:
-        raise UserError(f"record {record.id}: it has no answer, so there is nothing to learn")
+        guides = record.images and not record.tox and all(t.answer is None for t in record.turns)
+        raise UserError(f"record {record.id}: {NO_CAPTION if guides else NO_ANSWER}")
 
 
 def allowed_bad(fraction: float, rows: int) -> int:
@@ -213,8 +216,7 @@ def check_set(
         progress: is told how many records are done, after each.
 
     Raises:
-        UserError: more rows are bad than are allowed, naming the first that is one too many; or no
-            record is usable.
+        UserError: one row too many is bad, which it names, or no record is usable.
     """
     records, total = samples.records, samples.total
     allowed = allowed_bad(max_bad_fraction, total)
