@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_training_and_scoring_from_prepared_data_are_those_from_files(
 ) -> None:
     files, kept = tmp_path / "files", tmp_path / "kept"
     assert prepare(good, kept) == 0
-    flags = ("--config.data.path=", "--config.data.image_dir=/there/is/none")
+    flags = ("--config.data.path=", "--config.data.image_dir=")
     commands = [
         arguments(good, workdir, *more, "--config.compile_cache=", job="inspect,score,pretrain")[1:]
         for workdir, more in ((files, ()), (kept, flags))
@@ -70,6 +71,31 @@ def test_stale_prepared_data_is_refused(
     assert prepare(good, tmp_path, job="prepare,inspect") == 0
     lines = read_jsonl(tmp_path / "inspect" / "samples.jsonl")
     assert lines[2]["caption_span"] is not None
+
+
+def test_another_image_folder_than_the_prepared_one_is_refused(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It would have no effect, as the images are in data/."""
+    assert prepare(good, tmp_path) == 0
+    moved = Path(shutil.copytree(good / "images", tmp_path / "moved"))
+    assert prepare(good, tmp_path, job="inspect") == 0
+    assert f"are those that job prepare put into {tmp_path / 'data'}" in capfd.readouterr().err
+    for job in ("inspect", "score", "pretrain"):
+        assert prepare(good, tmp_path, f"--config.data.image_dir={moved}", job=job) == 2
+        line = capfd.readouterr().err.strip().splitlines()[-1]
+        assert f"config.data.image_dir='{moved}': {tmp_path / 'data'} was prepared from" in line
+        assert str(good / "images") in line and "run job prepare again" in line
+        assert not (tmp_path / job / "samples.json").exists() or job == "inspect"
+    own = f"--config.finetune.image_dir={moved}"
+    assert prepare(good, tmp_path, own, job="pretrain,finetune") == 2
+    assert "config.finetune.image_dir=" in capfd.readouterr().err
+    assert not (tmp_path / "pretrain").exists()
+    before = (tmp_path / "data" / "report.json").stat().st_mtime_ns
+    assert prepare(good, tmp_path, f"--config.data.image_dir={moved}", job="prepare") == 0
+    assert "was finished before" in capfd.readouterr().err  # the same images, at another place
+    assert (tmp_path / "data" / "report.json").stat().st_mtime_ns > before
+    assert prepare(good, tmp_path, f"--config.data.image_dir={moved}", job="inspect") == 0
 
 
 def test_a_mixture_of_a_file_and_prepared_data_trains(good: Path, tmp_path: Path) -> None:

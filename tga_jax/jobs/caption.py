@@ -42,8 +42,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_values(job.config.caption)
     if not (job.config.caption.checkpoint or {"pretrain", "finetune"} & {*before}):
         captioner_weights(job, foreign=False)
-    # Retrieved texts are not read here.
-    check_samples(job, before=(*before, "caption", "retrieve"))
+    # Neither retrieved texts nor prepared data are read here.
+    check_samples(job, before=(*before, "caption", "retrieve", "prepare"))
     check_template("caption.template", job.config.caption.template)
     check_model(captioner_config(job.config), before=before)
 

@@ -60,7 +60,9 @@ def run(job: Job) -> None:
     settings = made_from(
         inputs, image_dir, validation=share, max_bad_fraction=data.max_bad_fraction
     )
+    source = str(image_dir.resolve())
     if is_finished(folder, settings):
+        remember_images(folder, source)
         job.say(f"was finished before: {folder}")
         return
     splits: dict[str, list[Record]] = {TRAIN: [], VALIDATION: []}
@@ -80,6 +82,7 @@ def run(job: Job) -> None:
             raise
         say_missing(job, tally, inputs, image_dir)
         report = tally.report(counts) | about_ids(inputs) | {"made_from": settings}
+        report["image_dir"] = source
         finish(new, report, tally)
         if folder.exists():
             folder.rename(temporary / "old")
@@ -117,6 +120,13 @@ def is_finished(folder: Path, settings: dict[str, Any]) -> bool:
     except UserError:  # of another version
         return False
     return report["made_from"] == settings and report["files"] == file_sizes(folder)
+
+
+def remember_images(folder: Path, image_dir: str) -> None:
+    """Notes where the images lie now that data/ was made from: jobs refuse another folder."""
+    report = read_report(folder)
+    if report.get("image_dir") != image_dir:
+        write_json(folder / "report.json", report | {"image_dir": image_dir})
 
 
 def write(

@@ -39,7 +39,14 @@ from tga_jax.run.model import (
 )
 from tga_jax.run.prompt_date import prompt_date
 from tga_jax.run.prompts import PromptStyle, caption_buckets, make_prompter, prompt_buckets
-from tga_jax.run.sample_files import WRITERS, check_split, image_folder, named_sets, samples_key
+from tga_jax.run.sample_files import (
+    WRITERS,
+    check_prepared_images,
+    check_split,
+    image_folder,
+    named_sets,
+    samples_key,
+)
 from tga_jax.run.stage import trained_counts
 
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
@@ -93,6 +100,8 @@ def check_samples(job: Job, stage: str = "", *, before: Sequence[str] = ()) -> N
             raise UserError(f"{samples_key(config, stage)}={path!r}: there is no such file")
         if path and Path(path).is_file():
             image_folder(config, stage)
+        if MAKES_SAMPLES not in before:
+            check_prepared_images(config, job.workdir, path, stage)
     check_side_files(config.data, before)
 
 

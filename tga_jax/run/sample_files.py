@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import operator
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -91,7 +92,9 @@ def find_samples(config: ConfigDict, workdir: Path, stage: str = "") -> SampleFi
     """
     data = config.data
     check_split(data)
-    found = (_found(config, workdir, path, weight) for path, weight in named_sets(config, stage))
+    found = (
+        _found(config, workdir, path, weight, stage) for path, weight in named_sets(config, stage)
+    )
     return SampleFiles(
         key=samples_key(config, stage),
         sets=tuple(found),
@@ -108,7 +111,16 @@ def check_split(data: ConfigDict) -> None:
         raise UserError(f"config.data.validation={data.validation} must be at least 0 and below 1")
 
 
-def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFiles:
+def check_prepared_images(config: ConfigDict, workdir: Path, path: str, stage: str) -> None:
+    """Refuse another image folder where {workdir}/data will be read in the place of `path`."""
+    own = workdir / "data"
+    if is_prepared(own) and not (path and Path(path).is_dir()):
+        report = read_report(own)
+        if not path or _is_made_from(report, Path(path)):
+            _check_images(config, own, report, stage)
+
+
+def _found(config: ConfigDict, workdir: Path, path: str, weight: float, stage: str) -> SetFiles:
     """Prepared data where the path is such a folder, or the file that {workdir}/data is made of."""
     if path and Path(path).is_dir():
         if not is_prepared(Path(path)):
@@ -123,6 +135,7 @@ def _found(config: ConfigDict, workdir: Path, path: str, weight: float) -> SetFi
         if not path or _is_made_from(report, Path(path)):
             _check_texts(config, workdir, own, report, SIDE_FILES)
             _check_validation(config, own, report)
+            _check_images(config, own, report, stage)
             return SetFiles(own, weight, report)
     if not path:
         raise UserError("no samples: set config.data.path to a LLaVA JSON file or to prepared data")
@@ -157,6 +170,17 @@ def _check_validation(config: ConfigDict, folder: Path, report: Mapping[str, Any
         raise UserError(
             f"{folder} was made with config.data.validation={share}: "
             "set that, or run job prepare again"
+        )
+
+
+def _check_images(config: ConfigDict, folder: Path, report: Mapping[str, Any], stage: str) -> None:
+    """Refuse prepared data whose images are of another folder than the one that is named."""
+    key = f"{stage}.image_dir" if stage and config[stage].image_dir else "data.image_dir"
+    named, was = operator.attrgetter(key)(config), report.get("image_dir", "")
+    if named and was and Path(named).resolve() != Path(was):
+        raise UserError(
+            f"config.{key}={named!r}: {folder} was prepared from the images in {was}: run job "
+            "prepare again, or leave the key out to go on with what is prepared"
         )
 
 

@@ -70,6 +70,9 @@ def read_samples(
     """
     config = job.config
     sets, about = read_sets(config.data, files)
+    for one in files.sets:
+        if one.report is not None:
+            job.say(f"samples and images are those that job prepare put into {one.path}")
     decides = [files.content, str(transform), *prompt_keys(config, stage)]
     folder = Path() if all(one.report for one in files.sets) else image_folder(config, stage)
     checked = tuple(
