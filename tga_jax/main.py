@@ -120,6 +120,7 @@ def run_jobs(
     from tga_jax.jobs.closing import closing_text
     from tga_jax.run.fingerprint import fingerprint
     from tga_jax.run.job import Job
+    from tga_jax.run.one_run import claimed
     from tga_jax.run.start import start_text
 
     try:
@@ -136,13 +137,14 @@ def run_jobs(
         alike = fingerprint(config, jobs, workdir=workdir) if found else {}
         connect.check_alike(alike)
         check_jobs(config, workdir, jobs)
-        hosts.log(start_text(config, workdir, jobs))
-        seconds: dict[str, float] = {}
-        for place, name in enumerate(jobs, 1):
-            began = time.monotonic()
-            with device_scope(config, mesh=name not in WITHOUT_DEVICES):
-                run_job(Job(config, workdir, name, tuple(jobs[place:])))
-            seconds[name] = seconds.pop(name, 0.0) + time.monotonic() - began
+        with claimed(workdir, config, jobs):
+            hosts.log(start_text(config, workdir, jobs))
+            seconds: dict[str, float] = {}
+            for place, name in enumerate(jobs, 1):
+                began = time.monotonic()
+                with device_scope(config, mesh=name not in WITHOUT_DEVICES):
+                    run_job(Job(config, workdir, name, tuple(jobs[place:])))
+                seconds[name] = seconds.pop(name, 0.0) + time.monotonic() - began
         hosts.log(closing_text(argv, workdir, seconds))
 
 

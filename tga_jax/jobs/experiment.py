@@ -26,6 +26,7 @@ from tga_jax.jobs.among_hosts import check_among_hosts, run_among_hosts
 from tga_jax.jobs.registry import JOBS, module_of
 from tga_jax.run.checks import check_numbers
 from tga_jax.run.job import Job
+from tga_jax.run.one_run import one_run
 from tga_jax.run.side_by_side import run_side_by_side
 
 NEEDED = "config.experiment.summary needs it"
@@ -117,11 +118,12 @@ def run_arm(job: Job, name: str) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     inner_jobs = tuple(job.config.experiment.jobs)
-    for place, inner in enumerate(inner_jobs, 1):
-        began = time.monotonic()
-        job.say(f"{name}: {inner}")
-        run_among_hosts(Job(config, workdir, inner, inner_jobs[place:]))
-        seconds[inner] = round(time.monotonic() - began, 1)
+    with one_run(workdir):
+        for place, inner in enumerate(inner_jobs, 1):
+            began = time.monotonic()
+            job.say(f"{name}: {inner}")
+            run_among_hosts(Job(config, workdir, inner, inner_jobs[place:]))
+            seconds[inner] = round(time.monotonic() - began, 1)
     path = workdir / "seconds.json"
     # A run that only found finished work took no time worth telling.
     if hosts.is_first() and not path.exists():
