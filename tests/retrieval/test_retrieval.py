@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tga_jax.errors import UserError
 from tga_jax.retrieval import scann_search
 from tga_jax.retrieval.choose import Query, Rules, find, noised_ids
 from tga_jax.retrieval.index import choose_backend, open_index, seal_index, text_rows
+from tga_jax.retrieval.retriever import look_up
 from tga_jax.retrieval.scann_search import ScannSearch, scann_parameters
 from tga_jax.retrieval.search import ExactSearch
 from tga_jax.retrieval.texts import Text, clean, normal_form, read_lines, tidy, truncate
@@ -211,3 +214,34 @@ def test_without_scann_the_search_is_exact_with_a_warning(monkeypatch):
     assert choose_backend("auto", say=said.append) == "exact" and "warning" in said[0]
     with pytest.raises(UserError, match="pip install scann"):
         choose_backend("scann")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_texts_of_an_image_that_was_replaced_are_looked_up_anew(tmp_path, packed):
+    """Also where the new image has as many bytes as the old one."""
+
+    class Asked:
+        settings = {"index": "i"}
+        kept = []
+
+        def texts(self, asked, work):
+            self.kept.append(work.rows())
+            work.append([{"row": 0, "text": "a cup"}])
+            return ["a cup"]
+
+    folder = tmp_path / "images.zip" if packed else tmp_path / "images"
+
+    def replace(content, time):
+        if packed:
+            with zipfile.ZipFile(folder, "w") as archive:
+                archive.writestr("images/1.png", content)
+        else:
+            folder.mkdir(exist_ok=True)
+            (folder / "1.png").write_bytes(content)
+        os.utime(folder if packed else folder / "1.png", (time, time))
+
+    asked, retriever = [("q", (folder, "1.png", "q"), None)], Asked()
+    for content, time in ((b"abcd", 1000), (b"abcd", 1000), (b"efgh", 2000)):
+        replace(content, time)
+        assert look_up(retriever, tmp_path / "kept", asked) == ["a cup"]
+    assert [len(rows) for rows in retriever.kept] == [0, 1, 0]

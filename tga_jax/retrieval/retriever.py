@@ -13,12 +13,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
+from tga_jax.data.image_files import place_of
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.files import digest
 from tga_jax.retrieval.choose import Found, Query, Rules, find, noised_ids
 from tga_jax.retrieval.clip_embedder import ClipEmbedder, Image
 from tga_jax.retrieval.index import Index, choose_backend, open_index, read_about
+from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.work import Work
 
@@ -147,11 +149,9 @@ def configured(job: Job, mesh: Mesh) -> Retriever | None:
 
 def look_up(retriever: Retriever, folder: Path, asked: Sequence[Asked]) -> list[str | None]:
     """`Retriever.texts`, done once for the same images and settings: FOLDER/retrieved.*."""
-    images = []
-    for one, (where, name, _), caption in asked:
-        path = where / name
-        images.append([one, name, path.stat().st_size if path.is_file() else None, caption])
-    signature = {**retriever.settings, "pictures": digest(images)}
+    about = [[one, name, caption] for one, (_, name, _), caption in asked]
+    files = stat_digest(place_of(where, name) for _, (where, name, _), _ in asked)
+    signature = {**retriever.settings, "pictures": digest([about, files])}
     return retriever.texts(asked, Work(folder, "retrieved", signature))
 
 
