@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from tga_jax.errors import UserError
 from tga_jax.flags import choose_jobs, parse_flags
@@ -84,3 +85,8 @@ def test_a_stage_behind_what_works_with_its_weights_is_refused(jobs: str, said: 
 def test_an_export_between_two_stages_is_one() -> None:
     jobs = ["pretrain", "export", "finetune", "export"]
     assert choose_jobs(",".join(jobs), None) == jobs
+
+
+def test_no_job_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="config.jobs is empty: name jobs there, or with --job"):
+        choose_jobs("", ConfigDict({"jobs": ()}))

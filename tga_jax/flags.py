@@ -212,6 +212,8 @@ STARTS_FROM = (("pretrain", "finetune"), ("pretrain", "export"), ("finetune", "e
 def choose_jobs(flag: str, config: Any) -> list[str]:
     """The jobs of --job, or else of config.jobs."""
     jobs = [job.strip() for job in flag.split(",")] if flag else list(config.jobs)
+    if not jobs:
+        raise UserError("config.jobs is empty: name jobs there, or with --job")
     for job in jobs:
         if job not in JOBS:
             raise UserError(f"--job: there is no job {job!r}. The jobs are {', '.join(JOBS)}")
