@@ -4,6 +4,7 @@ for; and what a user's broken file says."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,3 +278,22 @@ def test_half_a_surrogate_pair_is_escaped(tmp_path: Path) -> None:
 def test_a_number_of_too_many_digits_is_malformed() -> None:
     with pytest.raises(UserError, match="a.json: malformed JSON at line 3: a number has too many"):
         files.parse_json("9" * 5000, "a.json", line=3)
+
+
+def test_a_copy_that_was_killed_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").write_text("all of it")
+    (tmp_path / "scores.jsonl").write_text("old")
+
+    def killed(source: Path, target: Path) -> None:
+        Path(target).write_text("all")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "copyfile", killed)
+        files.copy(tmp_path / "new", tmp_path / "scores.jsonl")
+    assert (tmp_path / "scores.jsonl").read_text() == "old"
+    files.copy(tmp_path / "new", tmp_path / "scores.jsonl")
+    assert (tmp_path / "scores.jsonl").read_text() == "all of it"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "scores.jsonl"]

@@ -94,6 +94,12 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def copy(source: Path, path: Path) -> None:
+    """Copies a file, whole or not at all."""
+    with replacing(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 file, whole or not at all."""
     with replacing(path) as temporary:

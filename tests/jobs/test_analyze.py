@@ -290,7 +290,7 @@ def test_a_killed_run_goes_on(
     [
         ("--config.analyze.profile=papre", "config.analyze.profile='papre'"),
         ("--config.analyze.profile=custom", "config.analyze.system"),
-        ("--config.analyze.batch_size=0", "config.analyze: batch_size"),
+        ("--config.analyze.batch_size=0", "config.analyze.batch_size=0 must be 1 or more"),
         ("--config.analyze.benchmarks=texts:/no/such.csv", "missing from texts"),
         ("--config.evaluate.apologies=()", "config.evaluate.apologies=()"),
     ],

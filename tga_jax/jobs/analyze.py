@@ -9,7 +9,6 @@ asked the same prompts, their states are there (`analysis/kept_states.py`) and t
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from tga_jax.cluster import hosts
 from tga_jax.errors import UserError, refuse_below
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.items import items_digest
-from tga_jax.files import digest, read_json
+from tga_jax.files import copy, digest, read_json
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
@@ -101,7 +100,7 @@ def publish(folder: Path, top: Path) -> None:
             path.unlink()
     for path in folder.iterdir():
         if path.name not in (PARTIAL, "samples.done.json"):
-            shutil.copyfile(path, top / path.name)
+            copy(path, top / path.name)
 
 
 def read_prompts(job: Job) -> list[Prompt]:

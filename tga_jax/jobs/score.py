@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from tga_jax.analysis.scores import Scorer
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.example import Example
 from tga_jax.data.lazy_records import known_of
+from tga_jax.files import copy
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.run.checks import check_guide, check_model, check_samples
 from tga_jax.run.guide import guide_config
@@ -62,7 +62,7 @@ def run(job: Job) -> None:
         shared_files.write_jsonl(path, lines)
         work.finish()
     if hosts.is_first():
-        shutil.copyfile(path, folder / "scores.jsonl")
+        copy(path, folder / "scores.jsonl")
     job.say(f"weights {weights.tag}: {len(records)} samples -> {folder / 'scores.jsonl'}")
 
 
