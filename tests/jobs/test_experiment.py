@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from configs.audit import get_config
-from tests.jobs.inputs import arguments, make_inputs, read_jsonl
+from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl
+from tga_jax.config import base_config
 from tga_jax.errors import UserError
+from tga_jax.jobs import experiment
 from tga_jax.jobs.experiment import arm_names, check_names
 from tga_jax.main import main
+from tga_jax.run.job import Job
 
 
 def write_config(folder: Path, arms: str) -> Path:
@@ -83,3 +87,28 @@ def test_an_arm_is_left_out_where_the_key_that_it_needs_is_empty() -> None:
 def test_jobs_of_the_arms_are_names_of_jobs(jobs: str | tuple[str, ...], said: str) -> None:
     with pytest.raises(UserError, match=f"config.experiment.jobs=.*{said}"):
         check_names(jobs)
+
+
+def test_the_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is found finished takes no time, and does not take back what it took."""
+    clock, took = [0.0], {"score": 100.0, "finetune": 5.0}
+    monkeypatch.setattr(experiment.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(experiment, "arm_config", lambda config, name: config)
+
+    def work(job: Job) -> None:
+        clock[0] += took[job.name]
+        if took[job.name] == 5.0:
+            raise Killed
+
+    monkeypatch.setattr(experiment, "run_among_hosts", work)
+    config = base_config()
+    config.experiment.jobs = ("score", "finetune")
+    seconds = tmp_path / "arms" / "one" / "seconds.json"
+    with pytest.raises(Killed):
+        experiment.run_arm(Job(config, tmp_path, "experiment"), "one")
+    assert not seconds.exists()
+    for again in ({"score": 0.0, "finetune": 30.0}, {"score": 0.0, "finetune": 0.0}):
+        took.update(again)
+        experiment.run_arm(Job(config, tmp_path, "experiment"), "one")
+        assert json.loads(seconds.read_text()) == {"score": 100.0, "finetune": 35.0}
+    assert [path.name for path in seconds.parent.glob("seconds*")] == ["seconds.json"]

@@ -9,11 +9,12 @@ together, one arm after the other.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.one_run import one_run
 from tga_jax.run.side_by_side import run_side_by_side
 
+SECONDS, SO_FAR = "seconds.json", "seconds.partial.json"  # of an arm that is finished, or not
 NEEDED = "config.experiment.summary needs it"
 
 
@@ -101,7 +103,7 @@ def write_summary(job: Job) -> None:
     """Write summary.json of the arms that are finished, in the first process."""
     settings, path = job.config.experiment, job.workdir / "summary.json"
     found = {name: job.workdir / "arms" / name for name in settings.arms}
-    finished = {name: arm for name, arm in found.items() if (arm / "seconds.json").exists()}
+    finished = {name: arm for name, arm in found.items() if (arm / SECONDS).exists()}
     write_json(path, summary(finished, settings.summary.to_dict()))
     job.say(f"-> {path}")
 
@@ -116,18 +118,30 @@ def run_arm(job: Job, name: str) -> None:
     """One arm: its jobs in order, and how long each took."""
     config, workdir = arm_config(job.config, name), job.workdir / "arms" / name
     workdir.mkdir(parents=True, exist_ok=True)
-    seconds: dict[str, float] = {}
     inner_jobs = tuple(job.config.experiment.jobs)
     with one_run(workdir):
         for place, inner in enumerate(inner_jobs, 1):
-            began = time.monotonic()
             job.say(f"{name}: {inner}")
-            run_among_hosts(Job(config, workdir, inner, inner_jobs[place:]))
-            seconds[inner] = round(time.monotonic() - began, 1)
-    path = workdir / "seconds.json"
-    # A run that only found finished work took no time worth telling.
-    if hosts.is_first() and not path.exists():
-        write_json(path, seconds)
+            with timed(workdir, inner):
+                run_among_hosts(Job(config, workdir, inner, inner_jobs[place:]))
+        # A run that only found finished work took no time worth telling.
+        if hosts.is_first() and not (workdir / SECONDS).exists():
+            write_json(workdir / SECONDS, read_json(workdir / SO_FAR, missing_ok=True) or {})
+            (workdir / SO_FAR).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def timed(workdir: Path, name: str) -> Iterator[None]:
+    """Adds the time of a job to what it took before the arm was stopped, in the first process."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        if hosts.is_first() and not (workdir / SECONDS).exists():
+            seconds = read_json(workdir / SO_FAR, missing_ok=True) or {}
+            took = seconds.get(name, 0.0) + time.monotonic() - began
+            with contextlib.suppress(OSError):  # what went wrong in the job matters more
+                write_json(workdir / SO_FAR, seconds | {name: round(took, 1)})
 
 
 def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
@@ -155,7 +169,7 @@ def summary(arms: dict[str, Path], figures: dict[str, str]) -> dict[str, Any]:
                 f"{workdir / 'evaluate' / 'metrics.json'}"
             )
         out[name] = {figure: values.get(place) for figure, place in figures.items()}
-        seconds = read_json(workdir / "seconds.json", advice=NEEDED)
+        seconds = read_json(workdir / SECONDS, advice=NEEDED)
         out["seconds"] |= {f"{name}/{job}": value for job, value in seconds.items()}
     return out
 
