@@ -123,7 +123,7 @@ def test_a_first_question_beyond_max_length_stops_nothing(
     about = json.loads((tmp_path / "finetune/samples.json").read_text())
     assert (about["samples"], about["used"], about["bad"], about["too_long"]) == (7, 6, 0, 1)
     (long,) = about["skipped"]
-    assert (long["id"], long["record"]) == ("long", 1) and "within max_length" in long["reason"]
+    assert (long["id"], long["record"]) == ("long", 1) and "(max_length, and" in long["reason"]
     assert "long" not in trained[0]
 
 

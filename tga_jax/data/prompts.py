@@ -52,6 +52,7 @@ class Prompter:
         image_tokens: int,
         layouts: ImageLayouts | None = None,
         max_length: int,
+        max_caption_length: int = 0,
         use_retrieved: bool,
         system: str | None = None,
         date: datetime.date | None = None,
@@ -67,6 +68,7 @@ class Prompter:
             image_tokens: tokens per image.
             layouts: of images in tiles, which take as many tokens as their sizes say instead.
             max_length: the longest prompt in tokens; samples are truncated as `encode` says.
+            max_caption_length: at which a caption pass is cut; 0: as `max_length`.
             use_retrieved: whether a record's retrieved text goes into the prompt.
             system: replaces the template's system text; "" leaves it out.
             date: what a chat template that writes today's date writes.
@@ -86,6 +88,7 @@ class Prompter:
         self._use_retrieved = use_retrieved and self._template.asks
         self._answer_states = answer_states and self._template.asks
         self.max_length = max_length
+        self.max_caption_length = max_caption_length or max_length
 
     @property
     def end_text(self) -> str:
@@ -164,7 +167,7 @@ class Prompter:
             and (token == IMAGE_MARK or token not in text)
             and (not images or self._tokenise.always_reads_image_token)
             and most_tokens(text) + images * self._tokenise.image_tokens <= self.max_length
-            and most_tokens(text) + most_tokens(caption) <= self.max_length
+            and most_tokens(text) + most_tokens(caption) <= self.max_caption_length
         )
 
     def encode_question(self, question: Question, image_dir: Path = NOWHERE) -> Example:
@@ -227,7 +230,8 @@ class Prompter:
     def _too_long(self, record: Record, length: int) -> UserError:
         return TooLong(
             f"record {record.id}: its {length} tokens leave no room for an answer within "
-            f"max_length {self.max_length}; raise max_length or shorten the record"
+            f"{self.max_length} (max_length, and the largest of config.data.buckets); raise these "
+            "or shorten the record"
         )
 
     def _example(
@@ -279,7 +283,7 @@ class Prompter:
             return np.zeros(0, np.int32), None, 0
         rendered = caption_prompt(self._template, messages, caption=text, question=question)
         whole_prompt = self._tokenise(rendered)
-        prompt = whole_prompt.truncate(self.max_length)
+        prompt = whole_prompt.truncate(self.max_caption_length)
         lost = len(whole_prompt.tokens) - len(prompt.tokens)
         (places,) = np.nonzero(prompt.labels != IGNORE_INDEX)
         if not len(places):

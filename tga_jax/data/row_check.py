@@ -69,7 +69,7 @@ def too_many(bad: BadRow, count: int, allowed: int, total: int) -> UserError:
 # What is counted of the usable records, by its name in <stage>/samples.json, as the line says it.
 COUNTED = {
     "truncated": "with truncated answers",
-    "truncated_captions": "with captions that max_length cuts (no answer term)",
+    "truncated_captions": "with captions that are too long and are cut (no answer term)",
     "left_out_turns": "with a first gpt turn left out",
     "image_marks_removed": "with <image> in an answer, a caption or a retrieved text, removed",
     "scaled_pictures": "images scaled to 8 bits",

@@ -92,7 +92,9 @@ def make_prompter(
     """What turns records and questions into tokens; config.prompt counts where no argument does.
 
     With `image_tokens` all images take so many tokens, also of a model that takes them in tiles.
+    Nothing may be longer than the largest padded length, so what is longer is cut there.
     """
+    longest = max_length or config.data.max_length
     prompt, source, layouts = config.prompt, style.source, None
     if source.config.tiling is not None and not image_tokens:
         layouts = ImageLayouts(source.config, newlines=config.guide.newlines)
@@ -102,7 +104,8 @@ def make_prompter(
         image_token=source.tokenizer.image_token,
         image_tokens=image_tokens or source.config.image_tokens,
         layouts=layouts,
-        max_length=max_length or config.data.max_length,
+        max_length=min(longest, max(prompt_buckets(config.data, longest))),
+        max_caption_length=min(longest, max(caption_buckets(config.data, longest))),
         use_retrieved=prompt.retrieved,
         system=prompt.system if system is None else system,
         date=style.date,

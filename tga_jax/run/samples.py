@@ -98,7 +98,8 @@ def read_samples(
 def prompt_keys(config: ConfigDict, stage: str) -> list[Any]:
     """All but the samples and the transform that decides which of them are usable."""
     own = [config[stage][key] for key in ("template", "max_length")] if stage else []
-    data = [config.data[key] for key in ("max_length", "max_bad_fraction", "split", "validation")]
+    lengths = ("max_length", "buckets", "caption_buckets")
+    data = [config.data[key] for key in (*lengths, "max_bad_fraction", "split", "validation")]
     model = source_digest(config.model)
     return [model, config.prompt.to_dict(), *own, *data, code_digest("data", "hf")]
 

@@ -58,8 +58,8 @@ def batch_source(
     steps = cfg.steps if cfg.steps >= 0 else math.ceil(cfg.epochs * len(records) / cfg.batch_size)
     max_length = cfg.max_length or data.max_length
     buckets = prompt_buckets(data, max_length * packing)
-    if warning := short_buckets_warning(buckets, max_length):
-        job.say(warning)
+    if line := short_buckets_line(buckets, max_length):
+        job.say(line)
     source = BatchSource(
         records,
         prompter,
@@ -79,14 +79,13 @@ def batch_source(
     return source, steps
 
 
-def short_buckets_warning(buckets: Sequence[int], max_length: int) -> str:
+def short_buckets_line(buckets: Sequence[int], max_length: int) -> str:
     """What is to be said of padded lengths that do not reach the longest sample; else ""."""
     if max(buckets) >= max_length:
         return ""
     return (
-        f"WARNING: config.data.buckets end at {max(buckets)}, and max_length is {max_length}: the "
-        f"first sample of more than {max(buckets)} tokens will stop the run; add a larger length, "
-        "or lower max_length, at which samples are cut"
+        f"config.data.buckets end at {max(buckets)}, and max_length is {max_length}: samples are "
+        "cut at the smaller one"
     )
 
 
