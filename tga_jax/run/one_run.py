@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -50,10 +49,11 @@ def one_run(workdir: Path, name: str = FILE) -> Iterator[None]:
         UserError: another run keeps it.
     """
     with contextlib.ExitStack() as opened:
-        file: IO[str] | None = None
+        file: IO[bytes] | None = None
         if hosts.is_first():
             with contextlib.suppress(OSError):  # said by what is written there next
-                file = opened.enter_context((workdir / name).open("a+", encoding="utf-8"))
+                # Without a buffer, whose rest would be a full disk's error at the end once more.
+                file = opened.enter_context((workdir / name).open("a+b", buffering=0))
         if not hosts.broadcast_from_first(lambda: file is None or _locked(file, workdir)):
             raise UserError(
                 f"{workdir}: another run is writing to it; wait until it has ended, or use another "
@@ -62,7 +62,7 @@ def one_run(workdir: Path, name: str = FILE) -> Iterator[None]:
         yield
 
 
-def _locked(file: IO[str], workdir: Path) -> bool:
+def _locked(file: IO[bytes], workdir: Path) -> bool:
     """Whether the lock is this process's now, or there are none on this file system."""
     began, said = time.monotonic(), False
     while True:
@@ -86,14 +86,13 @@ def _locked(file: IO[str], workdir: Path) -> bool:
                 if file.read() != _machine():
                     file.truncate(0)
                     file.write(_machine())
-                    file.flush()
             return True
 
 
-def _machine() -> str:
+def _machine() -> bytes:
     """What tells this machine, since it was started, from all others."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         boot = ""
-    return json.dumps([boot or socket.gethostname()])
+    return (boot or socket.gethostname()).encode()
