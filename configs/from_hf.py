@@ -29,9 +29,9 @@ def tga(config: ConfigDict) -> None:
 
     Of it is known that in our miniature it carries no refusal over to images and costs half of
     the naming (docs/miniature.md). With SmolLM2 on ordinary samples it carries next to none over,
-    but as many as the answer term if a retrieved text stands in the prompt at test
-    (docs/real_llm.md). Both are small. It wants samples with a caption, and with a retrieved text
-    for the second term.
+    but as many as the answer term if a retrieved text stands in the prompt at test, unless such
+    texts stood in the prompts of the training, too (docs/real_llm.md). Both are small. It wants
+    samples with a caption, and with a retrieved text for the second term.
     """
     config.guide.update(PAPER_GUIDE)
 
