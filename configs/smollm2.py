@@ -40,8 +40,15 @@ SLOW = {"finetune": {"trainable": PAPER_RATES, "path": "{workdir}/real/finetune.
 RETRIEVED = {"data": {"retrieved": "{workdir}/retrieved.jsonl", "retrieved_share": 1.0}}
 HARMLESS = UNGUIDED | {"path": "{workdir}/world/pretrain_harmless.json"}
 # The miniature's CLIP with 16 patches an image, not four: `tga --config=miniature --job=miniature
-# --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before.
-TOKENS_17 = {"model": {"vision": "{workdir}/17-tokens/clip"}}
+# --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before, and the language
+# model by itself (examples/real_llm/language.py).
+TOKENS_17 = {
+    "model": {
+        "checkpoint": "",
+        "vision": "{workdir}/17-tokens/clip",
+        "llm": "{workdir}/safety/llm",
+    }
+}
 # What the rows of images are in place of the world's own, by the file that has them
 # (examples/real_llm/data.py). Where an image has a caption and no answers, the guide does not meet
 # the language-modelling loss: harmful ones ("captioned"), which stage 1 then leaves out, or all.

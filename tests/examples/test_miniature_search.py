@@ -13,9 +13,10 @@ from examples.miniature_search import kind, plot
 def test_the_kind_of_every_arm() -> None:
     kinds = {name: kind(changes) for name, changes in arms("search").items()}
     assert {name for name, one in kinds.items() if one == "none"} == {
-        "baseline", "captioned-baseline"
+        "baseline", "baseline-17-tokens", "captioned-baseline"
     }  # fmt: skip
-    assert [name for name, one in kinds.items() if one == "answer"] == ["tga-answer"]
+    answers = [name for name, one in kinds.items() if one == "answer"]
+    assert answers == ["tga-answer", "tga-answer-17-tokens"]
 
 
 def test_a_drawing_of_the_arms_that_were_run(tmp_path: Path) -> None:

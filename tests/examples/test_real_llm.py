@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaForConditionalGeneration
 
 from configs import smollm2
 from examples.real_llm import data, layers, texts, wording
 from examples.real_llm.data import COUNTS, EVALUATED, all_texts, first_sentence
+from examples.real_llm.language import write_language_model
+from tests.jobs.inputs import make_inputs
 from tga_jax.analysis.layer_values import LayerValue
 from tga_jax.files import read_json, write_jsonl
 from tga_jax.miniature.concepts import CONCEPTS
@@ -179,3 +183,14 @@ def test_a_captions_thing_and_its_opening_words(caption: str, thing: str, bare: 
 def test_a_caption_that_names_nothing_is_named() -> None:
     with pytest.raises(ValueError, match="'a catfish' names no thing"):
         data.named_only("a catfish")
+
+
+def test_the_language_model_of_a_llava_is_written_as_it_is(tmp_path: Path) -> None:
+    llava = make_inputs(tmp_path / "inputs") / "checkpoint"
+    write_language_model(llava, tmp_path / "llm")
+    whole = LlavaForConditionalGeneration.from_pretrained(llava, dtype=torch.float32)
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "llm", dtype=torch.float32)
+    tokens = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(alone(tokens).logits, whole(tokens).logits)
+    assert AutoTokenizer.from_pretrained(tmp_path / "llm")("a cup")["input_ids"]

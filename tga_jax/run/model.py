@@ -54,6 +54,8 @@ def open_model(job: Job, mesh: Mesh) -> OpenModel:
         UserError: there is no such model, or a key that shapes it has no such value.
     """
     config, source = job.config, open_source(job.config.model)
+    if config.model.checkpoint and (config.model.vision or config.model.llm):
+        job.say("config.model.checkpoint is given, so config.model.vision and .llm do not count")
     settings = image_settings(source, config.data.pad_to_square)
     transform = image_transform(source, settings)
     compute = compute_of(config, config.model.remat, jax.devices()[0].platform)
