@@ -198,3 +198,13 @@ def test_samples_that_all_lose_their_image_are_warned_of(
     (inputs / "samples.json").write_text(json.dumps(rows))
     assert main(arguments(inputs, tmp_path / "run", job="inspect")) == 0
     assert any("WARNING: no usable sample has an image, though 1 of" in line for line in lines)
+
+
+def test_parts_beside_a_checkpoint_are_said_not_to_count(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inputs = make_inputs(tmp_path / "inputs")
+    said = "config.model.checkpoint is given, so config.model.vision and .llm do not count"
+    for name, flags in (("alone", []), ("beside", ["--config.model.vision=another/tower"])):
+        assert main(arguments(inputs, tmp_path / name, *flags, job="inspect")) == 0
+        assert (said in capfd.readouterr().err) is bool(flags)
