@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.jobs.inputs import Killed, arguments, make_inputs, read_jsonl, write_jsonl
 from tga_jax.data.records import read_questions
@@ -74,6 +76,24 @@ def test_what_decides_an_answer_makes_it_another(inputs: Path, tmp_path: Path) -
     for other in ("rank=4", "alpha=8.0", "targets=q,v", "layers=1"):
         found = signed("--config.lora.rank=2", f"--config.lora.{other}", trained=True)
         assert found != adapted, other
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("long", "it is too long or too wide"), ("text", "not a readable image")]
+)
+def test_an_image_that_is_none_is_named_before_any_is_answered(
+    inputs: Path, tmp_path: Path, content: str, said: str, capfd: Said
+) -> None:
+    images = Path(shutil.copytree(inputs / "images", tmp_path / "images"))
+    if content == "long":
+        Image.new("RGB", (20, 20000)).save(images / "3.png")
+    else:
+        (images / "3.png").write_text("no image")
+    flag = f"--config.data.image_dir={images}"
+    assert main(arguments(inputs, tmp_path / "run", flag, job="generate")) == 2
+    log = capfd.readouterr().err
+    assert f"record 3: image {images / '3.png'}" in log.splitlines()[-1]
+    assert said in log.splitlines()[-1] and "loading" not in log
 
 
 def test_a_question_that_is_too_long_is_named_before_any_is_answered(

@@ -271,6 +271,30 @@ def _crop_slices(length: int, target: int) -> tuple[slice, slice]:
     return slice(0, length), slice(start, start + length)
 
 
+def check_header(
+    image_dir: Path | str,
+    name: str,
+    *,
+    check_size: Callable[[tuple[int, int]], None],
+    record_id: str,
+) -> None:
+    """Refuse an image whose header shows that `load_pixels` can make no pixels of it.
+
+    Args:
+        image_dir: the image folder, or an archive.
+        name: the image's name in it.
+        check_size: of the transform; refuses a height and width.
+        record_id: for errors.
+    """
+    path = resolve_image(image_dir, name, record_id=record_id)
+    where = f"record {record_id}: image {path}"
+    size = image_size(path, where=where)
+    try:
+        check_size(size)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def load_pixels(
     image_dir: Path | str,
     name: str,

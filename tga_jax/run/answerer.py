@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from tga_jax.data.example import Example
+from tga_jax.data.images import check_header
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Question
 from tga_jax.errors import UserError
@@ -111,13 +112,23 @@ class Answerer:
         *,
         image_dir: Callable[[int], Path],
     ) -> None:
-        """Refuse questions of these rows that are too long, before any is answered.
+        """Refuse questions of these rows that are too long, and images that are none, at once.
 
         The longest ones are asked last, which may be hours later.
         """
+        known: set[tuple[Path, str]] = set()
         for row in rows:
-            example = self._encode(questions[row], row, image_dir)
+            example, folder = self._encode(questions[row], row, image_dir), image_dir(row)
             self._batcher.bucket(example)
+            for name in example.images:
+                if (folder, name) not in known:
+                    known.add((folder, name))
+                    check_header(
+                        folder,
+                        name,
+                        check_size=self._batcher.transform.check_size,
+                        record_id=example.id,
+                    )
 
     def replies(
         self,
