@@ -138,6 +138,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, list[st
     "no adapters": (
         None, ["--config.lora.rank=2", "--config.lora.targets= ,"], "finetune", ["no matrix"],
     ),
+    "alpha of 0": (
+        None, ["--config.lora.rank=2", "--config.lora.alpha=0"], "finetune",
+        ["config.lora.alpha=0.0 must be more than 0"],
+    ),
     "rank below 0": (None, ["--config.lora.rank=-4"], "finetune", ["config.lora.rank=-4"]),
     "weight below 0": (
         None, ["--config.guide.answer_weight=-1.0"], "finetune", ["config.guide.answer_weight=-1"],

@@ -48,6 +48,19 @@ def test_the_card_and_the_template_are_those_of_the_training(
     assert "<|im_start|>" in (trained / "run" / "export" / "chat_template.jinja").read_text()
 
 
+def test_another_template_than_that_of_the_training_is_warned_of(
+    trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = tmp_path / "run"
+    run.symlink_to(trained / "run")
+    asked = (*ADAPTERS, "--config.generate.max_new_tokens=1", "--config.data.buckets=()")
+    for template in ("llama_2", "chatml"):
+        flag = f"--config.prompt.template={template}"
+        assert main(arguments(trained, run, *asked, flag, job="generate")) == 0
+        said = f'written in template "{template}", and the model was trained with "chatml"'
+        assert (said in capsys.readouterr().err) is (template != "chatml")
+
+
 @pytest.mark.parametrize("job", ["score", "export", "generate"])
 def test_adapters_of_another_strength_are_refused(trained: Path, job: str, capsys: Capture) -> None:
     weaker = ("--config.lora.rank=2", f"--config.generate.questions={trained}/questions.jsonl")

@@ -283,6 +283,16 @@ def test_no_file_and_no_workbook(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "cannot be read as an Excel workbook" in capfd.readouterr().err
 
 
+def test_a_column_that_is_not_there_is_said_before_any_job(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"question_id": 0, "text": ANSWERS}])
+    monkeypatch.setattr("tga_jax.jobs.judge.run", lambda job: pytest.fail("it was run"))
+    flag = "--config.judge.column=reply"
+    assert judge(tmp_path / "a.jsonl", tmp_path / "run", flag) == 2
+    assert "reply" in capfd.readouterr().err.splitlines()[-1]
+
+
 def test_answers_that_no_judge_can_read_are_counted(tmp_path: Path) -> None:
     for name, harmful in (("unmarked", None), ("harmless", False), ("harmful", True)):
         rows = [{"question_id": i, "text": FOREIGN, "harmful": harmful} for i in range(4)]

@@ -29,6 +29,7 @@ from tga_jax.run.answerer import DECODING, Answerer, Reply, answer_line
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, provenance
 from tga_jax.run.prompts import make_prompter
+from tga_jax.run.stage_settings import say_other_template
 from tga_jax.run.weights import current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -44,6 +45,7 @@ class Examinee:
         """Takes config.evaluate; no weights are loaded yet."""
         self._job, self._model = job, model
         self.weights = current_weights(job)
+        say_other_template(job, model.prompts, self.weights)
         cfg, base = job.config.evaluate, model.prompts.base_system(job.config.prompt)
         system = evaluated_system(job.config, base=base)
         self.prompter = make_prompter(job.config, model.prompts, system=system)

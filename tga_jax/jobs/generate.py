@@ -22,6 +22,7 @@ from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.prompts import make_prompter
 from tga_jax.run.sample_files import image_folder
+from tga_jax.run.stage_settings import say_other_template
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -60,6 +61,7 @@ def run(job: Job) -> None:
     if retriever is not None:
         questions = with_retrieved(retriever, questions, folder, lambda row: image_folder(config))
     model = open_model(job, mesh)
+    say_other_template(job, model.prompts, weights)
     signed = signature(job, model, weights, questions, retriever)
     work = Work(folder, "answers", signed, content=file_digest)
     path = folder / "answers.jsonl"

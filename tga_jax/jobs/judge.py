@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tga_jax.errors import UserError
-from tga_jax.evaluation.answer_files import read_answers, repeated
+from tga_jax.evaluation.answer_files import AnswerFile, read_answers, repeated
 from tga_jax.evaluation.judge_answers import judged, metric_lines, verdict_lines
 from tga_jax.evaluation.make_judges import make_judges
 from tga_jax.evaluation.result import nothing_measured
@@ -28,19 +28,25 @@ def check(job: Job, before: Sequence[str]) -> None:
     if not Path(job.config.judge.answers).is_file():
         raise UserError(f"config.judge.answers: {job.config.judge.answers}: no such file")
     make_judges(job)
+    read(job)
 
 
-def run(job: Job) -> None:
-    """Write judge/verdicts.jsonl and judge/metrics.json; a table on stderr."""
-    cfg, folder = job.config.judge, job.workdir / "judge"
-    path = Path(cfg.answers)
-    found = read_answers(
-        path,
+def read(job: Job) -> AnswerFile:
+    """The answers that config.judge names, by its columns."""
+    cfg = job.config.judge
+    return read_answers(
+        Path(cfg.answers),
         text=cfg.column,
         identity=cfg.id_column,
         harmful=cfg.harmful_column,
         scene=cfg.scene_column,
     )
+
+
+def run(job: Job) -> None:
+    """Write judge/verdicts.jsonl and judge/metrics.json; a table on stderr."""
+    path, folder = Path(job.config.judge.answers), job.workdir / "judge"
+    found = read(job)
     answered, model = found.answered, found.model
     if not found.has_ids:
         job.say(

@@ -189,6 +189,8 @@ def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:
     """
     if lora.rank < 0:
         raise UserError(f"config.lora.rank={lora.rank} must be 0 (no adapters) or more")
+    if lora.rank and not lora.alpha > 0:
+        raise UserError(f"config.lora.alpha={lora.alpha} must be more than 0: it scales adapters")
     if not lora.rank:
         return config
     layers = parse_layers(

@@ -103,6 +103,20 @@ def as_trained(job: Job) -> Job:
     return dataclasses.replace(job, config=config)
 
 
+def say_other_template(job: Job, style: PromptStyle, weights: Weights) -> None:
+    """Warn where the second stage's model is asked in another template than it was trained with."""
+    if weights.stage != "finetune":
+        return
+    path = job.workdir / weights.stage / "settings.json"
+    found = shared_files.read_json(path, missing_ok=True) or {}
+    own = found.get(weights.stage, {}).get("template") or found.get("prompt", {}).get("template")
+    if own and style.named(own) != style.template:
+        job.say(
+            f'WARNING: prompts are written in template "{style.template}", and the model was '
+            f'trained with "{style.named(own)}": it may answer worse, and less safely'
+        )
+
+
 def _say_taken(job: Job, config: ConfigDict) -> None:
     resolved = ("guide.layers", "prompt.template")  # "auto" is written as what it stands for
     was, now = (flat(json.loads(json.dumps(one.to_dict()))) for one in (job.config, config))
