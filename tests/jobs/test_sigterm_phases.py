@@ -170,7 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(
             assert "run the same command again to go on" in run.said.splitlines()[-1]
             assert "Traceback" not in run.said
             if moment == "compiling":
-                assert "compiled in" not in run.said  # it was left
+                assert "before its first step" in run.said  # a short one may have just ended
     with running(inputs, tmp_path, THEN.get(job, job)) as again:
         assert again.wait() == 0, again.said
     assert results(tmp_path, job) == undisturbed(job)
