@@ -128,6 +128,9 @@ def files_of(workdir: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
     if "retrieve" in folders:
         named["retrieved.jsonl"] = (workdir / "retrieved.jsonl").read_bytes()
     named = {name: data for name, data in named.items() if not name.endswith("seconds.json")}
+    for name in named:
+        if name.endswith("/retrieved.partial.jsonl"):  # its signature is its first line
+            named[name] = named[name].partition(b"\n")[2]
     if "evaluate/metrics.json" in named:
         named["evaluate/metrics.json"] = without_seconds(named["evaluate/metrics.json"])
     return {name: data.replace(str(workdir).encode(), b"") for name, data in named.items()}
