@@ -271,6 +271,15 @@ def _crop_slices(length: int, target: int) -> tuple[slice, slice]:
     return slice(0, length), slice(start, start + length)
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """An error inside is given what it is about, such as "record 7: image a.png"."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def check_header(
     image_dir: Path | str,
     name: str,
@@ -289,10 +298,8 @@ def check_header(
     path = resolve_image(image_dir, name, record_id=record_id)
     where = f"record {record_id}: image {path}"
     size = image_size(path, where=where)
-    try:
+    with naming(where):
         check_size(size)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def load_pixels(
@@ -318,7 +325,5 @@ def load_pixels(
     else:
         path = name
         image = decode_image(io.BytesIO(content), where=f"record {record_id}: image {name}")
-    try:
+    with naming(f"record {record_id}: image {path}"):
         return transform(image)
-    except UserError as error:
-        raise UserError(f"record {record_id}: image {path}: {error}") from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.data.image_files import ImagePlace
-from tga_jax.data.images import ImageTransform, check_image, image_size, resolve_image
+from tga_jax.data.images import ImageTransform, check_image, image_size, naming, resolve_image
 from tga_jax.data.in_parallel import map_in_order
 from tga_jax.data.lazy_records import LazyRecords
 from tga_jax.data.prompts import Prompter, TooLong
@@ -121,14 +121,10 @@ def _check_images(record: Record, image_dir: Path, transform: Transform) -> Iter
         else:
             path = resolve_image(image_dir, name, record_id=record.id)
             where = f"record {record.id}: image {path}"
-            try:
+            with naming(f"record {record.id}"):
                 deep, size = _readable(path)
-            except UserError as error:
-                raise UserError(f"record {record.id}: {error}") from error
-        try:
+        with naming(where):
             transform.check_size(size)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
         yield deep
 
 

@@ -52,8 +52,13 @@ def evaluated_system(config: Any, *, base: str) -> str | None:
 
 def check_asked(config: Any, style: PromptStyle) -> None:
     """Refuse a profile whose system text the template has no place for, and useless apologies."""
-    check_system(config, style, evaluated_system(config, base=style.base_system(config.prompt)))
+    check_evaluated(config, style)
     apology_tokens(style.source.tokenizer.tokenizer, tuple(config.evaluate.apologies))
+
+
+def check_evaluated(config: Any, style: PromptStyle) -> None:
+    """Refuse a profile whose system text the template has no place for."""
+    check_system(config, style, evaluated_system(config, base=style.base_system(config.prompt)))
 
 
 def check_system(config: Any, style: PromptStyle, system: str | None) -> None:

@@ -86,9 +86,9 @@ def write_figures(
     """
     folder = job.workdir / "evaluate"
     rows: list[dict[str, Any]] = []
+    alone = harmful_only(judges)
     for benchmark in benchmarks:
         results = answered.get(benchmark.name, [])
-        alone = harmful_only(judges)
         found = summarise(benchmark, results, answered=answered, harmful_only=alone)
         found += seconds_row(folder / benchmark.name) if results else []
         found += compared(job, benchmark, results, judges) if results else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,16 +16,16 @@ from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_bench
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.make_judges import make_judges
-from tga_jax.evaluation.profiles import check_system, evaluated_system
+from tga_jax.evaluation.profiles import check_evaluated, evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.report.oracle import distance, range_text, reached
-from tga_jax.run.answerer import check_decoding
+from tga_jax.run.answerer import DECODING, check_decoding
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model, provenance
-from tga_jax.run.prompts import PromptStyle, make_prompter
+from tga_jax.run.prompts import make_prompter
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
 from tga_jax.run.work import Work
 from tga_jax.training.step import nested
@@ -37,11 +38,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_benchmarks(job, before, "oracle.benchmarks")
     check_decoding(job.config.generate)
     evaluated_system(job.config, base="")  # refuses profiles, also where there is no model yet
-
-    def see(style: PromptStyle) -> None:
-        base = style.base_system(job.config.prompt)
-        check_system(job.config, style, evaluated_system(job.config, base=base))
-
+    see = functools.partial(check_evaluated, job.config)
     llava = check_model(job.config, before=before, see=see)
     if llava is not None:
         layers_of(job.config.oracle, llava)
@@ -202,7 +199,7 @@ def settings_of(
         "steps": cfg.steps,
         "learning_rate": cfg.learning_rate,
         "near_weight": cfg.near_weight,
-        **{key: config.generate[key] for key in ("max_new_tokens", "temperature", "top_p")},
+        **{key: config.generate[key] for key in DECODING},
         "cosines": list(COSINES),
         "items": digest([items_digest_of(items), [item.harmful for item in items]]),
     }

@@ -18,8 +18,8 @@ from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.choose import Found, Query, noised_ids
 from tga_jax.retrieval.clip_embedder import check_clip, embed_to_file
 from tga_jax.retrieval.images import Sample, choose_samples
-from tga_jax.retrieval.index import choose_backend, read_about
-from tga_jax.retrieval.retriever import Retriever, rules_of
+from tga_jax.retrieval.index import read_about
+from tga_jax.retrieval.retriever import Retriever, check_rules
 from tga_jax.retrieval.texts import Text
 from tga_jax.run.budget import Budget
 from tga_jax.run.checks import MAKES_MODELS, check_file_of_samples, check_side_files
@@ -44,8 +44,7 @@ def check(job: Job, before: Sequence[str]) -> None:
     if not names:
         check_file_of_samples(job, before)
     check_side_files(config.data, (*before, "retrieve"))
-    rules_of(config)
-    choose_backend(config.retrieval.backend, say=lambda line: None)
+    check_rules(config)
     if MAKES_MODELS not in before:
         image_folder(config)
     if config.retrieval.clip:

@@ -12,7 +12,7 @@ import jax
 from tga_jax.analysis.held_out import HeldOutFigures, check_held_out
 from tga_jax.cluster import hosts, shared_files
 from tga_jax.data.ablation import check_shares
-from tga_jax.data.lazy_records import has_flags
+from tga_jax.data.lazy_records import known_of
 from tga_jax.data.loader import BatchSource, Loader, make_loader
 from tga_jax.errors import UserError
 from tga_jax.files import digest, read_log
@@ -138,7 +138,7 @@ def run(job: Job) -> None:
             guide,
             counts,
             len(source.records),
-            images=int(has_flags(source.records)[:, 0].sum()),
+            images=int((known_of(source.records).images > 0).sum()),
             batch_size=config[name].batch_size,
             asks=asks,
             image_first=guide.active and source.image_first(),

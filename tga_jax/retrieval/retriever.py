@@ -125,6 +125,12 @@ def rules_of(config: ConfigDict) -> Rules:
     return Rules(seed=config.seed, **{name: config.retrieval[name] for name in names})
 
 
+def check_rules(config: ConfigDict) -> None:
+    """Refuse rules of config.retrieval by which no text can be found, and unknown backends."""
+    rules_of(config)
+    choose_backend(config.retrieval.backend, say=lambda line: None)
+
+
 def check_index(job: Job, before: Sequence[str]) -> None:
     """Refuse a config.retrieval.index that is not there, unless job `index` makes it before.
 
@@ -133,8 +139,7 @@ def check_index(job: Job, before: Sequence[str]) -> None:
     index = job.config.retrieval.index
     made, own = "index" in before, job.workdir / "index" / "index.json"
     if job.config.prompt.retrieved and (index or made or own.exists()):
-        rules_of(job.config)
-        choose_backend(job.config.retrieval.backend, say=lambda line: None)
+        check_rules(job.config)
         if index and not made:
             read_about(Path(index))
 

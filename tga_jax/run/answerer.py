@@ -119,7 +119,6 @@ class Answerer:
         known: set[tuple[Path, str]] = set()
         for row in rows:
             example, folder = self._encode(questions[row], row, image_dir), image_dir(row)
-            self._batcher.bucket(example)
             for name in example.images:
                 if (folder, name) not in known:
                     known.add((folder, name))

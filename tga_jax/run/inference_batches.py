@@ -109,19 +109,12 @@ class Batcher:
         filling: dict[tuple[int, int], list[Encoded]] = {}
         for row in rows:
             example = encode(row)
-            shape = self.bucket(example), self.transform.room(sum(tile_counts(example)))
+            length = pick_bucket(len(example.tokens), self.buckets, name=f"record {example.id}")
+            shape = length, self.transform.room(sum(tile_counts(example)))
             filling.setdefault(shape, []).append((row, example))
             if len(filling[shape]) == size:
                 yield filling.pop(shape)
         yield from filling.values()
-
-    def bucket(self, example: Example) -> int:
-        """The length that a prompt is padded to.
-
-        Raises:
-            UserError: it is longer than all of `config.data.buckets`.
-        """
-        return pick_bucket(len(example.tokens), self.buckets, name=f"record {example.id}")
 
     def rounded(self, batch_size: int) -> int:
         """A batch size that the mesh divides, at least this one."""

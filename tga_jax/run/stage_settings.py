@@ -18,7 +18,7 @@ from tga_jax.run.guide import guided_layers
 from tga_jax.run.job import Job
 from tga_jax.run.prompts import PromptStyle
 from tga_jax.run.sample_files import WRITERS, Content
-from tga_jax.run.weights import Weights, finished_stage
+from tga_jax.run.weights import Weights, finished_stage, trained_with
 
 # Changing these does not change what a stage computes.
 FREE_STAGE_KEYS = (
@@ -88,7 +88,7 @@ def as_trained(job: Job) -> Job:
     for stage in STAGES:
         if finished_stage(job.workdir, stage) is None:
             continue
-        found = shared_files.read_json(job.workdir / stage / "settings.json", missing_ok=True) or {}
+        found = trained_with(job.workdir, stage)
         own = found.get(stage, {})
         taken = {
             "prompt": {k: v for k, v in found.get("prompt", {}).items() if k != "date"},
@@ -107,8 +107,7 @@ def say_other_template(job: Job, style: PromptStyle, weights: Weights) -> None:
     """Warn where the second stage's model is asked in another template than it was trained with."""
     if weights.stage != "finetune":
         return
-    path = job.workdir / weights.stage / "settings.json"
-    found = shared_files.read_json(path, missing_ok=True) or {}
+    found = trained_with(job.workdir, weights.stage)
     own = found.get(weights.stage, {}).get("template") or found.get("prompt", {}).get("template")
     if own and style.named(own) != style.template:
         job.say(

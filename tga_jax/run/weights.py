@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -52,6 +53,11 @@ def finished_stage(workdir: Path, stage: str) -> Weights | None:
     """The weights of a stage that ran to its end in this workdir; None where it did not."""
     done = shared_files.read_json(workdir / stage / "done.json", missing_ok=True)
     return None if done is None else Weights(stage, done["step"], done["digest"])
+
+
+def trained_with(workdir: Path, stage: str) -> dict[str, Any]:
+    """The settings that a stage was begun with; none of a run that wrote none."""
+    return shared_files.read_json(workdir / stage / "settings.json", missing_ok=True) or {}
 
 
 def current_weights(job: Job, *, before: str | None = None) -> Weights:
@@ -127,16 +133,17 @@ def load_params(
 
 def check_as_trained(job: Job, stage: str) -> None:
     """Refuse keys by which the model is another one than the stage's checkpoints are of."""
-    path = job.workdir / stage / "settings.json"
-    found = shared_files.read_json(path, missing_ok=True) or {}
-    without = not (job.config.lora.rank or found.get("lora", {}).get("rank"))
+    found = trained_with(job.workdir, stage)
+    adapted = job.config.lora.rank or found.get("lora", {}).get("rank")
     for section, keys in DECISIVE.items():
-        for key in () if section == "lora" and without else keys:
+        if section == "lora" and not adapted:
+            continue
+        for key in keys:
             was, now = found.get(section, {}).get(key), job.config[section][key]
             if was is not None and was != now:
                 raise UserError(
-                    f"{path.parent} was trained with config.{section}.{key}={was!r}, now it is "
-                    f"{now!r}: set it as it was"
+                    f"{job.workdir / stage} was trained with config.{section}.{key}={was!r}, now "
+                    f"it is {now!r}: set it as it was"
                 )
 
 
