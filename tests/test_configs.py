@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from configs import audit, from_hf, miniature, smollm2
+from tga_jax.config import listed
 from tga_jax.jobs.experiment import arm_config
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
@@ -111,3 +112,8 @@ def test_the_search_of_the_miniature_has_the_papers_terms_beside_the_main_arms()
 if __name__ == "__main__":
     for config in CONFIGS:
         (GOLDEN / f"{config.stem}.json").write_text(resolved(config))
+
+
+def test_a_list_with_commas_is_its_names_each_once() -> None:
+    assert listed(" tga, baseline,,tga ,") == ["tga", "baseline"]
+    assert listed(" , ") == listed("") == []

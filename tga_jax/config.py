@@ -42,6 +42,11 @@ def check_variant(variant: str, known: Iterable[str]) -> None:
         raise ValueError(f"there is no variant {variant!r}; there are {said}")
 
 
+def listed(text: str) -> list[str]:
+    """The names in a value that lists them with commas apart, in their order and each once."""
+    return list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
 def base_config() -> ConfigDict:
     """All keys, unlocked; experiments set theirs and lock."""
     config = ConfigDict()

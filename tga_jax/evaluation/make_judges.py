@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tga_jax.config import listed
 from tga_jax.errors import UserError
 from tga_jax.evaluation.endpoint import Endpoint
 from tga_jax.evaluation.judges import RULE_JUDGES, Judge
@@ -23,7 +24,7 @@ def make_judges(job: Job) -> list[Judge]:
         UserError: there is no such judge, or its model is not there.
     """
     judges: dict[str, Judge] = {}
-    for name in filter(None, (part.strip() for part in job.config.evaluate.judges.split(","))):
+    for name in listed(job.config.evaluate.judges):
         if name in RULE_JUDGES:
             judges[name] = RULE_JUDGES[name]
         elif name in MODELS:

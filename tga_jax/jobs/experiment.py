@@ -21,6 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax.cluster import hosts
+from tga_jax.config import listed
 from tga_jax.errors import UserError
 from tga_jax.files import read_json, write_json
 from tga_jax.jobs.among_hosts import check_among_hosts, run_among_hosts
@@ -62,10 +63,10 @@ def check_names(jobs: Sequence[str] | str) -> None:
 def arm_names(config: ConfigDict) -> list[str]:
     """The arms of config.experiment.only; without it, all that lack no key which they need."""
     settings = config.experiment
-    if not settings.only:
+    names = listed(settings.only)
+    if not names:
         left_out = lacking(config)
         return [name for name in settings.arms if name not in left_out]
-    names = [name for part in settings.only.split(",") if (name := part.strip())]
     for name in names:
         if name not in settings.arms:
             raise UserError(
@@ -85,7 +86,7 @@ def run(job: Job) -> None:
     """Run config.experiment.jobs in every arm; write arms/<name>/seconds.json and summary.json."""
     settings = job.config.experiment
     names = arm_names(job.config)
-    for name, key in ({} if settings.only else lacking(job.config)).items():
+    for name, key in ({} if listed(settings.only) else lacking(job.config)).items():
         job.say(f"arm {name} is left out: it needs config.{key}")
     side_by_side = settings.processes > 1 and len(names) > 1
     if side_by_side and hosts.several():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.cluster import hosts, shared_files
+from tga_jax.config import listed
 from tga_jax.data.records import Record
 from tga_jax.errors import UserError
 from tga_jax.files import digest, write_json
@@ -123,8 +124,7 @@ def is_done(folder: Path, made_from: dict[str, Any]) -> bool:
 def corpus_files(job: Job) -> Iterator[Path]:
     """config.retrieval.corpus, or else where the captions are."""
     config = job.config
-    named = [part.strip() for part in config.retrieval.corpus.split(",") if part.strip()]
-    given = [("config.retrieval.corpus", name) for name in named]
+    given = [("config.retrieval.corpus", name) for name in listed(config.retrieval.corpus)]
     captions = config.data.captions or str(job.workdir / "captions.jsonl")
     if not given:
         given = [("config.data.path", config.data.path)] if config.data.path else []

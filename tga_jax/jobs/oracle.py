@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tga_jax.alignment.layers import layers_text, parse_layers
 from tga_jax.analysis.matching import MATCHES, Matching
 from tga_jax.analysis.oracle import CAPTION, COSINES, RANDOM, Line, Oracle, captioned, table
+from tga_jax.config import listed
 from tga_jax.errors import UserError, refuse_below
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
@@ -78,18 +79,12 @@ def check_values(cfg: ConfigDict) -> None:
         refuse_below(f"oracle.{key}", cfg[key], 0)
     for key in ("batch_size", "steps"):
         refuse_below(f"oracle.{key}", cfg[key], 1)
-    for name in names_of(cfg):
+    for name in listed(cfg.matches):
         if name not in MATCHES:
             raise UserError(
                 f"config.oracle.matches: there is no match {name!r}; name one of "
                 f"{', '.join(MATCHES)}"
             )
-
-
-def names_of(cfg: ConfigDict) -> list[str]:
-    """The names of the matches that config.oracle.matches lists."""
-    names = [name.strip() for name in cfg.matches.split(",") if name.strip()]
-    return list(dict.fromkeys(names))
 
 
 def read_items(job: Job) -> list[EvalItem]:
@@ -138,7 +133,7 @@ def matchings_of(cfg: ConfigDict, model: OpenModel) -> list[Matching]:
     tokens = cfg.tokens or model.source.config.image_tokens
     return [
         Matching(name, layers, tokens, cfg.steps, cfg.learning_rate, cfg.near_weight)
-        for name in names_of(cfg)
+        for name in listed(cfg.matches)
     ]
 
 

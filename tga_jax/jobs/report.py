@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from PIL import Image
 
+from tga_jax.config import listed
 from tga_jax.data.images import load_image, resolve_image
 from tga_jax.errors import UserError
 from tga_jax.files import write_json, write_text
@@ -29,7 +30,7 @@ def check(job: Job, before: Sequence[str]) -> None:
 
 def wanted_pair(text: str) -> list[str]:
     """The two names of config.report.pair, or none."""
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    wanted = listed(text)
     if len(wanted) not in (0, 2):
         raise UserError(f"config.report.pair={text!r}: write the names of two arms, or nothing")
     return wanted

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tga_jax.cluster import hosts
+from tga_jax.config import listed
 from tga_jax.data.image_files import place_of, size_of
 from tga_jax.data.records import Record
 from tga_jax.data.side_texts import read_side_files
@@ -35,7 +36,7 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 def check(job: Job, before: Sequence[str]) -> None:
     """Refuse samples, an image folder, a CLIP or an index that are not there."""
     config = job.config
-    names = [part.strip() for part in config.retrieval.data.split(",") if part.strip()]
+    names = listed(config.retrieval.data)
     if not (names or config.data.path):
         raise UserError("no samples: set config.retrieval.data or config.data.path")
     for name in names:
@@ -135,7 +136,7 @@ def line(texts: Sequence[Text], sample: Sample, found: Found) -> dict[str, Any]:
 def read_all(job: Job) -> list[Record]:
     """The records of config.retrieval.data, or else of config.data.path."""
     config = job.config
-    names = [part.strip() for part in config.retrieval.data.split(",") if part.strip()]
+    names = listed(config.retrieval.data)
     if not (names or config.data.path):
         raise UserError("no samples: set config.retrieval.data or config.data.path")
     captions = Path(config.data.captions or job.workdir / "captions.jsonl")

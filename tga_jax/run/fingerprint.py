@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tga_jax import __version__
+from tga_jax.config import listed
 from tga_jax.data.image_files import ImagePlace, Member, is_archive
 from tga_jax.data.mixture import parse_mixture
 from tga_jax.errors import UserError
@@ -77,7 +78,7 @@ def named_data(key: str, value: Any) -> dict[str, Path]:
         return {f"data of {key}": Path(value)}
     names: list[str] = []
     if key in LISTS:
-        names = [part.strip() for part in value.split(",")]
+        names = listed(value)
     elif key == MIXTURE:
         with contextlib.suppress(UserError):  # said by the job that needs it
             names = [path for path, _ in parse_mixture(value)]

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tga_jax.alignment.layers import parse_layers
+from tga_jax.config import listed
 from tga_jax.data.images import ImageTransform
 from tga_jax.data.tiles import TileTransform
 from tga_jax.errors import UserError
@@ -204,7 +205,7 @@ def with_adapters(config: LlavaConfig, lora: ConfigDict) -> LlavaConfig:
 
 def _matrices(targets: str) -> tuple[str, ...]:
     """The names in config.lora.targets."""
-    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    names = tuple(listed(targets))
     unknown = [name for name in names if name not in MATRICES]
     if unknown or not names:
         said = f"there is no matrix {unknown[0]!r}" if unknown else "no matrix is named"

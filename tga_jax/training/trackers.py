@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tga_jax import files
+from tga_jax.config import listed
 from tga_jax.errors import UserError
 from tga_jax.training.metric_table import NAMES
 
@@ -61,7 +62,7 @@ def tracker_names(text: str) -> list[str]:
     Raises:
         UserError: a tracker of that name does not exist.
     """
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = listed(text)
     for name in names:
         if name not in TRACKERS:
             raise UserError(f"config.trackers: {name!r} is none of {', '.join(TRACKERS)}")
