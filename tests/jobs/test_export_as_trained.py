@@ -44,6 +44,7 @@ def test_the_card_and_the_template_are_those_of_the_training(
     assert "guide.form='paper'" in said and "finetune.template='chatml'" in said
     card = (trained / "run" / "export" / "README.md").read_text()
     assert 'the training template "chatml"' in card
+    assert "parameters, rank 2, alpha 64)" in card
     assert 'form "paper"' in card and 'centring of the states "batch"' in card
     assert "<|im_start|>" in (trained / "run" / "export" / "chat_template.jinja").read_text()
 

@@ -229,11 +229,14 @@ def had_retrieved(folder: Path) -> bool:
 
 def stage_facts(folder: Path) -> StageFacts:
     """What a finished stage did, as its folder says."""
-    path = folder / "settings.json"
-    settings = read_json(path)[folder.name]
-    done = read_json(folder / "done.json")
+    found, done = read_json(folder / "settings.json"), read_json(folder / "done.json")
+    settings, lora = found[folder.name], found["lora"]
     counts = done.get("trained") or {p: None for p, f in settings["trainable"] if f is not None}
-    trained = [part if n is None else f"{part} ({n:,} parameters)" for part, n in counts.items()]
+    shape = {"adapters": f", rank {lora['rank']}, alpha {lora['alpha']:g}"}
+    trained = [
+        part if n is None else f"{part} ({n:,} parameters{shape.get(part, '')})"
+        for part, n in counts.items()
+    ]
     return StageFacts(
         name=folder.name,
         steps=settings["steps"],
