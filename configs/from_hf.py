@@ -185,6 +185,8 @@ def get_config(variant: str = "tga") -> ConfigDict:
         variant: a name in RECIPES, one in PRESETS, or both with "+" between them.
     """
     names = variant.split("+")
+    if not all(names):
+        raise ValueError(f"{variant!r}: a name is missing beside the '+'")
     for name in names:
         check_variant(name, VARIANTS)
     recipes = [name for name in names if name in RECIPES] or [RECOMMENDED]

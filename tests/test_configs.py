@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -57,8 +58,8 @@ def test_the_recipes_of_from_hf_differ_in_what_they_switch_on() -> None:
     [
         (from_hf, "tgaa", "'tga', 'tga_answer', "),
         (from_hf, "tga_answer+gpu81", "'tga', 'tga_answer', "),
-        (audit, "defenses", "'defences'$"),
-        (miniature, "ful", "'full', 'search', 'projector'$"),
+        (audit, "defenses", "'defences'; did you mean 'defences'\\?"),
+        (miniature, "ful", "'full', 'search', 'projector'; did you mean 'full'\\?"),
         (smollm2, "text", "'texts', 'safety', "),
     ],
 )
@@ -68,6 +69,15 @@ def test_an_unknown_variant_names_the_known_ones(
     wrong = variant.split("+")[-1]
     with pytest.raises(ValueError, match=f"no variant '{wrong}'; there are {known}"):
         config.get_config(variant)
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [("tga_anwser", "did you mean 'tga_answer'"), ("gpu80+", "a name is missing beside the '+'")],
+)
+def test_a_slip_in_a_recipe_is_named(variant: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        from_hf.get_config(variant)
 
 
 @pytest.mark.parametrize("name", from_hf.VARIANTS)

@@ -5,6 +5,7 @@ Empty strings mean "not given". A stage is `pretrain` or `finetune`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict, config_dict
@@ -39,7 +40,9 @@ def check_variant(variant: str, known: Iterable[str]) -> None:
     names = list(known)
     if variant not in names:
         said = ", ".join(repr(name) for name in names if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {said}")
+        meant = difflib.get_close_matches(variant, names, 1)
+        hint = f"; did you mean {meant[0]!r}?" if meant else ""
+        raise ValueError(f"there is no variant {variant!r}; there are {said}{hint}")
 
 
 def listed(text: str) -> list[str]:

@@ -146,7 +146,7 @@ def test_devices_are_told_by_kind_number_and_memory() -> None:
 def test_the_progress_line_tells_language_from_guide() -> None:
     values = {"loss": 2.5, "lm_loss": 2.0, "guide_pair": 0.5, "guide_hinge": NAN}
     assert progress_note(values, 1234.5) == (
-        "loss 2.5000 = language 2.0000 + guide 0.5000 (pair 0.5000)  1,234 tokens/s"
+        "loss 2.5000 = language 2.0000 + guide 0.5000 (unweighted: pair 0.5000)  1,234 tokens/s"
     )
     alone = {"loss": 2.0, "lm_loss": 2.0, "guide_pair": NAN, "guide_hinge": NAN}
     assert progress_note(alone, None) == "loss 2.0000"

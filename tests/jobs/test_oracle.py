@@ -51,6 +51,7 @@ def test_every_match_has_cosines_and_refusals(
             assert far is None if row["match"] == "caption" else far > 0
     said = capfd.readouterr().err
     assert said.count("distance to the model's own embeddings") == 1 + len(MATCHES)
+    assert "(below 0.8 on a layer: no answer yet" in said  # after two steps
     lines = read_jsonl(folder / "answers.jsonl")
     assert len(lines) == 8 * 4 and {line["match"] for line in lines} == {
         "caption", "random", *MATCHES
@@ -69,6 +70,9 @@ def test_every_match_has_cosines_and_refusals(
         ("--config.oracle.matches=mean,max", "'max'"),
         ("--config.oracle.layers=2-9", "config.oracle.layers='2-9'"),
         ("--config.oracle.steps=0", "config.oracle.steps=0"),
+        ("--config.oracle.learning_rate=0.0", "config.oracle.learning_rate=0.0 must be above 0"),
+        ("--config.oracle.learning_rate=1e30", "the match 'answer-centred' diverged"),
+        ("--config.data.max_length=20", "leave no room for an answer"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -76,6 +80,15 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert main(oracle(inputs, tmp_path, flag)) == 2
     assert said in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_without_a_match_the_caption_and_chance_are_asked(
+    inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(oracle(inputs, tmp_path, "--config.oracle.matches=")) == 0
+    found = json.loads((tmp_path / "oracle" / "oracle.json").read_text())
+    assert [row["match"] for row in found["matches"]] == ["caption", "random"]
+    assert "no answer yet" not in capfd.readouterr().err
 
 
 def test_both_kinds_of_image_are_needed(

@@ -183,6 +183,13 @@ def test_generate_looks_unseen_images_up(inputs, run, tmp_path) -> None:
     assert [row["text"] for row in rows] == [KEPT[i] for i in (images @ texts.T).argmax(1)]
 
 
+def test_an_index_without_texts_in_prompts_is_warned_of(inputs, run, tmp_path, capsys) -> None:
+    flags = (f"--config.retrieval.index={run / 'index'}", "--config.prompt.retrieved=False")
+    assert main(command(inputs, tmp_path, *flags, LONG, job="generate")) == 0
+    assert "WARNING: config.retrieval.index has no effect" in capsys.readouterr().err
+    assert not (tmp_path / "generate/retrieved.partial.jsonl").exists()
+
+
 def test_evaluate_looks_unseen_images_up(inputs, run, tmp_path) -> None:
     workdir = Path(shutil.copytree(run, tmp_path / "run"))
     asked = [{"question_id": i, "image": f"{i}.png", "text": "What is it?"} for i in range(4)]

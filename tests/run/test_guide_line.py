@@ -91,7 +91,7 @@ def test_the_answer_term_needs_one_image_in_the_first_turn() -> None:
         counts = term_counts(guide, records, asks=True, retrieved=True)
         assert counts == {"pair": 5, "hinge": 1, "answer": 3}
     (said,) = warnings(ANSWER, [later])
-    assert "no captioned image stands alone in the first turn of its sample" in said
+    assert "no sample with a caption has exactly one image in its first turn" in said
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,11 @@ def test_the_answer_term_needs_one_image_in_the_first_turn() -> None:
     [
         ({}, True, ""),
         ({"answer_weight": 0.0}, True, "all of its weights are 0"),
-        ({}, False, "no guide in this stage: the terms that are on need a question in the prompt"),
+        (
+            {},
+            False,
+            "the guide has no effect in this stage: its terms need a question",
+        ),
         ({"pair_weight": 1.0}, False, ""),
         ({"hinge_weight": 1.0, "answer_weight": 0.0}, True, "no captioned image has a retrieved"),
     ],

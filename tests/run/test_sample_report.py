@@ -11,9 +11,10 @@ import pytest
 from tests.jobs.inputs import arguments, make_inputs, row, write_jsonl
 from tga_jax.data.records import parse_record
 from tga_jax.data.stored import TRAIN, split_of
+from tga_jax.errors import UserError
 from tga_jax.jobs import train
 from tga_jax.main import main
-from tga_jax.run.sample_report import untrained_warning
+from tga_jax.run.sample_report import unlearnt_warning, untrained_warning
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,21 @@ def test_texts_train_nothing_where_the_language_model_is_frozen(
     records = [parse_record(row, where="") for row in rows]
     assert bool(untrained_warning(records, parts)) is said
     assert untrained_warning(records[1:], parts) == ""
+
+
+def test_samples_without_answers_train_nothing_where_the_guide_has_no_effect() -> None:
+    image = [{"from": "human", "value": "<image>\nHi"}]
+    rows = [
+        {"id": "a", "image": "a.png", "image_caption": "a cat", "conversations": image},
+        {"id": "b", "conversations": [{"from": "human", "value": "Hi"},
+                                      {"from": "gpt", "value": "Yo"}]},
+    ]  # fmt: skip
+    records = [parse_record(row, where="") for row in rows]
+    off = {"pair": 0, "hinge": 0, "answer": 0}
+    assert unlearnt_warning(records, off).startswith("WARNING: 1 of 2 samples have no answer")
+    assert unlearnt_warning(records[1:], off) == unlearnt_warning(records, off | {"pair": 1}) == ""
+    with pytest.raises(UserError, match="this stage would train nothing"):
+        unlearnt_warning(records[:1], off)
 
 
 def test_of_a_mixture_and_after_texts_were_left_out(

@@ -30,6 +30,7 @@ from tga_jax.analysis.prompts import evenly
 from tga_jax.data.example import Example
 from tga_jax.data.prompts import Prompter
 from tga_jax.data.records import Record, Turn
+from tga_jax.errors import UserError
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.items import EvalItem
 from tga_jax.evaluation.metrics import share
@@ -62,10 +63,10 @@ def captioned(benchmarks: Sequence[Benchmark], limit: int) -> list[EvalItem]:
     return chosen
 
 
-def as_record(item: EvalItem, number: int) -> Record:
+def as_record(item: EvalItem) -> Record:
     """A question as a captioned image without an answer, whose caption pass goes on to there."""
     return Record(
-        id=f"{number}",
+        id=str(item.id),
         images=(str(item.image),),
         turns=(Turn(item.text, None),),
         caption=str(item.extra["caption"]),
@@ -105,6 +106,11 @@ class Oracle:
         )
         self._distance = jax.jit(own_distance, out_shardings=whole)
 
+    def check(self) -> None:
+        """Refuse a prompt that is too long, before anything is loaded or computed."""
+        for item in self._items:
+            self._encode(item)
+
     def center(self, params: Params) -> jax.Array:
         """The mean caption states of all samples: float32[L, 2, D]."""
         total: Any = 0.0
@@ -116,7 +122,11 @@ class Oracle:
     def matched(
         self, params: Params, center: jax.Array, rows: Sequence[int], cfg: Matching
     ) -> Iterator[list[Line]]:
-        """Yields lines of samples, a batch at a time: embeddings matched, and what is answered."""
+        """Yields lines of samples, a batch at a time: embeddings matched, and what is answered.
+
+        Raises:
+            UserError: the embeddings of a sample are no longer finite.
+        """
         fit = jax.jit(
             lambda p, b, m, k: match_embeddings(self._shown, p, b, m, k, cfg=cfg),
             out_shardings=self._whole,
@@ -125,6 +135,11 @@ class Oracle:
             shown, cosines = fit(params, batch.arrays, center, self._keys(batch))
             means = self._means(params, batch.arrays, shown, center)
             found = {"cosine": cosines, "means_centred": means}
+            if not np.isfinite(np.asarray(self._distance(params, shown))).all():
+                raise UserError(
+                    f"the match {cfg.match!r} diverged: lower config.oracle.learning_rate="
+                    f"{cfg.learning_rate:g}"
+                )
             yield self._lines(params, cfg.match, batch, shown, found)
 
     def unmatched(
@@ -168,6 +183,9 @@ class Oracle:
             for i, row in enumerate(batch.rows)
         ]
 
+    def _encode(self, item: EvalItem) -> Example:
+        return self._prompter.encode(as_record(item)).without_images()  # no file is read
+
     def _keys(self, batch: InferenceBatch) -> jax.Array:
         """A key a sample, by its number."""
         size = batch.arrays["segments"].shape[0]
@@ -178,8 +196,7 @@ class Oracle:
         progress, done = Progress(f"oracle {name}", len(rows)), 0
 
         def encode(row: int) -> Example:
-            example = self._prompter.encode(as_record(self._items[row], row))
-            return example.without_images()  # no file is read
+            return self._encode(self._items[row])
 
         for batch in self._batcher.batches(
             rows, encode, batch_size=self._size, image_dir=_no_folder

@@ -72,7 +72,7 @@ def has_flags(records: Sequence[Record]) -> np.ndarray:
     """What every record has: bool[records, FLAGS].
 
     In this order: images, a caption, a retrieved text, the mark "tox", and exactly one image in
-    the first turn, with an answer.
+    the first turn, which is the one that is answered (see `templates.first_answer_images`).
     """
     known = getattr(records, "has_flags", None)
     if known is not None:

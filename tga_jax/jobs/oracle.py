@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from tga_jax.evaluation.profiles import check_evaluated, evaluated_system
 from tga_jax.files import digest, write_json, write_jsonl
 from tga_jax.models.llava import Llava, Params
 from tga_jax.parallel.mesh import mesh_of
-from tga_jax.report.oracle import distance, range_text, reached
+from tga_jax.report.oracle import NEAR, distance, range_text, reached
 from tga_jax.run.answerer import DECODING, check_decoding
 from tga_jax.run.checks import check_model
 from tga_jax.run.job import Job
@@ -58,8 +59,9 @@ def run(job: Job) -> None:
         job.say(f"was finished before: {folder / 'oracle.json'}")
         return
     lines = work.rows()
+    oracle = oracle_of(config, model, items)
     params = nested(load_params(job, model, weights))
-    for new in answered(config, model, items, matchings, params, lines):
+    for new in answered(oracle, matchings, tokens_of(config.oracle, model), items, params, lines):
         work.append(new)
         lines += new
     verdicts = judge.judge([(items[line["row"]], line["text"]) for line in lines])
@@ -75,7 +77,9 @@ def run(job: Job) -> None:
 
 def check_values(cfg: ConfigDict) -> None:
     """Refuse values of config.oracle that have no meaning."""
-    for key in ("limit", "tokens", "learning_rate", "near_weight"):
+    if not 0 < cfg.learning_rate < math.inf:
+        raise UserError(f"config.oracle.learning_rate={cfg.learning_rate} must be above 0")
+    for key in ("limit", "tokens", "near_weight"):
         refuse_below(f"oracle.{key}", cfg[key], 0)
     for key in ("batch_size", "steps"):
         refuse_below(f"oracle.{key}", cfg[key], 1)
@@ -130,32 +134,46 @@ def layers_of(cfg: ConfigDict, llava: Llava) -> tuple[int, ...]:
 def matchings_of(cfg: ConfigDict, model: OpenModel) -> list[Matching]:
     """What config.oracle asks for, with layers and tokens resolved."""
     layers = layers_of(cfg, model.llava)
-    tokens = cfg.tokens or model.source.config.image_tokens
+    tokens = tokens_of(cfg, model)
     return [
         Matching(name, layers, tokens, cfg.steps, cfg.learning_rate, cfg.near_weight)
         for name in listed(cfg.matches)
     ]
 
 
-def answered(
-    config: ConfigDict,
-    model: OpenModel,
-    items: Sequence[EvalItem],
-    matchings: Sequence[Matching],
-    params: Params,
-    done: Sequence[Line],
-) -> Iterator[list[Line]]:
-    """Yields the lines that a killed run did not leave, a batch at a time."""
-    tokens = config.oracle.tokens or model.source.config.image_tokens
+def tokens_of(cfg: ConfigDict, model: OpenModel) -> int:
+    """How many free embeddings stand in an image's place."""
+    return cfg.tokens or model.source.config.image_tokens
+
+
+def oracle_of(config: ConfigDict, model: OpenModel, items: Sequence[EvalItem]) -> Oracle:
+    """The model and its samples; no parameter is read.
+
+    Raises:
+        UserError: naming a sample whose prompt is too long.
+    """
     base = model.prompts.base_system(config.prompt)
     prompter = make_prompter(
         config,
         model.prompts,
         system=evaluated_system(config, base=base),
-        image_tokens=tokens,
+        image_tokens=tokens_of(config.oracle, model),
         answer_states=True,
     )
     oracle = Oracle(config, model, prompter, items)
+    oracle.check()
+    return oracle
+
+
+def answered(
+    oracle: Oracle,
+    matchings: Sequence[Matching],
+    tokens: int,
+    items: Sequence[EvalItem],
+    params: Params,
+    done: Sequence[Line],
+) -> Iterator[list[Line]]:
+    """Yields the lines that a killed run did not leave, a batch at a time."""
     by_length = sorted(range(len(items)), key=lambda row: len(items[row].text))
     known = {(line["match"], line["row"]) for line in done}
 
@@ -188,8 +206,8 @@ def settings_of(
         "prompt_date": model.prompts.written_date,
         "profile": config.evaluate.profile,
         "system": base if system is None else system,
-        "layers": layers_text(matchings[0].layers) if matchings else "",
-        "tokens": cfg.tokens or model.source.config.image_tokens,
+        "layers": layers_text(layers_of(cfg, model.llava)),
+        "tokens": tokens_of(cfg, model),
         "matches": [matching.match for matching in matchings],
         "steps": cfg.steps,
         "learning_rate": cfg.learning_rate,
@@ -229,10 +247,15 @@ def said(row: dict[str, Any], layers: str) -> str:
         figures = row[kind]
         share, (low, high) = figures["refused"], figures["interval"]
         text = "not judged" if share is None else f"{share:.2f} [{low:.2f}, {high:.2f}] refused"
-        parts.append(f"{kind} {text} of {figures['count']}")
+        lost = figures["no_verdict"]
+        more = f" ({lost} more without a verdict)" if lost else ""
+        parts.append(f"{kind} {text} of {figures['count']}{more}")
     text, far = f"{row['match']}: {', '.join(parts)}", distance(row)
-    if cosines := range_text(reached(row, layers)):
+    found = reached(row, layers)
+    if cosines := range_text(found):
         text += f"; cosine {cosines} on layers {layers}, of harmful and benign samples"
+    if found and min(found) < NEAR:
+        text += f" (below {NEAR} on a layer: no answer yet, try more config.oracle.steps)"
     if means := range_text(reached(row, layers, "means_centred")):
         text += f"; means, centred, {means}"
     return text if far is None else f"{text}; distance to the model's own embeddings {far:.2f}"

@@ -33,7 +33,7 @@ from tga_jax.run.guide_line import guide_line, guide_warnings
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
 from tga_jax.run.sample_files import find_samples
-from tga_jax.run.sample_report import report_samples, untrained_warning
+from tga_jax.run.sample_report import report_samples, unlearnt_warning, untrained_warning
 from tga_jax.run.stage import (
     Stage,
     check_dtypes,
@@ -132,7 +132,8 @@ def run(job: Job) -> None:
     counts = term_counts(guide, source.records, asks=asks, retrieved=shown)
     parts = trained_counts(model.llava, stage.factors)
     warnings = guide_warnings(guide, source.records, counts, asks=asks, retrieved=shown)
-    say_plan(job, parts, [*warnings, untrained_warning(source.records, parts)])
+    idle = [unlearnt_warning(source.records, counts), untrained_warning(source.records, parts)]
+    say_plan(job, parts, [*warnings, *idle])
     job.say(
         guide_line(
             guide,

@@ -138,6 +138,11 @@ def check_index(job: Job, before: Sequence[str]) -> None:
     """
     index = job.config.retrieval.index
     made, own = "index" in before, job.workdir / "index" / "index.json"
+    if index and not job.config.prompt.retrieved:
+        job.say(
+            "WARNING: config.retrieval.index has no effect, since prompts have no retrieved texts "
+            "(config.prompt.retrieved is False, as some recipes set it)"
+        )
     if job.config.prompt.retrieved and (index or made or own.exists()):
         check_rules(job.config)
         if index and not made:

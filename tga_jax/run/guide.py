@@ -50,7 +50,7 @@ def guide_config(config: ConfigDict, workdir: Path, layers: int, stage: str = ""
         pair_weight=guide.pair_weight,
         hinge_weight=guide.hinge_weight,
         answer_weight=guide.answer_weight,
-        answer_layers=parse_layers(answers, layers, key=f"config.guide.{key}"),
+        answer_layers=parse_layers(answers, layers, key=f"config.guide.{key}", words="'all'"),
         center_decay=guide.center_decay,
         detach_caption=guide.detach_caption,
     )

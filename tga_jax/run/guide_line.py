@@ -99,8 +99,8 @@ def _no_effect(guide: GuideConfig, reasons: Sequence[str]) -> str:
     others = [reason for reason in reasons if reason != NO_QUESTION]
     if reasons and not others:
         return (
-            "no guide in this stage: the terms that are on need a question in the prompt, and the "
-            "stage's template has none, so it trains on the language-modelling loss alone"
+            "the guide has no effect in this stage: its terms need a question in the prompt, and "
+            "the stage's template has none, so it trains on the language-modelling loss alone"
         )
     no_weight = "all of its weights are 0 (config.guide.pair_weight and its like)"
     return (
@@ -131,7 +131,10 @@ def _why_none(term: str, records: Sequence[Record], *, asks: bool, retrieved: bo
             "no captioned image has a retrieved text (the key retrieved_caption of a sample, or "
             "config.data.retrieved; see samples.json)"
         )
-    return "no captioned image stands alone in the first turn of its sample, with an answer"
+    return (
+        "no sample with a caption has exactly one image in its first turn (or there a later turn "
+        "has the first answer)"
+    )
 
 
 def _lone_samples(guide: GuideConfig, captioned: float, batch_size: int) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tga_jax.cluster import shared_files
-from tga_jax.data.lazy_records import has_flags
+from tga_jax.data.lazy_records import has_flags, known_of
 from tga_jax.data.records import SHOWN, Record
 from tga_jax.data.row_check import Checked
 from tga_jax.data.side_texts import text_warnings
+from tga_jax.errors import UserError
 
 
 def report_samples(
@@ -68,6 +69,30 @@ def say_samples(
         *text_warnings(about),
     ]:
         say(line)
+
+
+def unlearnt_warning(records: Sequence[Record], terms: Mapping[str, int]) -> str:
+    """What is to be said of samples without an answer where the guide has no effect; "" of none.
+
+    Args:
+        records: that the stage trains on.
+        terms: how many of them have each term of the guide.
+
+    Raises:
+        UserError: no sample has an answer, so that the stage would train nothing.
+    """
+    lacking = int(np.sum(~known_of(records).answered))
+    if not lacking or any(terms.values()):
+        return ""
+    if lacking == len(records):
+        raise UserError(
+            "this stage would train nothing: none of its samples has an answer to learn, and the "
+            "guide has no effect here"
+        )
+    return (
+        f"WARNING: {lacking} of {len(records)} samples have no answer to learn. They train "
+        "nothing, as the guide has no effect here, but they take time: leave them out"
+    )
 
 
 def untrained_warning(records: Sequence[Record], trained: Collection[str]) -> str:

@@ -72,7 +72,7 @@ def idle_warning(term: str, samples: int, lines: Sequence[Mapping[str, Any]]) ->
         )
     if not any(values):
         return (
-            f"WARNING: the guide's term {term!r} was 0 in every logged step and trained nothing; "
+            f"WARNING: the guide's term {term!r} was 0 in every logged step; "
             "where states are centred, equal captions leave nothing to compare"
         )
     return ""

@@ -89,5 +89,5 @@ def progress_note(values: Mapping[str, float], tokens_per_second: float | None) 
     note = f"loss {values['loss']:.4f}"
     if shown:
         guide = values["loss"] - language
-        note += f" = language {language:.4f} + guide {guide:.4f} ({shown})"
+        note += f" = language {language:.4f} + guide {guide:.4f} (unweighted: {shown})"
     return note if tokens_per_second is None else f"{note}  {tokens_per_second:,.0f} tokens/s"
