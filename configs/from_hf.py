@@ -41,10 +41,10 @@ def tga_answer(config: ConfigDict) -> None:
 
     It is not in the paper. In the miniature it carries over nine tenths of the refusals for things
     that alignment shows, a quarter or more for others of their kind, for two to five points of
-    naming, by its weight, and with SmolLM2 a third to half and a tenth to a fifth. Where harmful
-    images are known and have captions and no answers, it carries over more, at a lower price. It
-    wants captions that answer the questions, and counts where a template has a question, so not in
-    the first stage with its template "plain".
+    naming, by its weight, and with SmolLM2 a third to half and 7% to 19% (three seeds). Where
+    harmful images are known and have captions and no answers, it carries over more, at a lower
+    price. It wants captions that answer the questions, and counts where a template has a question,
+    so not in the first stage with its template "plain".
     """
     config.guide.update(ANSWER_GUIDE)
     config.prompt.retrieved = False  # the answer is to be read off the image; no term uses the text

@@ -22,11 +22,14 @@ from tga_jax.config import base_config, check_variant
 from tga_jax.miniature.measures import SUMMARY, matched, measures
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
-# paper 500 times): an LLM that learns fast learns here that images are never refused.
+# paper 500 times in stage 1, and at the same rate in stage 2): an LLM that learns fast learns here
+# that images are never refused.
 GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0002))
 FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
 FROZEN = (("projector/.*", 1.0), (".*", None))
 LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
+ALIKE = (("vision/.*", None), (".*", 1.0))
+LORA_FIRST = (("projector/.*", 0.1), ("decoder/.*/lora_.*", 1.0), (".*", None))
 
 BASELINE = {"guide": {"form": "none"}}
 TGA_ANSWER: dict = {}
@@ -52,6 +55,8 @@ HARMLESS = {
 # Harmful images have a caption and no answer to learn, so no row teaches to name what they show.
 CAPTIONED = HARMLESS | {"finetune": {"path": "{workdir}/world/finetune_captioned.json"}}
 CAPTIONED_STAGE_2 = CAPTIONED | {"pretrain": HARMLESS["pretrain"] | {"guide": False}}
+# A LLaVA whose projector was trained before, without a guide: its second stage alone, once more.
+FINISHED = {"model": {"checkpoint": "{workdir}/arms/baseline/export"}, "pretrain": {"steps": 0}}
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (  # all seeds
     *MAIN,
@@ -95,6 +100,13 @@ ABLATIONS: dict[str, dict] = {
     "captioned-baseline": CAPTIONED | BASELINE,
     "no-harmful-pictures": HARMLESS,
     "no-harmful-pictures-baseline": HARMLESS | BASELINE,
+    "finished": FINISHED,
+    "finished-baseline": FINISHED | BASELINE,
+    # At rates of docs/presets.md: projector alone, the paper's, and LLaVA's of adapters.
+    "finished-projector": FINISHED | {"finetune": {"trainable": FROZEN, "learning_rate": 1e-3}},
+    "finished-paper-rate": FINISHED | {"finetune": {"trainable": ALIKE, "learning_rate": 2e-6}},
+    "finished-lora": FINISHED
+    | {"finetune": {"trainable": LORA_FIRST, "learning_rate": 2e-4}, "lora": {"rank": 8}},
 }
 # The miniature's CLIP with 16 patches an image, not four: `tga --config=miniature --job=miniature
 # --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before.

@@ -10,6 +10,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:projector --workdir=$W/projector  # which states decide a refusal
     tga --config=smollm2           --workdir=$W            # alignment, with and without a guide
     tga --config=smollm2:defences  --workdir=$W/defences   # what needs no training, on the baseline
+    tga --config=smollm2:finished  --workdir=$W/finished   # the baseline aligned, as a finished LLaVA
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,8 @@ from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config, check_variant
 from tga_jax.miniature.measures import SUMMARY, images, matched
 
 FROZEN = (("projector/.*", 1.0), (".*", None))
-# The paper's proportions: the language model learns 500 times more slowly than the projector.
+# The language model learns 500 times more slowly than the projector does, as in the paper more
+# slowly than the projector does in stage 1. (There both have the lower rate in stage 2.)
 PAPER_RATES = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
 ADAPTERS = (("decoder/.*/lora_.*", 1.0), (".*", None))
 
@@ -254,22 +256,34 @@ def _projector(config: ConfigDict) -> None:
         config.experiment.arms = ConfigDict(PROJECTOR)
 
 
+def _finished(config: ConfigDict) -> None:
+    """A LLaVA whose projector was trained before, with the answer term: its second stage alone."""
+    _alignment(config)
+    root = "{workdir}/.."
+    config.model.checkpoint = f"{root}/arms/baseline/export"
+    config.guide.update(ANSWER_GUIDE)
+    config.finetune.path = f"{root}/real/finetune_images.json"
+    _asked(config, root)
+    config.jobs = ("finetune", "evaluate", "analyze")
+
+
 VARIANTS = {
     "": _alignment,
     "texts": _texts,
     "safety": _safety,
     "projector": _projector,
     "defences": _defences,
+    "finished": _finished,
 }
 # Whose workdir is a folder of the run's.
-INSIDE = ("safety", "projector", "defences")
+INSIDE = ("safety", "projector", "defences", "finished")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one of the commands above.
 
     Args:
-        variant: "texts", "safety", "projector", "defences", or "" for the alignment.
+        variant: "texts", "safety", "projector", "defences", "finished", or "" for the alignment.
     """
     check_variant(variant, VARIANTS)
     config = base_config()
