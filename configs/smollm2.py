@@ -10,7 +10,7 @@ are the miniature's, in runs/real.
     tga --config=smollm2:projector --workdir=$W/projector  # which states decide a refusal
     tga --config=smollm2           --workdir=$W            # alignment, with and without a guide
     tga --config=smollm2:defences  --workdir=$W/defences   # what needs no training, on the baseline
-    tga --config=smollm2:finished  --workdir=$W/finished   # the baseline aligned, as a finished LLaVA
+    tga --config=smollm2:finished  --workdir=$W/finished   # the baseline, aligned once more
 """
 
 from ml_collections import ConfigDict
@@ -265,6 +265,8 @@ def _finished(config: ConfigDict) -> None:
     config.finetune.path = f"{root}/real/finetune_images.json"
     _asked(config, root)
     config.jobs = ("finetune", "evaluate", "analyze")
+    with config.unlocked():
+        config.experiment.arms = ConfigDict()
 
 
 VARIANTS = {
