@@ -96,6 +96,24 @@ def test_an_image_that_is_none_is_named_before_any_is_answered(
     assert said in log.splitlines()[-1] and "loading" not in log
 
 
+@pytest.mark.parametrize("last", ["generate", "evaluate"])
+def test_a_question_that_is_too_long_is_named_before_the_jobs_before(
+    inputs: Path, tmp_path: Path, capfd: Said, last: str
+) -> None:
+    asked = read_jsonl(inputs / "questions.jsonl")
+    asked[1]["text"] = "What is it? " * 400
+    write_jsonl(tmp_path / "q.jsonl", asked)
+    named = (
+        f"--config.generate.questions={tmp_path / 'q.jsonl'}",
+        f"--config.evaluate.benchmarks=questions:{tmp_path / 'q.jsonl'}?images={inputs / 'images'}",
+    )
+    jobs = f"inspect,{last}"
+    assert main(arguments(inputs, tmp_path / "run", *named, job=jobs)) == 2
+    said = capfd.readouterr().err
+    assert f"record {asked[1]['question_id']}: its" in said and "leave no room" in said
+    assert not (tmp_path / "run" / "inspect").exists()
+
+
 def test_a_question_that_is_too_long_is_named_before_any_is_answered(
     inputs: Path, tmp_path: Path, capfd: Said
 ) -> None:

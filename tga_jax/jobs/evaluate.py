@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tga_jax.analysis.defences import check_defence, chooses, make_defence
 from tga_jax.analysis.kept_states import keeper
 from tga_jax.cluster import hosts
+from tga_jax.data.records import Question
 from tga_jax.errors import UserError
 from tga_jax.evaluation.asked import check_benchmarks, check_missing, read_benchmarks
 from tga_jax.evaluation.benchmarks.load import Benchmark
 from tga_jax.evaluation.development import read_development
-from tga_jax.evaluation.examinee import Examinee, examine
+from tga_jax.evaluation.examinee import Examinee, examine, question
 from tga_jax.evaluation.interchange import lmms_eval_samples, vlmevalkit_table
 from tga_jax.evaluation.judges import Judge, harmful_only
 from tga_jax.evaluation.make_judges import make_judges
@@ -28,9 +28,10 @@ from tga_jax.files import read_jsonl, write_json, write_jsonl, write_text
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import check_index
 from tga_jax.run.answerer import check_decoding
-from tga_jax.run.checks import check_model
+from tga_jax.run.checks import check_model, check_questions
 from tga_jax.run.job import Job
 from tga_jax.run.model import open_model
+from tga_jax.run.prompts import PromptStyle
 
 
 def check(job: Job, before: Sequence[str]) -> None:
@@ -42,8 +43,22 @@ def check(job: Job, before: Sequence[str]) -> None:
     check_defence(job, before, asked)
     check_compared(config.evaluate.compare)
     evaluated_system(config, base="")  # refuses profiles, also where the model is not there yet
-    check_model(config, before=before, see=functools.partial(check_asked, config))
+
+    def see(style: PromptStyle) -> None:
+        check_asked(config, style)
+        system = evaluated_system(config, base=style.base_system(config.prompt))
+        check_questions(config, style, questions_of(asked), before=before, system=system)
+
+    check_model(config, before=before, see=see)
     check_index(job, before)
+
+
+def questions_of(benchmarks: Sequence[Benchmark]) -> Iterator[tuple[Question, Path]]:
+    """The questions of benchmarks, each with its image folder; those of drawn images are later."""
+    for item in (item for benchmark in benchmarks for item in benchmark.items):
+        folder = item.image_dir or Path()
+        if item.image is None or (folder / item.image).is_file():
+            yield question(item), folder
 
 
 def check_compared(workdir: str) -> None:

@@ -16,11 +16,11 @@ from tga_jax.files import file_digest
 from tga_jax.parallel.mesh import mesh_of
 from tga_jax.retrieval.retriever import Retriever, check_index, configured, with_retrieved
 from tga_jax.run.answerer import DECODING, Answerer, answer_line, check_decoding
-from tga_jax.run.checks import MAKES_MODELS, check_model
+from tga_jax.run.checks import MAKES_MODELS, check_model, check_questions
 from tga_jax.run.fingerprint import stat_digest
 from tga_jax.run.job import Job
 from tga_jax.run.model import OpenModel, open_model
-from tga_jax.run.prompts import make_prompter
+from tga_jax.run.prompts import PromptStyle, make_prompter
 from tga_jax.run.sample_files import image_folder
 from tga_jax.run.stage_settings import say_other_template
 from tga_jax.run.weights import Weights, current_weights, load_params, model_digest
@@ -36,6 +36,8 @@ def check(job: Job, before: Sequence[str]) -> None:
     config = job.config
     if not config.generate.questions:
         raise UserError("no questions: set config.generate.questions to a JSONL file")
+    questions: list[Question] = []
+    folder = Path()
     if MAKES_MODELS not in before:
         questions = read_questions(Path(config.generate.questions))
         shown = [question for question in questions if question.image]
@@ -46,7 +48,12 @@ def check(job: Job, before: Sequence[str]) -> None:
         if twice:
             job.say(f"{twice} questions have the question_id of an earlier one")
     check_decoding(config.generate)
-    check_model(config, before=before)
+
+    def see(style: PromptStyle) -> None:
+        asked = ((question, folder) for question in questions)
+        check_questions(config, style, asked, before=before)
+
+    check_model(config, before=before, see=see)
     check_index(job, before)
 
 

@@ -8,10 +8,11 @@ yet.
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 import operator
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from tga_jax.data.prepared import is_prepared
+from tga_jax.data.records import Question
 from tga_jax.data.row_check import allowed_bad
 from tga_jax.data.side_texts import SIDE_FILES
 from tga_jax.data.stored import VALIDATION
@@ -49,6 +51,7 @@ from tga_jax.run.sample_files import (
 )
 from tga_jax.run.stage import trained_counts
 
+LONGEST = 20  # questions whose length is checked before other jobs, with and without an image
 TRAINED_BYTES = 12  # a float32 parameter and its two moments, as a checkpoint holds them
 # What counts something in jobs that have no check of their own for it.
 LEAST = {
@@ -171,6 +174,35 @@ def check_model(
     norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]), settings["rescale"])
     compute = compute_of(config, model.remat, jax.default_backend())
     return Llava(as_configured(source.config, config), norm, compute)
+
+
+def check_questions(
+    config: ConfigDict,
+    style: PromptStyle,
+    questions: Iterable[tuple[Question, Path]],
+    *,
+    before: Sequence[str],
+    system: str | None = None,
+) -> None:
+    """Refuse questions that are too long, where jobs come before that may take hours.
+
+    Those of the most characters are looked at, as arms by the dozen ask the same. The job itself
+    looks at all of them before it loads a parameter.
+
+    Args:
+        config: the whole configuration.
+        style: how prompts are written.
+        questions: each with its image folder.
+        before: jobs that the same command does earlier.
+        system: the system text, if not the run's own.
+    """
+    if not before:
+        return
+    prompter = make_prompter(config, style, system=system)
+    by_length = sorted(questions, key=lambda asked: (asked[0].image is None, len(asked[0].text)))
+    for _, same in itertools.groupby(by_length, key=lambda asked: asked[0].image is None):
+        for question, folder in list(same)[-LONGEST:]:
+            prompter.encode_question(question, folder)
 
 
 def check_lengths(config: ConfigDict, source: Source) -> None:
