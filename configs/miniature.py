@@ -56,13 +56,15 @@ HARMLESS = {
 CAPTIONED = HARMLESS | {"finetune": {"path": "{workdir}/world/finetune_captioned.json"}}
 CAPTIONED_STAGE_2 = CAPTIONED | {"pretrain": HARMLESS["pretrain"] | {"guide": False}}
 # A LLaVA whose projector was trained before, without a guide: its second stage alone, once more.
-FINISHED = {"model": {"checkpoint": "{workdir}/arms/baseline/export"}, "pretrain": {"steps": 0}}
+BASELINE_EXPORT = "{workdir}/arms/baseline/export"
+FINISHED = {"model": {"checkpoint": BASELINE_EXPORT}, "pretrain": {"steps": 0}}
 MAIN: dict[str, dict] = {"baseline": BASELINE, "tga": TGA, "tga-answer": TGA_ANSWER}
 SEVERAL = (  # all seeds
     *MAIN,
     *("tga-stage-1", "weight-9"),
     *("llm-frozen-baseline", "llm-frozen"),
     *("captioned-baseline", "captioned"),
+    *("finished-baseline", "finished"),
 )
 # What becomes of "tga-answer" when one thing is changed, and the paper's terms in other settings;
 # the test images are for these and for the seeds.
@@ -153,8 +155,14 @@ def arms(variant: str) -> dict:
     if variant == "full":
         found |= ABLATIONS
         for seed in SEEDS[1:]:
-            found |= {f"{name}-seed-{seed}": {**found[name], "seed": seed} for name in SEVERAL}
+            found |= {f"{name}-seed-{seed}": with_seed(found[name], seed) for name in SEVERAL}
     return found
+
+
+def with_seed(arm: dict, seed: int) -> dict:
+    """An arm with another seed; one that starts from the baseline starts from that seed's."""
+    own = {"model": {"checkpoint": BASELINE_EXPORT.replace("baseline", f"baseline-seed-{seed}")}}
+    return arm | {"seed": seed} | (own if "model" in arm else {})
 
 
 def get_config(variant: str = "") -> ConfigDict:

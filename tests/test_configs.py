@@ -127,3 +127,11 @@ if __name__ == "__main__":
 def test_a_list_with_commas_is_its_names_each_once() -> None:
     assert listed(" tga, baseline,,tga ,") == ["tga", "baseline"]
     assert listed(" , ") == listed("") == []
+
+
+def test_a_finished_model_of_another_seed_starts_from_that_seeds_baseline() -> None:
+    arms = miniature.get_config("full").experiment.arms
+    start = "{workdir}/arms/baseline%s/export"
+    assert arms["finished"].model.checkpoint == start % ""
+    assert arms["finished-seed-2"].model.checkpoint == start % "-seed-2"
+    assert arms["finished-seed-2"].seed == 2 and "model" not in arms["captioned-seed-2"]
