@@ -1,8 +1,9 @@
 """The table of the presets of configs/from_hf.py by plan: `python -m benchmarks.presets`.
 
-For both stages of each preset the real train step of LLaVA-1.5-7B (of the small LLaVA for `laptop`)
-is traced and added up, as job `plan` does for GPUs, and docs/presets.md gets the table. It takes
-about ten minutes and no accelerator; --only=gpu80,gpu24 shows some of them and writes nothing.
+For both stages of each preset, and for a second stage of the projector alone, the real train step
+of LLaVA-1.5-7B (of the small LLaVA for `laptop`) is traced and added up, as job `plan` does for
+GPUs, and docs/presets.md gets the table. It takes about fifteen minutes and no accelerator;
+--only=gpu80,gpu24 shows some of them and writes nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ HARDWARE = {
     "v5p8": "8 chips of TPU v5p",
     "laptop": "a CPU with 16 GB",
 }
+ALONE = "tga_answer_projector"  # the recipe that trains nothing but the projector
 HEAD = (
     "preset", "hardware", "stage", "trained", "samples at once", "peak memory of a device",
     "an epoch",
@@ -44,7 +46,7 @@ def preset_config(name: str, stage: str, *, length: int = 0) -> ConfigDict:
     config = from_hf.get_config(name)
     with config.unlocked():
         config.plan.stage, config.plan.length = stage, length
-        if name == "laptop":  # a CPU is no topology: one device of any kind
+        if _preset(name) == "laptop":  # a CPU is no topology: one device of any kind
             config.plan.topology = "h100:1"
         else:
             config.plan.model = "llava_1.5_7b"
@@ -58,10 +60,15 @@ def planned(config: ConfigDict) -> dict[str, Any]:
         return analyse(config, topology, first_choice(config, topology), Path("plan"))
 
 
+def _preset(name: str) -> str:
+    """The preset of a variant."""
+    return name.rpartition("+")[2]
+
+
 def memory_of(name: str) -> int:
     """Bytes of a device of the preset's hardware, for a laptop half of its 16 GiB."""
     kind = from_hf.get_config(name).plan.topology.partition(":")[0]
-    return 8 * GIB if name == "laptop" else BY_NAME[kind].memory_bytes
+    return 8 * GIB if _preset(name) == "laptop" else BY_NAME[kind].memory_bytes
 
 
 def hours(name: str, stage: str) -> float:
@@ -80,14 +87,15 @@ def line(name: str, stage: str) -> str:
     if config.model.quantize:
         lora += f"; the rest in {config.model.quantize}"
     decoder = lora if config.lora.rank else "language model, projector"
+    alone = stage == "pretrain" or name.startswith(ALONE)
     cells = (
         f"`{name}`",
-        HARDWARE[name],
+        HARDWARE[_preset(name)],
         stage,
-        "projector" if stage == "pretrain" else decoder,
+        "projector" if alone else decoder,
         str(config[stage].batch_size // config[stage].accumulate),
         f"{needed:.1f} of {memory_of(name) / GIB:.0f} GiB",
-        "-" if name == "laptop" else f"{hours(name, stage):.1f} h",
+        "-" if _preset(name) == "laptop" else f"{hours(name, stage):.1f} h",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -99,8 +107,12 @@ def main() -> None:
     only = parser.parse_args().only
     names = only.split(",") if only else list(from_hf.PRESETS)
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
-    for name in names:
-        for stage in ("pretrain", "finetune"):
+    for preset in names:
+        for name, stage in (
+            (preset, "pretrain"),
+            (f"{ALONE}+{preset}", "finetune"),
+            (preset, "finetune"),
+        ):
             lines.append(line(name, stage))
             print(lines[-1], flush=True)
     if not only:

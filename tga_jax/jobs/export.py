@@ -140,7 +140,7 @@ def full_params(job: Job, model: OpenModel, weights: Weights) -> dict[str, jax.A
     del params  # the kernels below take its room
     job.say(
         f"writes the full matrices of {model.source.name}, not their {job.config.model.quantize} "
-        "form, with the adapters merged into them"
+        f"form{', with the adapters merged into them' if adapters else ''}"
     )
     return model.source.load(leaves_of(job.config, unquantised(model.llava), model.mesh)) | kept
 
