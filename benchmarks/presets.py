@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.plans import GIB, SAMPLES, UTILISATION
 from configs import from_hf
+from tga_jax.config import PROJECTOR_ONLY
 from tga_jax.jobs.plan import first_choice
 from tga_jax.parallel.devices import BY_NAME
 from tga_jax.parallel.sharding import RULES
@@ -87,12 +88,11 @@ def line(name: str, stage: str) -> str:
     if config.model.quantize:
         lora += f"; the rest in {config.model.quantize}"
     decoder = lora if config.lora.rank else "language model, projector"
-    alone = stage == "pretrain" or name.startswith(ALONE)
     cells = (
         f"`{name}`",
         HARDWARE[_preset(name)],
         stage,
-        "projector" if alone else decoder,
+        "projector" if config[stage].trainable == PROJECTOR_ONLY else decoder,
         str(config[stage].batch_size // config[stage].accumulate),
         f"{needed:.1f} of {memory_of(name) / GIB:.0f} GiB",
         "-" if _preset(name) == "laptop" else f"{hours(name, stage):.1f} h",

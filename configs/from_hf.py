@@ -24,6 +24,7 @@ from tga_jax.config import (
     ANSWER_GUIDE,
     CENTRED_GUIDE,
     PAPER_GUIDE,
+    PROJECTOR_AND_LORA,
     PROJECTOR_ONLY,
     base_config,
     check_variant,
@@ -96,8 +97,6 @@ def audit_only(config: ConfigDict) -> None:
 
 # --- presets: what fits which hardware ---
 
-# LLaVA's own learning rates for adapters, 2e-4, and for the projector beside them, 2e-5.
-LORA_AND_PROJECTOR = (("projector/.*", 0.1), ("decoder/.*/lora_.*", 1.0), (".*", None))
 # Each length is a program that takes minutes to compile; an image of LLaVA-1.5 has 576 tokens.
 BUCKETS = (640, 768, 1024, 1536, 2048)
 
@@ -132,7 +131,7 @@ def _large(
 def _adapters(config: ConfigDict, *, rank: int) -> None:
     """The decoder is trained by adapters, at LLaVA's rates."""
     config.lora.rank, config.lora.alpha = rank, 2.0 * rank
-    config.finetune.trainable = LORA_AND_PROJECTOR
+    config.finetune.trainable = PROJECTOR_AND_LORA
     config.finetune.learning_rate = 2e-4
 
 

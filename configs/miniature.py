@@ -18,7 +18,13 @@ what assets/miniature holds.
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import base_config, check_variant
+from tga_jax.config import (
+    PROJECTOR_AND_LLM,
+    PROJECTOR_AND_LORA,
+    PROJECTOR_ONLY,
+    base_config,
+    check_variant,
+)
 from tga_jax.miniature.measures import SUMMARY, matched, measures
 
 # The language model learns at the paper's rate, 2e-6, and the projector 5,000 times faster (in the
@@ -26,10 +32,7 @@ from tga_jax.miniature.measures import SUMMARY, matched, measures
 # that images are never refused.
 GENTLE = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.0002))
 FAST = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.1))
-FROZEN = (("projector/.*", 1.0), (".*", None))
 LORA = (("projector/.*", 1.0), ("decoder/.*/lora_.*", 0.1), (".*", None))
-ALIKE = (("vision/.*", None), (".*", 1.0))
-LORA_FIRST = (("projector/.*", 0.1), ("decoder/.*/lora_.*", 1.0), (".*", None))
 
 BASELINE = {"guide": {"form": "none"}}
 TGA_ANSWER: dict = {}
@@ -88,8 +91,8 @@ ABLATIONS: dict[str, dict] = {
     "centred-all-layers": {"guide": CENTRED | {"layers": "all"}} | SOME_RETRIEVED,
     "centred-safety-layer": {"guide": CENTRED | {"layers": "1"}} | SOME_RETRIEVED,
     "centred-other-layers": {"guide": CENTRED | {"layers": "2-6"}} | SOME_RETRIEVED,
-    "llm-frozen": {"finetune": {"trainable": FROZEN}},
-    "llm-frozen-baseline": {"finetune": {"trainable": FROZEN}} | BASELINE,
+    "llm-frozen": {"finetune": {"trainable": PROJECTOR_ONLY}},
+    "llm-frozen-baseline": {"finetune": {"trainable": PROJECTOR_ONLY}} | BASELINE,
     "llm-lora": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}},
     "llm-lora-baseline": {"finetune": {"trainable": LORA}, "lora": {"rank": 8}} | BASELINE,
     "llm-fast": {"finetune": {"trainable": FAST}},
@@ -105,10 +108,12 @@ ABLATIONS: dict[str, dict] = {
     "finished": FINISHED,
     "finished-baseline": FINISHED | BASELINE,
     # At rates of docs/presets.md: projector alone, the paper's, and LLaVA's of adapters.
-    "finished-projector": FINISHED | {"finetune": {"trainable": FROZEN, "learning_rate": 1e-3}},
-    "finished-paper-rate": FINISHED | {"finetune": {"trainable": ALIKE, "learning_rate": 2e-6}},
+    "finished-projector": FINISHED
+    | {"finetune": {"trainable": PROJECTOR_ONLY, "learning_rate": 1e-3}},
+    "finished-paper-rate": FINISHED
+    | {"finetune": {"trainable": PROJECTOR_AND_LLM, "learning_rate": 2e-6}},
     "finished-lora": FINISHED
-    | {"finetune": {"trainable": LORA_FIRST, "learning_rate": 2e-4}, "lora": {"rank": 8}},
+    | {"finetune": {"trainable": PROJECTOR_AND_LORA, "learning_rate": 2e-4}, "lora": {"rank": 8}},
 }
 # The miniature's CLIP with 16 patches an image, not four: `tga --config=miniature --job=miniature
 # --workdir={workdir}/17-tokens --config.miniature.clip.patch_pixels=12` before.
@@ -228,5 +233,5 @@ def _projector(config: ConfigDict) -> None:
     matched(config)
     config.oracle.steps, config.oracle.batch_size = 200, 16
     config.data.retrieved = ""
-    config.finetune.trainable = FROZEN
+    config.finetune.trainable = PROJECTOR_ONLY
     config.finetune.steps, config.finetune.batch_size = 1000, 32

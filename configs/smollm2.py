@@ -15,10 +15,15 @@ are the miniature's, in runs/real.
 
 from ml_collections import ConfigDict
 
-from tga_jax.config import ANSWER_GUIDE, PAPER_GUIDE, base_config, check_variant
+from tga_jax.config import (
+    ANSWER_GUIDE,
+    PAPER_GUIDE,
+    PROJECTOR_ONLY,
+    base_config,
+    check_variant,
+)
 from tga_jax.miniature.measures import SUMMARY, images, matched
 
-FROZEN = (("projector/.*", 1.0), (".*", None))
 # The language model learns 500 times more slowly than the projector does, as in the paper more
 # slowly than the projector does in stage 1. (There both have the lower rate in stage 2.)
 PAPER_RATES = (("vision/.*", None), ("projector/.*", 1.0), ("decoder/.*", 0.002))
@@ -195,7 +200,7 @@ def _alignment(config: ConfigDict) -> None:
     _retrieval(config, "{workdir}")
     config.pretrain.path = "{workdir}/world/pretrain.json"
     config.finetune.path = "{workdir}/real/finetune_images.json"
-    config.finetune.trainable = FROZEN
+    config.finetune.trainable = PROJECTOR_ONLY
     config.pretrain.steps, config.finetune.steps = 300, 900
     for stage in (config.pretrain, config.finetune):
         # Of 2e-3, 6e-3 and 2e-2 the rate whose loss without a guide falls fastest in stage 1.

@@ -15,6 +15,8 @@ STAGES = ("pretrain", "finetune")  # of training, in their order
 # First match counts; None freezes, a number is a factor on the stage's learning rate.
 PROJECTOR_ONLY = (("projector/.*", 1.0), (".*", None))
 PROJECTOR_AND_LLM = (("vision/.*", None), (".*", 1.0))
+# LLaVA's own rates where adapters are trained: 2e-4, and for the projector beside them 2e-5.
+PROJECTOR_AND_LORA = (("projector/.*", 0.1), ("decoder/.*/lora_.*", 1.0), (".*", None))
 
 
 # The guide as published, which `config.guide` has by default.

@@ -23,13 +23,14 @@ from tga_jax.training.state import param_leaves
 
 pytestmark = pytest.mark.parity
 CONFIG = """
-from configs.from_hf import LORA_AND_PROJECTOR, get_config as from_hf
+from configs.from_hf import get_config as from_hf
+from tga_jax.config import PROJECTOR_AND_LORA
 def get_config():
     config = from_hf()
     with config.unlocked():
         config.model.quantize = "nf4"
         config.lora.rank = 4
-        config.finetune.trainable = LORA_AND_PROJECTOR
+        config.finetune.trainable = PROJECTOR_AND_LORA
         config.finetune.guide = False
     return config
 """

@@ -47,6 +47,7 @@ from tga_jax.training.metrics import Progress
 CAPTION, RANDOM = "caption", "random"
 # Of a line, by layer: what was reached of the match, and `matching.centred_means`.
 COSINES = ("cosine", "means_centred")
+FOUND = (*COSINES, "distance")  # of a line; the distance is to the model's own embeddings
 Line = dict[str, Any]
 
 
@@ -134,8 +135,9 @@ class Oracle:
         for batch in self._batches(cfg.match, rows):
             shown, cosines = fit(params, batch.arrays, center, self._keys(batch))
             means = self._means(params, batch.arrays, shown, center)
-            found = {"cosine": cosines, "means_centred": means}
-            if not np.isfinite(np.asarray(self._distance(params, shown))).all():
+            far = self._distance(params, shown)
+            found = {"cosine": cosines, "means_centred": means, "distance": far}
+            if not np.isfinite(np.asarray(far)).all():
                 raise UserError(
                     f"the match {cfg.match!r} diverged: lower config.oracle.learning_rate="
                     f"{cfg.learning_rate:g}"
@@ -150,8 +152,9 @@ class Oracle:
             arrays, found = batch.arrays, {}
             if name == RANDOM:
                 shown = start_embeddings(params, self._keys(batch), tokens)
-                found = {"means_centred": self._means(params, arrays, shown, center)}
-            else:
+                means = self._means(params, arrays, shown, center)
+                found = {"means_centred": means, "distance": self._distance(params, shown)}
+            else:  # the caption's prompt has no embeddings of its own
                 arrays = {k: arrays[f"caption_{k}"] for k in ("tokens", "segments")}
                 shown = jnp.zeros((arrays["tokens"].shape[0], 0, self._shown.config.decoder.width))
             replaced = dataclasses.replace(batch, arrays=arrays)
@@ -165,20 +168,17 @@ class Oracle:
         shown: jax.Array,
         found: Mapping[str, jax.Array],
     ) -> list[Line]:
-        """What is answered, beside what is known of the embeddings by layer, [L, B] each."""
+        """What is answered, beside what is known of the embeddings: [L, B] by layer, or [B]."""
         by_sample = {key: np.asarray(found[key]).T.tolist() for key in found}
         keys = self._keys(batch)
         tokens, segments = batch.arrays["tokens"], batch.arrays["segments"]
         new = np.asarray(self._generate(params, tokens, segments, shown, keys))
-        free = shown.shape[1] > 0  # the caption's prompt has no embeddings of its own
-        far = np.asarray(self._distance(params, shown)).tolist() if free else None
         return [
             {
                 "match": name,
                 "row": row,
                 "text": self._answerer.text(new[i]),
-                **{key: by_sample[key][i] if key in found else None for key in COSINES},
-                "distance": None if far is None else far[i],
+                **{key: by_sample[key][i] if key in found else None for key in FOUND},
             }
             for i, row in enumerate(batch.rows)
         ]

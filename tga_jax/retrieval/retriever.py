@@ -137,13 +137,15 @@ def check_index(job: Job, before: Sequence[str]) -> None:
     Likewise rules by which no text can be found in it, or in the workdir's own.
     """
     index = job.config.retrieval.index
+    if not job.config.prompt.retrieved:
+        if index:
+            job.say(
+                "WARNING: config.retrieval.index has no effect, since prompts have no retrieved "
+                "texts (config.prompt.retrieved is False, as some recipes set it)"
+            )
+        return
     made, own = "index" in before, job.workdir / "index" / "index.json"
-    if index and not job.config.prompt.retrieved:
-        job.say(
-            "WARNING: config.retrieval.index has no effect, since prompts have no retrieved texts "
-            "(config.prompt.retrieved is False, as some recipes set it)"
-        )
-    if job.config.prompt.retrieved and (index or made or own.exists()):
+    if index or made or own.exists():
         check_rules(job.config)
         if index and not made:
             read_about(Path(index))
